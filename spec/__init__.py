@@ -1,0 +1,61 @@
+"""Specs: what an experiment is made of, declared in frozen models whose keys name artifacts."""
+
+from .base import Artifact, Kind, Spec
+from .document import from_document, to_document
+from .errors import DatasetError, SpecError
+from .images.base import ImageSet, TraitSet
+from .key import Keys
+from .markers import Exec, Since
+from .prototypes import RandomPrototypes, Scorer
+from .scores import ImageScores
+from .shards import Shards
+from .site import Site, current_site, set_default_site, use_site
+from .traits import TraitAP
+from .vit import (
+    CenterCrop,
+    HubWeights,
+    ImgFocus,
+    RandomInit,
+    Resize,
+    Squash,
+    ViT,
+    Weights,
+    WeightsFile,
+)
+
+IS_SAEVX = True
+"""Tells this package from another module that happens to be called `spec`."""
+
+__all__ = [
+    "IS_SAEVX",
+    "Artifact",
+    "CenterCrop",
+    "DatasetError",
+    "Exec",
+    "HubWeights",
+    "ImageScores",
+    "ImageSet",
+    "ImgFocus",
+    "Keys",
+    "Kind",
+    "RandomInit",
+    "RandomPrototypes",
+    "Resize",
+    "Scorer",
+    "Shards",
+    "Since",
+    "Site",
+    "Spec",
+    "SpecError",
+    "Squash",
+    "TraitAP",
+    "TraitSet",
+    "ViT",
+    "Weights",
+    "WeightsFile",
+    "current_site",
+    "from_document",
+    "set_default_site",
+    "to_document",
+    "use_site",
+]

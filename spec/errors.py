@@ -1,0 +1,9 @@
+"""Errors of the spec room. Each message says what is wrong, where, and what to change."""
+
+
+class SpecError(ValueError):
+    """A spec that makes no sense, or cannot be given a key."""
+
+
+class DatasetError(SpecError):
+    """A dataset on disk that is missing, incomplete, or not in the layout its spec expects."""

@@ -1,0 +1,26 @@
+"""Scorers that need no training: vectors taken from the activations themselves."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from .base import Artifact, Kind
+from .shards import Shards
+
+
+class Scorer(Artifact):
+    """Anything that maps activations (B, d) to scores (B, K), fitted on `shards`."""
+
+    kind: ClassVar[Kind] = "checkpoints"
+
+    shards: Shards
+
+
+class RandomPrototypes(Scorer):
+    """`n` patch tokens of `shards`, drawn uniformly without repeats; a score is the dot product.
+
+    For one seed the draws are nested: the first 128 of n=512 are those of n=128.
+    """
+
+    n: int = Field(ge=1)
+    seed: int = Field(0, ge=0)

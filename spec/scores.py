@@ -1,0 +1,30 @@
+"""Scores of whole images."""
+
+from typing import ClassVar
+
+from pydantic import SerializeAsAny
+
+from .base import Artifact, Kind
+from .images.base import ImageSet
+from .prototypes import Scorer
+from .shards import Shards
+
+
+class ImageScores(Artifact):
+    """Per image and prototype the highest score over the image's patches: (n_images, K).
+
+    The ViT and the layer are those that the scorer was fitted on.
+    """
+
+    kind: ClassVar[Kind] = "activations"
+
+    scorer: SerializeAsAny[Scorer]
+    images: SerializeAsAny[ImageSet]
+
+    @property
+    def shards(self) -> Shards:
+        """The activations that are scored: the scorer's ViT and layer over `images`."""
+        return self.scorer.shards.model_copy(update={"images": self.images})
+
+    def derived(self) -> dict[str, Artifact]:
+        return {"shards": self.shards}

@@ -1,0 +1,26 @@
+"""Recorded activations of one layer."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from .base import Artifact, Kind
+from .images.base import ImageSet
+from .vit import ViT
+
+
+class Shards(Artifact):
+    """The residual stream of `vit` after block `layer` (from 0), for every image of `images`.
+
+    Holds patch tokens (n_images, n_patches, d) and, where the ViT has one, the class token
+    (n_images, 1, d). `batch_size`, in images per forward pass, is part of the key, since it changes
+    floating-point sums in their last bit.
+    """
+
+    kind: ClassVar[Kind] = "shards"
+
+    images: SerializeAsAny[ImageSet]
+    vit: ViT
+    layer: int = Field(ge=0)
+    dtype: Literal["float16", "float32"] = "float16"
+    batch_size: int = Field(32, ge=1)

@@ -1,0 +1,50 @@
+"""How well single prototypes find traits."""
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from .base import Artifact, Kind
+from .images.base import TraitSet
+from .prototypes import Scorer
+from .scores import ImageScores
+
+
+class TraitAP(Artifact):
+    """For each trait the prototype with the highest train AP, and its test AP.
+
+    `n_train` images pick the prototype, all of them when None. The subsets are nested: the 64
+    images contain the 16.
+    """
+
+    kind: ClassVar[Kind] = "results"
+
+    scorer: SerializeAsAny[Scorer]
+    train: SerializeAsAny[TraitSet]
+    test: SerializeAsAny[TraitSet]
+    n_train: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.train == self.test:
+            raise ValueError(
+                "train and test are the same images: the AP would be that of the choice itself; "
+                'use another split, as split="test"'
+            )
+        return self
+
+    @property
+    def train_scores(self) -> ImageScores:
+        """The scores that prototypes are picked by."""
+        return ImageScores(scorer=self.scorer, images=self.train.images)
+
+    @property
+    def test_scores(self) -> ImageScores:
+        """The scores that the picked prototypes are judged by."""
+        return ImageScores(scorer=self.scorer, images=self.test.images)
+
+    def derived(self) -> dict[str, Artifact]:
+        return {"train_scores": self.train_scores, "test_scores": self.test_scores}
+
+    def inputs(self) -> dict[str, Artifact]:
+        return self.derived()
