@@ -1,0 +1,264 @@
+"""An artifact in the making."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from store.artifact import Artifact
+from store.errors import StoreError
+from store.files import (
+    FileRecord,
+    explained,
+    make_folders,
+    remove_tree,
+    sync_folder,
+    write_file,
+)
+from store.layout import (
+    builds,
+    check_key,
+    check_kind,
+    check_path,
+    home,
+    node_file,
+    trash,
+    trash_name,
+)
+from store.manifest import (
+    Manifest,
+    Reference,
+    check_plain,
+    encode_manifest,
+    group_file,
+    size_fault,
+)
+from store.owner import Life, Owner
+from store.publish import publish
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import polars as pl
+
+    from store.arrays import ArrayWriter
+
+
+class Draft:
+    """Builds one artifact in a folder of its own, where no reader looks, and publishes it.
+
+    A context manager: what is not published disappears at its end. Several arrays may be written
+    side by side; one draft belongs to one thread.
+    """
+
+    def __init__(self, root: Path, kind: str, key: str) -> None:
+        self.kind, self.key = check_kind(kind), check_key(key)
+        self._root = root
+        self._folder = builds(root, kind) / f"{key}.{Owner.here()}.{os.urandom(4).hex()}"
+        self._is_open = False
+        self._nodes: dict[str, str] = {}
+        """What each path within the artifact is: group, table or array."""
+        self._files: dict[str, FileRecord] = {}
+        self._writers: list[ArrayWriter] = []
+
+    def __enter__(self) -> Draft:
+        remove_leftovers(self._root, self.kind, self.key)
+        make_folders(self._folder.parent)
+        with explained("create the folder", self._folder):
+            os.mkdir(self._folder)
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in self._writers:
+            writer.abandon()
+        self._is_open = False
+        remove_tree(self._folder)
+
+    def array(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        *,
+        rows_per_chunk: int = 1,
+        rows_per_shard: int | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> ArrayWriter:
+        """A writer that takes the rows of an array as they come.
+
+        A chunk is what other Zarr readers read at once; a shard is a file. Without
+        `rows_per_shard` there is one file. A name such as "a/b" puts the array into a group.
+        Raises StoreError.
+        """
+        from store.arrays import ArrayWriter
+        from store.grid import Grid
+
+        grid = Grid.of(shape, dtype, rows_per_chunk=rows_per_chunk, rows_per_shard=rows_per_shard)
+        self._add_node(name, "array")
+        folder = self._folder / name
+        writer = ArrayWriter(
+            folder, name, grid, attributes, lambda file, record: self._add_file(name, file, record)
+        )
+        self._writers.append(writer)
+        return writer
+
+    def write(
+        self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Writes a whole array, as one chunk. Raises StoreError, for one without rows too."""
+        n_rows = len(values) if values.ndim else 0
+        with self.array(
+            name, values.shape, values.dtype, rows_per_chunk=max(1, n_rows), attributes=attributes
+        ) as writer:
+            writer.append(values)
+
+    def table(self, name: str, frame: pl.DataFrame) -> None:
+        """Writes a table of numbers, booleans and strings, nulls included. Raises StoreError."""
+        from store.tables import encode
+
+        attributes, columns = encode(frame)
+        self._add_node(name, "table", attributes)
+        for column in columns:
+            self.write(f"{name}/{column.name}", column.values, column.attributes)
+
+    def publish(
+        self,
+        *,
+        type: str,
+        version: int,
+        canonical: str,
+        spec: dict[str, Any],
+        parents: Mapping[str, Reference | Mapping[str, str]],
+        provenance: dict[str, Any],
+        attributes: dict[str, Any] | None = None,
+    ) -> Artifact:
+        """Makes the artifact durable and visible, by one rename; the last act of a draft.
+
+        Where a whole artifact of this key is there already, that one is returned and this draft
+        dropped; a damaged one is moved to the trash. Raises StoreError.
+        """
+        self._check_finished()
+        manifest = Manifest(
+            kind=self.kind,
+            key=self.key,
+            type=type,
+            version=version,
+            canonical=canonical,
+            spec=spec,
+            parents={name: _reference(parent) for name, parent in parents.items()},
+            provenance=provenance,
+            attributes=attributes or {},
+            files=dict(sorted(self._files.items())),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        for part in ("type", "version", "canonical", "spec", "provenance", "attributes"):
+            check_plain(getattr(manifest, part), part)
+        self._seal(manifest)
+        place = home(self._root, self.kind, self.key)
+        standing = publish(self._folder, place, trash(self._root, self.kind), manifest)
+        if standing.canonical != canonical:
+            raise StoreError(
+                f"{place} holds another spec under the same key: {standing.canonical} where this "
+                f"one is {canonical}. Nothing was replaced; one of the two specs needs a new key"
+            )
+        self._is_open = False
+        return Artifact(place, standing)
+
+    def _seal(self, manifest: Manifest) -> None:
+        """Makes everything durable, and writes the manifest only once all of it is there."""
+        for path in self._nodes:
+            sync_folder(self._folder / path)
+        faults = [
+            fault
+            for name, record in manifest.files.items()
+            if (fault := size_fault(str(self._folder), name, record))
+        ]
+        if faults:
+            raise StoreError(
+                f"the draft in {self._folder} is not on disk as it was written: "
+                f"{'; '.join(faults)}. Check the disk, and what else works in that folder"
+            )
+        write_file(self._folder / node_file(""), encode_manifest(manifest))
+        sync_folder(self._folder)
+
+    def _add_node(
+        self, path: str, what: str, attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Makes the folder of a node, and the groups above it. Only a group gets its file here."""
+        if not self._is_open:
+            raise StoreError(
+                f"the draft of {self.kind}/{self.key} is not open; use it in a with statement, "
+                "before publishing"
+            )
+        check_path(path)
+        if path in self._nodes:
+            raise StoreError(f"the draft has {path!r} already, a {self._nodes[path]}")
+        above = path.rpartition("/")[0]
+        if above and above not in self._nodes:
+            self._add_node(above, "group")
+        if self._nodes.get(above) == "array":
+            raise StoreError(f"{path!r} cannot lie in {above!r}, which is an array")
+        folder = self._folder / path
+        with explained("create the folder", folder):
+            os.mkdir(folder)
+        self._nodes[path] = what
+        if what != "array":
+            file = node_file(path)
+            self._files[file] = write_file(self._folder / file, group_file(attributes or {}))
+
+    def _add_file(self, array: str, file: str, record: FileRecord) -> None:
+        self._files[f"{array}/{file}"] = record
+
+    def _check_finished(self) -> None:
+        if not self._is_open:
+            raise StoreError(
+                f"the draft of {self.kind}/{self.key} is not open; it is published once"
+            )
+        if unfinished := [writer for writer in self._writers if writer.state != "closed"]:
+            names = ", ".join(f"{writer.name!r} ({writer.state})" for writer in unfinished)
+            raise StoreError(
+                f"the draft of {self.kind}/{self.key} has unfinished arrays: {names}; close each "
+                "one before publishing"
+            )
+
+
+def remove_leftovers(root: Path, kind: str, key: str) -> None:
+    """Removes drafts of a key whose processes died on this host; never one that may live."""
+    try:
+        names = os.listdir(builds(root, kind))
+    except OSError:
+        return
+    for name in names:
+        if name.startswith(f"{key}.") and _is_dead(name):
+            # Moved first: should its owner live after all, it fails to publish instead of
+            # publishing a folder that is half deleted.
+            target = trash(root, kind) / trash_name(key)
+            make_folders(target.parent)
+            try:
+                os.rename(builds(root, kind) / name, target)
+            except OSError:
+                continue  # another process was faster, or it is not ours to move
+            remove_tree(target)
+
+
+def _is_dead(build: str) -> bool:
+    _, _, owner_and_token = build.partition(".")
+    try:
+        return Owner.parse(owner_and_token.rpartition(".")[0]).life() is Life.DEAD
+    except ValueError:
+        return False
+
+
+def _reference(parent: Reference | Mapping[str, str]) -> Reference:
+    if not isinstance(parent, Reference):
+        parent = Reference(parent["kind"], parent["key"])
+    return Reference(check_kind(parent.kind), check_key(parent.key))

@@ -1,0 +1,147 @@
+"""Files that are on disk when we say so, and system errors in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from store.errors import StoreError
+
+_BLOCK = 4 << 20
+
+_ADVICE = {
+    errno.ENOSPC: "no space is left on the device. Free some, or give this kind of artifact "
+    "a root on another disk, and run again",
+    errno.EDQUOT: "your disk quota is used up. Free some of it, or give this kind of artifact "
+    "a root elsewhere, and run again",
+    errno.EIO: "the device or file server reported an I/O error. Check it before running again; "
+    "what is already published keeps its digests",
+    errno.EACCES: "permission denied. Check the owner and mode of the folder, or choose "
+    "another store",
+    errno.EPERM: "the operation is not permitted. Check the owner and attributes of the folder, "
+    "or choose another store",
+    errno.EROFS: "the file system is read-only. Choose a store on one that can be written",
+    errno.EXDEV: "the folders lie on different file systems, and publishing is one rename. "
+    "A kind of artifact needs one file system: remove the link or mount below its folder",
+    errno.ENOENT: "it is not there, or no longer: another process may have moved it away. "
+    "Run again",
+    errno.EMFILE: "this process has too many open files. Raise the limit (ulimit -n)",
+    errno.ENAMETOOLONG: "the file system allows no name this long. Use a shorter name",
+}
+
+
+@contextmanager
+def explained(action: str, path: str | Path) -> Iterator[None]:
+    """Turns an OSError of its block into a StoreError: what failed, where, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or 0
+        reason = _ADVICE.get(code, error.strerror or str(error))
+        name = errno.errorcode.get(code, "OSError")
+        raise StoreError(f"cannot {action} {path}: {reason} ({name})") from error
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """What a file must be: its size in bytes and the xxh3_128 of them, in hexadecimal."""
+
+    size: int
+    xxh3: str
+
+
+class NewFile:
+    """A file being written: digested as the bytes pass, on disk once `close` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._size = 0
+        self._digest = xxhash.xxh3_128()
+        with explained("create", path):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends bytes, a view being C-contiguous."""
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self._size += len(view)
+        with explained("write", self.path):
+            while view:  # the system may take less than it is given
+                view = view[os.write(self._fd, view) :]
+
+    def close(self) -> FileRecord:
+        # Flushed through the descriptor that wrote: only it is sure to hear of a failed write-back.
+        try:
+            with explained("flush", self.path):
+                os.fsync(self._fd)
+        finally:
+            self._release()
+        return FileRecord(self._size, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Lets go of the file, whose bytes no longer matter. Safe to call at any time."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                self._release()
+
+    def _release(self) -> None:
+        fd, self._fd = self._fd, -1
+        with explained("close", self.path):  # NFS reports a full disk here
+            os.close(fd)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
+    """Writes a new file whole."""
+    file = NewFile(path)
+    try:
+        file.write(data)
+        return file.close()
+    finally:
+        file.abandon()
+
+
+def digest(data: bytes | memoryview) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_file(path: str | Path) -> FileRecord:
+    """Size and digest of what is on disk now. Raises OSError."""
+    hasher, size = xxhash.xxh3_128(), 0
+    block = bytearray(_BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        while n := file.readinto(block):
+            hasher.update(memoryview(block)[:n])
+            size += n
+    return FileRecord(size, hasher.hexdigest())
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    with explained("flush the folder", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def make_folders(path: Path) -> None:
+    """Makes a folder and those above it, as far as they are missing, durably."""
+    if path.is_dir():
+        return
+    make_folders(path.parent)
+    with explained("create the folder", path), suppress(FileExistsError):
+        os.mkdir(path)
+    sync_folder(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Deletes a folder as far as it can be; what stays is swept up later."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""Names of everything on disk; docs/disk-layout.md in code. No other module knows a file name.
+
+<root>/<kind>/<key[:2]>/<key>/       a published artifact: one Zarr v3 group
+<root>/<kind>/.build/<key>.<owner>/  an artifact in the making
+<root>/<kind>/.trash/<key>.<time>/   what was moved out of the way
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+from store.errors import StoreError
+
+LAYOUT = 1
+"""The version of the layout that this code writes, and the latest it reads."""
+
+KINDS = ("shards", "checkpoints", "activations", "results")
+
+NODE_FILE = "zarr.json"
+VALID_SUFFIX = ".valid"
+"""Ends the name of the array that says which rows of a table's column are not null."""
+
+TABLE = "saevx_table"
+"""Attribute that makes a group a table."""
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_PREFIX = re.compile(r"[0-9a-f]{1,32}")
+
+
+def check_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise StoreError(f"{kind!r} is not a kind of artifact; the kinds are {', '.join(KINDS)}")
+    return kind
+
+
+def check_key(key: str) -> str:
+    if not is_key(key):
+        raise StoreError(f"{key!r} is not a key; a key is 32 lower-case hexadecimal digits")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    if not _PREFIX.fullmatch(prefix):
+        raise StoreError(
+            f"{prefix!r} does not begin a key; give 1 to 32 lower-case hexadecimal digits"
+        )
+    return prefix
+
+
+def is_key(name: str) -> bool:
+    return _KEY.fullmatch(name) is not None
+
+
+def check_name(name: str) -> str:
+    """The name of one array, table or column, when it may serve as a file name and a Zarr node."""
+    if fault := _fault_of(name):
+        raise StoreError(f"{name!r} cannot name an array, table or column: {fault}; rename it")
+    return name
+
+
+def check_path(path: str) -> str:
+    """The name of an array or table, which may lie in groups: `"a"`, `"groups/of/a"`."""
+    for name in path.split("/"):
+        if fault := _fault_of(name):
+            raise StoreError(f"{path!r} cannot name an array or table: {fault}; rename it")
+    return path
+
+
+def _fault_of(name: str) -> str | None:
+    if not name:
+        return "it has an empty part"
+    if "/" in name:
+        return "it holds a '/'"
+    if name.startswith((".", "__")):
+        return "a part starts with '.' or '__', which is reserved"
+    if name == NODE_FILE:
+        return f"{NODE_FILE} is the file of a Zarr node"
+    if not name.isprintable():
+        return "it holds characters that cannot be printed"
+    if len(name.encode()) > 255:
+        return "it is longer than 255 bytes"
+    return None
+
+
+def home(root: Path, kind: str, key: str) -> Path:
+    """Where a published artifact lies."""
+    return root / kind / key[:2] / key
+
+
+def builds(root: Path, kind: str) -> Path:
+    return root / kind / ".build"
+
+
+def trash(root: Path, kind: str) -> Path:
+    return root / kind / ".trash"
+
+
+def trash_name(key: str) -> str:
+    """A fresh name below the trash; it tells what was moved there and when (UTC)."""
+    return f"{key}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{os.urandom(4).hex()}"
+
+
+def node_file(path: str) -> str:
+    """The metadata file of a node of an artifact, relative to the artifact; `""` is its root."""
+    return f"{path}/{NODE_FILE}" if path else NODE_FILE

@@ -1,0 +1,112 @@
+"""The store: where artifacts are, found by kind and key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from store.artifact import Artifact
+from store.draft import Draft
+from store.errors import CorruptArtifact, MissingArtifact
+from store.files import explained
+from store.layout import KINDS, check_key, check_kind, check_prefix, home, is_key
+from store.manifest import Manifest, examine, read_manifest
+
+
+class Store:
+    """Artifacts in plain folders, safe to share between processes and hosts.
+
+    `roots` gives kinds of artifacts a root of their own, such as shards on scratch. Nothing is
+    made on disk before something is written.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        roots: Mapping[str, str | os.PathLike[str]] | None = None,
+    ) -> None:
+        self.root = _absolute(root)
+        self._roots = {check_kind(kind): _absolute(path) for kind, path in (roots or {}).items()}
+
+    def root_of(self, kind: str) -> Path:
+        return self._roots.get(check_kind(kind), self.root)
+
+    def __repr__(self) -> str:
+        roots = "".join(f", {kind}={str(path)!r}" for kind, path in self._roots.items())
+        return f"Store({str(self.root)!r}{roots})"
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The artifact, or None where it is absent: not there, or not whole.
+
+        Looks at the manifest and at the size of every file. Raises StoreError where that cannot
+        be done, NewerLayout.
+        """
+        found = self._examine(kind, key)
+        return None if isinstance(found, str) else Artifact(self._home(kind, key), found)
+
+    def open(self, kind: str, key: str) -> Artifact:
+        """The artifact. Raises MissingArtifact where `find` returns None."""
+        found = self._examine(kind, key)
+        if isinstance(found, str):
+            raise MissingArtifact(kind, key, str(self.root_of(kind)), found)
+        return Artifact(self._home(kind, key), found)
+
+    def absence(self, kind: str, key: str) -> str | None:
+        """Why `find` returns None, in words; None where it does not."""
+        found = self._examine(kind, key)
+        return found if isinstance(found, str) else None
+
+    def draft(self, kind: str, key: str) -> Draft:
+        """A new artifact in the making, to be used in a with statement."""
+        return Draft(self.root_of(kind), kind, key)
+
+    def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
+        """Keys of all that stands in the place of an artifact, whole or not, in order."""
+        for part in _names(self.root_of(kind) / kind):
+            if len(part) == 2 and part.startswith(prefix[:2]):
+                names = _names(self.root_of(kind) / kind / part)
+                yield from (key for key in names if is_key(key) and key.startswith(prefix))
+
+    def scan(self, kind: str | None = None) -> Iterator[Artifact]:
+        """Every artifact that has a manifest. Sizes of files are not looked at; `find` does."""
+        for one in KINDS if kind is None else (check_kind(kind),):
+            for key in self.keys(one):
+                yield from self._with_manifest(one, key)
+
+    def match(self, prefix: str) -> list[Artifact]:
+        """The artifacts of any kind whose keys start so, as `scan` sees them."""
+        check_prefix(prefix)
+        return [
+            a
+            for kind in KINDS
+            for key in self.keys(kind, prefix)
+            for a in self._with_manifest(kind, key)
+        ]
+
+    def _home(self, kind: str, key: str) -> Path:
+        return home(self.root_of(kind), kind, key)
+
+    def _examine(self, kind: str, key: str) -> Manifest | str:
+        return examine(str(self._home(check_kind(kind), check_key(key))), kind, key)
+
+    def _with_manifest(self, kind: str, key: str) -> Iterator[Artifact]:
+        place = self._home(kind, key)
+        try:
+            manifest = read_manifest(str(place))
+        except CorruptArtifact:
+            return
+        if manifest is not None:
+            yield Artifact(place, manifest)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def _names(folder: Path) -> list[str]:
+    with explained("list", folder):
+        try:
+            return sorted(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
