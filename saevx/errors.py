@@ -1,0 +1,52 @@
+"""The errors that saevx raises on purpose, from all three rooms.
+
+`except saevx.SaevxError` catches every one of them. It is a tuple of base classes, since spec and
+store share no code: it works in `except`, in `isinstance` and in `pytest.raises`.
+"""
+
+from pydantic import ValidationError
+
+from spec.errors import DatasetError, SpecError
+from store.errors import CorruptArtifact, MissingArtifact, StoreError
+
+
+class HowError(Exception):
+    """Something went wrong in how things are made, rather than in what or where."""
+
+
+class ConfigError(HowError):
+    """saevx.toml, or a flag, that cannot be used."""
+
+
+class ExperimentError(HowError):
+    """An experiment file that cannot be used."""
+
+
+class RecipeError(HowError):
+    """A recipe that cannot make its artifact."""
+
+
+class WeightsError(RecipeError):
+    """A ViT's weights that cannot be had, or do not fit."""
+
+
+class RunFailed(HowError):
+    """A run that ended without all of its targets."""
+
+
+SaevxError = (SpecError, StoreError, HowError, ValidationError)
+
+__all__ = [
+    "ConfigError",
+    "CorruptArtifact",
+    "DatasetError",
+    "ExperimentError",
+    "HowError",
+    "MissingArtifact",
+    "RecipeError",
+    "RunFailed",
+    "SaevxError",
+    "SpecError",
+    "StoreError",
+    "WeightsError",
+]

@@ -1,0 +1,36 @@
+"""Which module holds the recipe of which spec type: the one place that knows them all.
+
+Modules are imported when a recipe is first needed, so that a plan costs no torch. An experiment
+file may declare recipes for its own spec types with the same decorator.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from spec import Artifact
+
+from .errors import RecipeError
+from .resolve.recipe import Recipe, declared_recipe
+
+MODULES = {
+    "Shards": "saevx.vit.recording",
+    "RandomPrototypes": "saevx.prototypes.random",
+    "ImageScores": "saevx.traits.scores",
+    "TraitAP": "saevx.traits.trait_ap",
+}
+
+
+def find_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
+    """The recipe of a spec type, or of the nearest of its bases.
+
+    Raises RecipeError when none is known.
+    """
+    for base in spec_type.__mro__:
+        if base.__name__ in MODULES:
+            import_module(MODULES[base.__name__])
+    recipe = declared_recipe(spec_type)
+    if recipe is None:
+        raise RecipeError(
+            f"no recipe makes {spec_type.__name__}: declare one with @recipe({spec_type.__name__})"
+        )
+    return recipe

@@ -1,0 +1,90 @@
+"""A batch: the specs that one call of a recipe makes, and all that it may touch meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from spec import Artifact, Keys, Site, to_document
+
+from .provenance import Origin
+
+if TYPE_CHECKING:
+    import store
+
+A = TypeVar("A", bound=Artifact)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, unit) while a recipe works, as in (640, 1918, "images")."""
+
+
+class Batch(Generic[A]):
+    """What a recipe gets. Use as a context manager: drafts not published by its end are dropped."""
+
+    def __init__(
+        self, specs: tuple[A, ...], store: store.Store, keys: Keys, progress: Progress | None = None
+    ) -> None:
+        self.specs = specs
+        self.site: Site = keys.site
+        self.made: dict[str, store.Artifact] = {}
+        """Artifacts published so far, by key."""
+        self.failed: dict[str, BaseException] = {}
+        """What went wrong with single specs, by key."""
+        self._store = store
+        self._keys = keys
+        self._progress = progress
+        self._drafts: dict[str, store.Draft] = {}
+        self._stack = ExitStack()
+        self._origin = Origin()
+
+    def __enter__(self) -> Batch[A]:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.close()
+
+    @property
+    def open_specs(self) -> tuple[A, ...]:
+        """The specs that are neither published nor failed yet."""
+        done = self.made.keys() | self.failed.keys()
+        return tuple(spec for spec in self.specs if self._keys.of(spec) not in done)
+
+    def input(self, artifact: Artifact) -> store.Artifact:
+        """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
+        return self._store.open(artifact.kind, self._keys.of(artifact))
+
+    def draft(self, spec: A) -> store.Draft:
+        """Where the artifact of `spec` is built; the same one at each call."""
+        key = self._keys.of(spec)
+        if key not in self._drafts:
+            draft = self._store.draft(spec.kind, key)
+            self._drafts[key] = self._stack.enter_context(draft)
+        return self._drafts[key]
+
+    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> store.Artifact:
+        """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
+        key = self._keys.of(spec)
+        document = to_document(spec, self._keys)
+        self.made[key] = self.draft(spec).publish(
+            type=document["type"],
+            version=document["version"],
+            canonical=self._keys.canonical(spec),
+            spec=document,
+            parents={
+                name: {"kind": parent.kind, "key": self._keys.of(parent)}
+                for name, parent in spec.inputs().items()
+            },
+            provenance=self._origin.provenance(n_batch=len(self.specs)),
+            attributes=dict(attributes or {}),
+        )
+        return self.made[key]
+
+    def fail(self, spec: A, error: BaseException) -> None:
+        """Give up on one spec, and go on with the others."""
+        self.failed[self._keys.of(spec)] = error
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say how far the batch has come: `done` of `total` `unit`s."""
+        if self._progress is not None:
+            self._progress(done, total, unit)

@@ -1,0 +1,133 @@
+"""The plan: which artifacts a list of targets needs made, in which order, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from spec import Artifact, Keys
+
+from ..errors import CorruptArtifact
+
+if TYPE_CHECKING:
+    import store
+
+
+class State(Enum):
+    """Where an artifact stands when the plan is made."""
+
+    PRESENT = "present"
+    TO_MAKE = "to make"
+
+
+@dataclass
+class Node:
+    """One artifact of a plan."""
+
+    spec: Artifact
+    key: str
+    state: State
+    why: str
+    """Why it will run, or that it need not."""
+    inputs: tuple[str, ...] = ()
+    """Keys of what its recipe reads; empty when it need not run."""
+    needed_by: list[str] = field(default_factory=list)
+    """Keys of the nodes that will read it."""
+    depth: int = 0
+    """Longest way down to a node without inputs to make. Nodes of one depth need not each other."""
+
+
+@dataclass
+class Plan:
+    """Nodes by key, inputs before what reads them. Demand-driven: a finished target has no inputs."""
+
+    nodes: dict[str, Node]
+    targets: tuple[str, ...]
+    """Keys of what was asked for, each once, in the order asked."""
+
+    @property
+    def to_make(self) -> list[Node]:
+        """What will run, in an order that works."""
+        return [node for node in self.nodes.values() if node.state is State.TO_MAKE]
+
+    @property
+    def done(self) -> bool:
+        """True when every target is there."""
+        return not self.to_make
+
+
+def make_plan(targets: Iterable[Artifact], keys: Keys, store: store.Store) -> Plan:
+    """Ask the store for the targets, and for the inputs of what it lacks, and so on down.
+
+    Raises CorruptArtifact when an artifact's spec is not the one that its key stands for.
+    """
+    wanted: dict[str, Artifact] = {}
+    for target in targets:
+        wanted.setdefault(keys.of(target), target)
+    found: dict[str, Node] = {}
+    # Iterative depth-first walk: a node is placed after its inputs, whatever the depth of the graph.
+    ordered: dict[str, Node] = {}
+    for key, target in wanted.items():
+        stack: list[tuple[Artifact, str, bool]] = [(target, key, False)]
+        while stack:
+            spec, key, inputs_done = stack.pop()
+            if inputs_done:
+                ordered[key] = found[key]
+                continue
+            if key in found:
+                continue
+            node = found[key] = _look_up(spec, key, keys, store)
+            stack.append((spec, key, True))
+            if node.state is State.TO_MAKE:
+                below = {keys.of(artifact): artifact for artifact in spec.inputs().values()}
+                node.inputs = tuple(below)
+                stack.extend((artifact, k, False) for k, artifact in reversed(below.items()))
+    _link(ordered, wanted)
+    return Plan(ordered, tuple(wanted))
+
+
+def _look_up(spec: Artifact, key: str, keys: Keys, store: store.Store) -> Node:
+    artifact = store.find(spec.kind, key)
+    if artifact is None:
+        why = store.absence(spec.kind, key) or "it came while the plan was made"
+        return Node(spec, key, State.TO_MAKE, why)
+    if artifact.manifest.canonical != keys.canonical(spec):
+        raise CorruptArtifact(
+            f"{artifact.path} is stored under the key of {type(spec).__name__} {key}, but describes "
+            f"another spec.\n  stored: {artifact.manifest.canonical}\n  wanted: "
+            f"{keys.canonical(spec)}\nMove the folder away and run again."
+        )
+    return Node(spec, key, State.PRESENT, "in the store")
+
+
+def _link(nodes: dict[str, Node], targets: dict[str, Artifact]) -> None:
+    """Fill in who needs whom, how deep each lies, and the reason in words."""
+    for node in nodes.values():
+        below = [nodes[key] for key in node.inputs]
+        for other in below:
+            other.needed_by.append(node.key)
+        waiting = [other.depth + 1 for other in below if other.state is State.TO_MAKE]
+        node.depth = max(waiting, default=0)
+    for node in nodes.values():
+        if node.state is State.TO_MAKE:
+            node.why = "; ".join([node.why, *_reasons(node, nodes, node.key in targets)])
+
+
+def _reasons(node: Node, nodes: dict[str, Node], is_target: bool) -> list[str]:
+    reasons = ["asked for"] if is_target else []
+    if node.needed_by:
+        first = nodes[node.needed_by[0]]
+        more = f" and {len(node.needed_by) - 1} more" if len(node.needed_by) > 1 else ""
+        reasons.append(f"needed by {type(first.spec).__name__} {first.key[:8]}{more}")
+    return reasons
+
+
+def group(nodes: Sequence[Node], batch_text: dict[str, str]) -> list[list[Node]]:
+    """Nodes that one call of a recipe makes: same depth, same type, same batch text (by key)."""
+    groups: dict[tuple[int, str, str], list[Node]] = {}
+    for node in nodes:
+        where = (node.depth, type(node.spec).__name__, batch_text[node.key])
+        groups.setdefault(where, []).append(node)
+    return [groups[where] for where in sorted(groups, key=lambda where: where[0])]

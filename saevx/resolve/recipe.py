@@ -1,0 +1,60 @@
+"""Recipes: how the artifacts of one spec type are made, and read back.
+
+    @recipe(Shards, batch_by=lambda spec: (spec.images, spec.vit), preflight=check, load=Tokens)
+    def record(batch: Batch[Shards]) -> None: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from spec import Artifact, Site
+
+if TYPE_CHECKING:
+    import store
+
+    from .batch import Batch
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[A]):
+    """Everything that the resolver knows of a spec type."""
+
+    spec_type: type[A]
+    make: Callable[[Batch[A]], None]
+    """Makes all artifacts of a batch. What it makes of a spec must not depend on the others."""
+    batch_by: Callable[[A], Any]
+    """Specs for which this is equal are made together. Any value that may stand in a spec."""
+    preflight: Callable[[Sequence[A], Site], None] | None
+    """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
+    load: Callable[[store.Artifact], Any] | None
+    """What `saevx.load` gives for the artifact; None gives the artifact itself."""
+
+
+_recipes: dict[type[Artifact], Recipe[Any]] = {}
+
+
+def recipe(
+    spec_type: type[A],
+    *,
+    batch_by: Callable[[A], Any] | None = None,
+    preflight: Callable[[Sequence[A], Site], None] | None = None,
+    load: Callable[[store.Artifact], Any] | None = None,
+) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
+    """Declare a function the recipe of `spec_type`. Without `batch_by` each spec runs alone."""
+
+    def declare(make: Callable[[Batch[A]], None]) -> Recipe[A]:
+        declared = Recipe(spec_type, make, batch_by or (lambda spec: spec), preflight, load)
+        _recipes[spec_type] = declared
+        return declared
+
+    return declare
+
+
+def declared_recipe(spec_type: type[Artifact]) -> Recipe[Any] | None:
+    """The recipe declared for a type or the nearest of its bases, among modules imported so far."""
+    return next((_recipes[base] for base in spec_type.__mro__ if base in _recipes), None)
