@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import operator
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -261,10 +262,13 @@ class Array:
         if shard not in self._maps:
             grid, path = self.grid, self._shard_path(shard)
             with explained("map", path), open(path, "rb") as file:
+                # Touching a mapped page past the end of a short file would kill the process.
+                n_bytes = os.fstat(file.fileno()).st_size
+                if n_bytes != grid.shard_nbytes(shard):
+                    raise CorruptArtifact(
+                        f"{path} has {n_bytes} bytes where {grid.shard_nbytes(shard)} were written"
+                    )
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # Before the first row is used: a page past the end of a short file kills the process.
-            if len(content) != grid.shard_nbytes(shard):
-                raise CorruptArtifact(f"{path} has {len(content)} bytes, not as it was written")
             if content[-grid.index_nbytes :] != grid.index(shard):
                 raise CorruptArtifact(f"{path} has a damaged index")
             shape = (grid.shard_rows(shard), *grid.row_shape)

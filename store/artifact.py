@@ -101,9 +101,9 @@ class Artifact:
 
     def _fault_of(self, name: str, record: FileRecord) -> str | None:
         try:
-            if fault := size_fault(str(self.path), name, record):
-                return fault
             with explained("read", self.path / name):
+                if fault := size_fault(str(self.path), name, record):
+                    return fault
                 found = digest_file(self.path / name)
         except StoreError as error:
             return str(error)

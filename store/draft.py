@@ -20,6 +20,7 @@ from store.files import (
     write_file,
 )
 from store.layout import (
+    build_name,
     builds,
     check_key,
     check_kind,
@@ -27,8 +28,8 @@ from store.layout import (
     home,
     node_file,
     trash,
-    trash_name,
 )
+from store.leftovers import remove_leftovers
 from store.manifest import (
     Manifest,
     Reference,
@@ -37,7 +38,7 @@ from store.manifest import (
     group_file,
     size_fault,
 )
-from store.owner import Life, Owner
+from store.owner import Owner
 from store.publish import publish
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Draft:
     def __init__(self, root: Path, kind: str, key: str) -> None:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
-        self._folder = builds(root, kind) / f"{key}.{Owner.here()}.{os.urandom(4).hex()}"
+        self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
         self._is_open = False
         self._nodes: dict[str, str] = {}
         """What each path within the artifact is: group, table or array."""
@@ -115,6 +116,9 @@ class Draft:
         self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
     ) -> None:
         """Writes a whole array, as one chunk. Raises StoreError, for one without rows too."""
+        import numpy as np
+
+        values = np.asarray(values)
         n_rows = len(values) if values.ndim else 0
         with self.array(
             name, values.shape, values.dtype, rows_per_chunk=max(1, n_rows), attributes=attributes
@@ -177,11 +181,12 @@ class Draft:
         """Makes everything durable, and writes the manifest only once all of it is there."""
         for path in self._nodes:
             sync_folder(self._folder / path)
-        faults = [
-            fault
-            for name, record in manifest.files.items()
-            if (fault := size_fault(str(self._folder), name, record))
-        ]
+        with explained("look at", self._folder):
+            faults = [
+                fault
+                for name, record in manifest.files.items()
+                if (fault := size_fault(str(self._folder), name, record))
+            ]
         if faults:
             raise StoreError(
                 f"the draft in {self._folder} is not on disk as it was written: "
@@ -229,33 +234,6 @@ class Draft:
                 f"the draft of {self.kind}/{self.key} has unfinished arrays: {names}; close each "
                 "one before publishing"
             )
-
-
-def remove_leftovers(root: Path, kind: str, key: str) -> None:
-    """Removes drafts of a key whose processes died on this host; never one that may live."""
-    try:
-        names = os.listdir(builds(root, kind))
-    except OSError:
-        return
-    for name in names:
-        if name.startswith(f"{key}.") and _is_dead(name):
-            # Moved first: should its owner live after all, it fails to publish instead of
-            # publishing a folder that is half deleted.
-            target = trash(root, kind) / trash_name(key)
-            make_folders(target.parent)
-            try:
-                os.rename(builds(root, kind) / name, target)
-            except OSError:
-                continue  # another process was faster, or it is not ours to move
-            remove_tree(target)
-
-
-def _is_dead(build: str) -> bool:
-    _, _, owner_and_token = build.partition(".")
-    try:
-        return Owner.parse(owner_and_token.rpartition(".")[0]).life() is Life.DEAD
-    except ValueError:
-        return False
 
 
 def _reference(parent: Reference | Mapping[str, str]) -> Reference:

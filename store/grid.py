@@ -52,9 +52,12 @@ class Grid:
             raise StoreError("an array needs rows; put a single value in the attributes")
         if min(shape) < 0 or rows_per_chunk < 1:
             raise StoreError(f"no array has shape {shape} in chunks of {rows_per_chunk} rows")
-        plain = np.dtype(dtype).newbyteorder("<")  # type: ignore[call-overload]
-        if plain.name not in DTYPES:
-            raise StoreError(f"arrays of {plain} cannot be stored; use one of {', '.join(DTYPES)}")
+        try:
+            plain = np.dtype(dtype).newbyteorder("<")  # type: ignore[call-overload]
+        except TypeError:
+            plain = None
+        if plain is None or plain.name not in DTYPES:
+            raise StoreError(f"arrays of {dtype} cannot be stored; use one of {', '.join(DTYPES)}")
         if rows_per_shard is None:
             rows_per_shard = max(1, -(-shape[0] // rows_per_chunk)) * rows_per_chunk
         if rows_per_shard < 1 or rows_per_shard % rows_per_chunk:

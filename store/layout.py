@@ -1,6 +1,6 @@
 """Names of everything on disk; docs/disk-layout.md in code. No other module knows a file name.
 
-<root>/<kind>/<key[:2]>/<key>/       a published artifact: one Zarr v3 group
+<root>/<kind>/<key[:2]>/<key>/               a published artifact: one Zarr v3 group
 <root>/<kind>/.build/<key>.<owner>/  an artifact in the making
 <root>/<kind>/.trash/<key>.<time>/   what was moved out of the way
 """
@@ -92,6 +92,16 @@ def home(root: Path, kind: str, key: str) -> Path:
 
 def builds(root: Path, kind: str) -> Path:
     return root / kind / ".build"
+
+
+def build_name(key: str, owner: str) -> str:
+    """A fresh name below the builds; `owner_of` tells who made it."""
+    return f"{key}.{owner}.{os.urandom(4).hex()}"
+
+
+def owner_of(build: str) -> str:
+    """The owner in the name of a build, "" where there is none."""
+    return build.partition(".")[2].rpartition(".")[0]
 
 
 def trash(root: Path, kind: str) -> Path:

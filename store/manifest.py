@@ -95,15 +95,25 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     if not data.endswith(_TAIL) or digest(body).encode() != found:
         raise CorruptArtifact(f"{where} is torn or altered: its digest does not fit")
     try:
-        layout = _decode_layout(data).attributes.saevx.layout
-        if layout > LAYOUT:
-            raise NewerLayout(
-                f"{where} has layout {layout}, written by a later saevx; this one reads up to "
-                f"layout {LAYOUT}. Upgrade saevx, or use another store"
-            )
-        return _decode_group(data).attributes.saevx
-    except msgspec.DecodeError as error:
-        raise CorruptArtifact(f"{where} is not a manifest: {error}") from error
+        manifest = _decode_group(data).attributes.saevx
+        layout, fault = manifest.layout, None
+    except msgspec.DecodeError as error:  # of another layout, or no manifest
+        layout, fault = _layout_of(data), error
+    if layout > LAYOUT:
+        raise NewerLayout(
+            f"{where} has layout {layout}, written by a later saevx; this one reads up to "
+            f"layout {LAYOUT}. Upgrade saevx, or use another store"
+        )
+    if fault:
+        raise CorruptArtifact(f"{where} is not a manifest: {fault}") from fault
+    return manifest
+
+
+def _layout_of(data: bytes) -> int:
+    try:
+        return _decode_layout(data).attributes.saevx.layout
+    except msgspec.DecodeError:
+        return LAYOUT
 
 
 def read_manifest(folder: str) -> Manifest | None:
@@ -136,20 +146,19 @@ def examine(folder: str, kind: str, key: str) -> Manifest | str:
         return "damaged: it has no manifest" if os.path.lexists(folder) else "not in the store"
     if (manifest.kind, manifest.key) != (kind, key):
         return f"damaged: its manifest is that of {manifest.kind}/{manifest.key}"
-    for name, record in manifest.files.items():
-        if fault := size_fault(folder, name, record):
-            return f"damaged: {fault}"
+    with explained("look at", folder):
+        for name, record in manifest.files.items():
+            if fault := size_fault(folder, name, record):
+                return f"damaged: {fault}"
     return manifest
 
 
 def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
-    """What is wrong with a file's size, None if nothing."""
-    path = f"{folder}/{name}"
-    with explained("look at", path):
-        try:
-            size = os.stat(path).st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return f"{name} is missing"
+    """What is wrong with a file's size, None if nothing. Raises OSError."""
+    try:
+        size = os.stat(f"{folder}/{name}").st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{name} is missing"
     if size == record.size:
         return None
     if size < record.size:
