@@ -30,14 +30,19 @@ class Listing:
     """Where each lies, relative to root. Usually equal to `files`."""
     sizes: tuple[int, ...]
     """Bytes of each file."""
+    digests: tuple[str, ...] | None = None
+    """xxh3_128 of each file's bytes, for sets where reading them all is cheap."""
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def digest(self) -> str:
-        """xxh3_128 over names and sizes, in order."""
-        return digest_text(f"{f}\0{n}" for f, n in zip(self.files, self.sizes, strict=True))
+        """xxh3_128 over names, sizes and, where there are any, content digests, in order."""
+        columns: list[Sequence[object]] = [self.files, self.sizes]
+        if self.digests is not None:
+            columns.append(self.digests)
+        return digest_text("\0".join(map(str, row)) for row in zip(*columns, strict=True))
 
 
 def digest_text(lines: Iterable[str]) -> str:
@@ -85,7 +90,9 @@ def walk(root: Path, wanted: Callable[[str], bool]) -> list[str]:
     no folder.
     """
     if not root.is_dir():
-        raise DatasetError(f"there is no folder {root}: is the dataset there, or its root set wrong?")
+        raise DatasetError(
+            f"there is no folder {root}: is the dataset there, or its root set wrong?"
+        )
     files: list[str] = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -96,13 +103,14 @@ def walk(root: Path, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def fingerprint_listing(
-    site: Site, what: str, root: Path, list_files: Callable[[], Listing]
+    site: Site, what: str, root: Path, list_files: Callable[[], Listing], *, anew: bool = False
 ) -> Fingerprint:
     """The fingerprint of the image set `what` below `root`, listed anew only when it may differ.
 
-    Small sets are listed at every plan. For large ones the mtimes of the folders that hold files
-    are compared, which notices files that came, went or were renamed; a file overwritten in
-    place is noticed when it is recorded.
+    `list_files` gives paths relative to `root`. Small sets are listed at every plan. For large ones
+    the mtimes of the folders that hold files are compared, which notices files that came, went or
+    were renamed; a file overwritten in place is noticed when it is recorded, which then lists
+    `anew`: past what `site` has seen, so that the next plan knows better.
     """
 
     def holds(stamp: str) -> bool:
@@ -121,24 +129,38 @@ def fingerprint_listing(
             mtimes = {}
         return Fingerprint(listing.digest, len(listing)), json.dumps(mtimes)
 
+    if anew:
+        return Site(memory=site.memory).fingerprint(f"{what} at {root}", lambda _: False, take)
     return site.fingerprint(f"{what} at {root}", holds, take)
 
 
 def fingerprint_contents(site: Site, what: str, paths: Sequence[Path]) -> Fingerprint:
     """The fingerprint of the bytes of some files, read again only when a size or mtime differs."""
+    places = ", ".join(str(path) for path in paths[:3])
+    identity = digest_text(str(path) for path in paths)
+    return fingerprint_found(site, f"{what} at {places} ({identity})", lambda: paths)
 
-    def stamp() -> str:
+
+def fingerprint_found(site: Site, what: str, find: Callable[[], Sequence[Path]]) -> Fingerprint:
+    """As `fingerprint_contents`, of files that must be looked for.
+
+    `what` names them for good, so that their fingerprint is remembered after they are gone. `find`
+    raises DatasetError when they cannot be found.
+    """
+
+    def stamp(paths: Sequence[Path]) -> str:
         stats = stat_files(Path(), [str(path) for path in paths])
-        return digest_text(f"{s.st_size} {s.st_mtime_ns}" for s in stats)
+        return digest_text(
+            f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in zip(paths, stats, strict=True)
+        )
 
     def take() -> tuple[Fingerprint, str]:
-        before = stamp()
+        paths = find()
+        before = stamp(paths)
         digest = digest_text(digest_file(path) for path in paths)
         return Fingerprint(digest, len(paths)), before
 
-    places = ", ".join(str(path) for path in paths[:3])
-    identity = digest_text(str(path) for path in paths)
-    return site.fingerprint(f"{what} at {places} ({identity})", lambda was: was == stamp(), take)
+    return site.fingerprint(what, lambda was: was == stamp(find()), take)
 
 
 def _mtime(root: Path, folder: str) -> int:

@@ -1,23 +1,45 @@
 """Image sets, and traits over them. The two are keyed apart: relabelling re-records nothing."""
 
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
 from ..base import Spec
-from ..fingerprint import Listing
+from ..fingerprint import Listing, fingerprint_listing
 from ..site import Fingerprint, Site
+
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Endings of image files, in lower case."""
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file's name ends as an image's does, in whatever case."""
+    return name.lower().endswith(PHOTOS)
 
 
 class ImageSet(Spec):
     """Some images in a fixed order, named by their listing and not by where they lie.
 
-    A concrete set implements `listing` and `fingerprint`.
+    A concrete set implements `folder` and `listing`.
     """
 
-    def listing(self, site: Site) -> Listing:
-        """The files, listed now. Raises DatasetError when they cannot be."""
+    def folder(self, site: Site) -> Path:
+        """The folder that all files lie below. Raises DatasetError when none is known."""
         raise NotImplementedError
 
-    def fingerprint(self, site: Site) -> Fingerprint:
-        """The digest of the listing and the number of images, remembered by `site`."""
+    def listing(self, site: Site) -> Listing:
+        """The files, listed now, below `folder`. Raises DatasetError when they cannot be."""
         raise NotImplementedError
+
+    def fingerprint(self, site: Site, *, anew: bool = False) -> Fingerprint:
+        """The digest of the listing and the number of images, remembered by `site`.
+
+        `anew` lists whatever is remembered, and remembers the outcome for later sites.
+        """
+        return fingerprint_listing(
+            site, repr(self), self.folder(site), lambda: self.listing(site), anew=anew
+        )
 
     def n_images(self, site: Site) -> int:
         """How many images the set has."""
@@ -31,8 +53,20 @@ class TraitSet(Spec):
     """Binary traits over the images of an image set.
 
     Its key counts the images, the contents of the label files, and the fields that say how labels
-    are read.
+    are read. `traits` chooses some of the traits, in that order; None takes all.
     """
+
+    traits: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _some_traits_each_once(self) -> Self:
+        if self.traits is not None:
+            twice = sorted({name for name in self.traits if self.traits.count(name) > 1})
+            if twice:
+                raise ValueError(f"traits names {', '.join(twice)} more than once")
+            if not self.traits:
+                raise ValueError("traits is empty: name at least one, or leave it None for all")
+        return self
 
     @property
     def images(self) -> ImageSet:
@@ -45,4 +79,3 @@ class TraitSet(Spec):
 
     def fingerprints(self, site: Site) -> dict[str, str]:
         return self.images.fingerprints(site) | {"labels": self.label_fingerprint(site).digest}
-
