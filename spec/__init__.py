@@ -9,7 +9,7 @@ from .markers import Exec, Since
 from .prototypes import RandomPrototypes, Scorer
 from .scores import ImageScores
 from .shards import Shards
-from .site import Site, current_site, set_default_site, use_site
+from .site import Site, current_site, set_default_site
 from .traits import TraitAP
 from .vit import (
     CenterCrop,
@@ -57,5 +57,4 @@ __all__ = [
     "from_document",
     "set_default_site",
     "to_document",
-    "use_site",
 ]

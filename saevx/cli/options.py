@@ -1,0 +1,41 @@
+"""Options that several commands share, and how errors end a command."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+store_option = click.option(
+    "--store", metavar="FOLDER", help="Root of the store, instead of the configured one."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document, for programs."
+)
+
+
+def clear_errors(command: F) -> F:
+    """Turn saevx's own errors into a message and exit code 1; a bug keeps its traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except Exception as error:
+            from ..errors import SaevxError  # here, since it loads every spec
+
+            if not isinstance(error, SaevxError):
+                raise
+            if kwargs.get("as_json"):
+                click.echo(json.dumps({"error": str(error), "type": type(error).__name__}))
+            else:
+                click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped  # type: ignore[return-value]

@@ -1,0 +1,134 @@
+"""saevx plan: what a run would make, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import clear_errors, json_option, store_option
+
+if TYPE_CHECKING:
+    from spec import Keys
+
+    from ..resolve.plan import Node, Plan
+
+SHOWN_PER_TYPE = 100
+"""Nodes of one type that are printed, unless --all."""
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="Print every node, however many there are.")
+@store_option
+@json_option
+@clear_errors
+def plan(file: Path, store: str | None, show_all: bool, as_json: bool) -> None:
+    """Say what `saevx run FILE` would make, and why. Nothing is made.
+
+    A staged experiment is planned up to the first stage whose tables are not all there.
+    """
+    from spec import Keys
+
+    from ..experiment import load_experiment
+    from ..resolve.plan import make_plan
+    from ..workspace import open_workspace
+
+    workspace = open_workspace(store)
+    experiment = load_experiment(file)
+    stages = experiment.stages()
+    plans: list[Plan] = []
+    keys = Keys(workspace)
+    result: Any = None
+    complete = False
+    while True:
+        try:
+            specs = stages.send(result)
+        except StopIteration:
+            complete = True
+            break
+        plans.append(make_plan(specs, keys, workspace.store))
+        if not plans[-1].done:
+            complete = not experiment.is_staged
+            break
+        if experiment.is_staged:
+            from .run import read_stage
+
+            result = read_stage(specs, workspace)
+    stages.close()
+    if as_json:
+        click.echo(json.dumps(_document(experiment.name, plans, complete)))
+        return
+    for stage in plans:
+        _print(experiment.name, stage, keys, None if show_all else SHOWN_PER_TYPE)
+    if not complete:
+        click.echo("later stages follow from these tables")
+
+
+def _document(name: str, plans: list[Plan], complete: bool) -> dict[str, Any]:
+    return {
+        "experiment": name,
+        "complete": complete,
+        "stages": [
+            {
+                "targets": list(plan.targets),
+                "nodes": [
+                    {
+                        "key": node.key,
+                        "type": type(node.spec).__name__,
+                        "kind": node.spec.kind,
+                        "state": node.state.value,
+                        "why": node.why,
+                        "inputs": list(node.inputs),
+                    }
+                    for node in plan.nodes.values()
+                ],
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
+    from .console import console, table
+
+    out = console()
+    n_there = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
+    out.print(f"{name}: {n_there} of {len(plan.targets)} targets are there", markup=False)
+    if plan.done:
+        return
+    by_type: dict[str, list[Node]] = {}
+    for node in plan.to_make:
+        by_type.setdefault(type(node.spec).__name__, []).append(node)
+    counts = ", ".join(f"{len(nodes)} {type_name}" for type_name, nodes in by_type.items())
+    out.print(f"to make: {counts}", markup=False)
+    for type_name, nodes in by_type.items():
+        common, columns, rows = _differences(nodes[:limit], keys)
+        out.print(f"\n{type_name} ({len(nodes)})  {common}", markup=False, style="bold")
+        shown = [[node.key[:8], *row, node.why] for node, row in zip(nodes, rows, strict=False)]
+        out.print(table(["key", *columns, "why"], shown))
+        if len(rows) < len(nodes):
+            out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
+
+
+def _differences(nodes: list[Node], keys: Keys) -> tuple[str, list[str], list[list[Any]]]:
+    """What the specs of some nodes have in common, in words; the columns in which they differ."""
+    from spec import to_document
+
+    from ..explode import explode
+
+    exploded = [explode(to_document(node.spec, keys)) for node in nodes]
+    columns = list(dict.fromkeys(name for row in exploded for name in row))
+    differ = [
+        name
+        for name in columns
+        if name not in ("type", "key") and len({repr(row.get(name)) for row in exploded}) > 1
+    ]
+    common = [
+        f"{name}={exploded[0][name]}"
+        for name in columns
+        if name not in ("type", "key", *differ) and exploded[0].get(name) is not None
+    ]
+    return " ".join(common), differ, [[row.get(name) for name in differ] for row in exploded]

@@ -1,0 +1,171 @@
+"""saevx run: make what an experiment lacks, print and save its report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import clear_errors, json_option, store_option
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from spec import Artifact, Keys
+
+    from ..experiment import Experiment
+    from ..resolve.plan import Plan
+    from ..resolve.run import Outcome
+    from ..workspace import Workspace
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@store_option
+@json_option
+@clear_errors
+def run(file: Path, store: str | None, as_json: bool) -> None:
+    """Make what the experiment FILE lacks, and print its report.
+
+    Ends with 0 only when every target is there.
+    """
+    from spec import Keys
+
+    from ..experiment import load_experiment
+    from ..workspace import open_workspace
+
+    workspace = open_workspace(store)
+    experiment = load_experiment(file)
+    record = RunRecord(experiment.name, str(workspace.store.root))
+    stages = experiment.stages()
+    result: Any = None
+    while True:
+        try:
+            specs = stages.send(result)
+        except StopIteration:
+            break
+        keys = Keys(workspace)
+        plan, outcome = make_stage(experiment, specs, keys, workspace, quiet=as_json)
+        record.add(plan, outcome)
+        if not outcome.ok:
+            break
+        if experiment.wants_tables:
+            result = read_stage(specs, workspace)
+            record.tables += [result] if hasattr(result, "columns") else []
+    stages.close()
+    if record.ok and experiment.report is not None:
+        from ..report import make_report
+
+        record.report = make_report(experiment, record.tables, workspace.reports)
+    record.show(as_json)
+    if not record.ok:
+        sys.exit(1)
+
+
+def make_stage(
+    experiment: Experiment, specs: list[Artifact], keys: Keys, workspace: Workspace, quiet: bool
+) -> tuple[Plan, Outcome]:
+    """Plan one stage's specs, and make what is missing."""
+    from ..recipes import find_recipe
+    from ..resolve.plan import make_plan
+    from ..resolve.run import Outcome, run_plan
+
+    plan = make_plan(specs, keys, workspace.store)
+    if plan.done:
+        return plan, Outcome()
+    from .bars import Bars, count
+
+    if not quiet:
+        click.echo(f"{experiment.name}: to make: {count(plan.to_make)}", err=True)
+    with Bars(quiet) as bars:
+        return plan, run_plan(plan, keys, workspace.store, find_recipe, bars)
+
+
+def read_stage(specs: list[Artifact], workspace: Workspace) -> Any:
+    """What a staged experiment gets back: a table of results, else what `saevx.load` gives."""
+    from ..load import load, table
+
+    if all(spec.kind == "results" for spec in specs):
+        return table(specs, workspace)
+    return [load(spec, workspace) for spec in specs]
+
+
+@dataclass
+class RunRecord:
+    """What a run found, made and could not make."""
+
+    experiment: str
+    store: str
+    targets: list[dict[str, str]] = field(default_factory=list)
+    made: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Key and type of what failed -> why."""
+    blocked: int = 0
+    tables: list[pl.DataFrame] = field(default_factory=list)
+    report: Any = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed and not self.blocked
+
+    def add(self, plan: Plan, outcome: Outcome) -> None:
+        """Take in the outcome of one stage."""
+        from ..resolve.run import explain
+
+        for key in plan.targets:
+            node = plan.nodes[key]
+            name = type(node.spec).__name__
+            state = node.state.value if key not in outcome.failed else "failed"
+            state = "blocked" if key in outcome.blocked else state
+            self.targets.append({"key": key, "type": name, "state": state})
+        self.made += len(outcome.made)
+        self.blocked += len(outcome.blocked)
+        for key, error in outcome.failed.items():
+            self.failed[f"{type(plan.nodes[key].spec).__name__} {key}"] = explain(error)
+
+    def show(self, as_json: bool) -> None:
+        """Print the record, the report before its last line."""
+        wall = round(time.monotonic() - self.began, 2)
+        if as_json:
+            saved = [str(path) for path in self.report.files] if self.report else []
+            document = {
+                "experiment": self.experiment,
+                "store": self.store,
+                "targets": self.targets,
+                "made": self.made,
+                "failed": self.failed,
+                "blocked": self.blocked,
+                "report": saved,
+                "wall_s": wall,
+            }
+            click.echo(json.dumps(document))
+            return
+        if self.report is not None:
+            self.report.show()
+        for what, why in _grouped(self.failed).items():
+            click.echo(f"failed: {what}\n  {why.replace(chr(10), chr(10) + '  ')}", err=True)
+        if self.blocked:
+            click.echo(f"{self.blocked} could not begin, since what they need failed", err=True)
+        present = sum(target["state"] == "present" for target in self.targets)
+        did = f"made {self.made} artifacts" if self.made else "nothing to make"
+        click.echo(
+            f"{self.experiment}: {present} of {len(self.targets)} targets are there; "
+            f"{did}; {wall:.1f} s"
+        )
+
+
+def _grouped(failed: dict[str, str]) -> dict[str, str]:
+    """Failures with one message told once: what failed, joined -> why."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in failed.items():
+        by_reason.setdefault(why, []).append(what)
+    return {
+        ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else ""): why
+        for why, what in by_reason.items()
+    }

@@ -1,0 +1,141 @@
+"""saevx show: one artifact, what it is made of and where it came from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import clear_errors, json_option, store_option
+
+if TYPE_CHECKING:
+    import store as store_room
+
+
+@click.command()
+@click.argument("key")
+@store_option
+@json_option
+@clear_errors
+def show(key: str, store: str | None, as_json: bool) -> None:
+    """Show the artifact KEY, or the only one whose key begins so.
+
+    Its spec, the tree of what it was made from with what is there of it, its facts and provenance.
+    """
+    from ..config import open_store
+
+    opened = open_store(store)
+    artifact = find_one(opened, key)
+    if as_json:
+        click.echo(json.dumps(_document(artifact)))
+        return
+    from rich.filesize import decimal
+
+    from .console import console
+
+    out = console()
+    manifest = artifact.manifest
+    for line in _tree(opened, manifest.kind, manifest.key, {}):
+        out.print(line, markup=False)
+    facts = {
+        "path": artifact.path,
+        "made": manifest.created,
+        "size": f"{decimal(artifact.n_bytes)} in {len(manifest.files)} files",
+        "arrays": ", ".join(artifact.arrays()),
+        **{name: _short(value) for name, value in manifest.attributes.items()},
+        **{name: _short(value) for name, value in manifest.provenance.items()},
+    }
+    out.print("")
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        out.print(f"{name:{width}}  {value}", markup=False)
+
+
+def find_one(store: store_room.Store, key: str) -> store_room.Artifact:
+    """The artifact whose key begins with `key`; raises StoreError for none, or several."""
+    from ..errors import StoreError
+
+    found = store.match(key)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise StoreError(
+            f"no artifact in {store.root} has a key that begins with {key!r}; `saevx ls` lists them"
+        )
+    names = ", ".join(f"{artifact.key} ({artifact.manifest.type})" for artifact in found[:5])
+    raise StoreError(
+        f"{len(found)} artifacts have keys that begin with {key!r}: {names}; give more digits"
+    )
+
+
+def _tree(
+    store: store_room.Store, kind: str, key: str, spec: dict[str, Any], lead: str = "", below: str = ""
+) -> list[str]:
+    """Lines of the tree below an artifact; parents that are gone end their branch."""
+    artifact = store.find(kind, key)
+    if artifact is None:
+        return [f"{lead}○ {spec.get('type', kind)}  {key[:8]}  (not in the store any more)"]
+    manifest = artifact.manifest
+    lines = [f"{lead}● {_title(manifest.spec)}  {key[:8]}"]
+    parents = list(manifest.parents.items())
+    for i, (_, parent) in enumerate(parents):
+        last = i == len(parents) - 1
+        lines += _tree(
+            store,
+            parent.kind,
+            parent.key,
+            _nested(manifest.spec, parent.key),
+            below + ("└─ " if last else "├─ "),
+            below + ("   " if last else "│  "),
+        )
+    return lines
+
+
+def _title(spec: dict[str, Any]) -> str:
+    """Type and fields of a document in one line; nested artifacts have lines of their own."""
+    words = [spec["type"]]
+    for name, value in spec["fields"].items():
+        if isinstance(value, dict) and "key" in value:
+            continue
+        words.append(f"{name}={_short(value)}")
+    return " ".join(words)
+
+
+def _nested(spec: Any, key: str) -> dict[str, Any]:
+    """The document with that key somewhere within `spec`; empty where there is none."""
+    if isinstance(spec, dict):
+        if spec.get("key") == key:
+            return spec
+        for value in spec.values():
+            if found := _nested(value, key):
+                return found
+    return {}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "type" in value and "fields" in value:
+        inside = ", ".join(f"{n}={_short(v)}" for n, v in value["fields"].items() if v is not None)
+        return f"{value['type']}({inside})"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return str(value)
+
+
+def _document(artifact: store_room.Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "key": manifest.key,
+        "kind": manifest.kind,
+        "type": manifest.type,
+        "version": manifest.version,
+        "path": str(artifact.path),
+        "created": manifest.created,
+        "n_bytes": artifact.n_bytes,
+        "spec": manifest.spec,
+        "parents": {n: {"kind": p.kind, "key": p.key} for n, p in manifest.parents.items()},
+        "attributes": manifest.attributes,
+        "provenance": manifest.provenance,
+    }

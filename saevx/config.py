@@ -1,0 +1,102 @@
+"""saevx.toml: what a machine or a project says once instead of at every command.
+
+    [store]
+    root = "/data/saevx"                  # relative to this file
+    roots = { shards = "/scratch/saevx" } # one kind elsewhere
+
+    [data]
+    cub200 = "/data/CUB_200_2011"
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from store import KINDS, Store
+
+FILE_NAME = "saevx.toml"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The contents of a saevx.toml, with paths made absolute."""
+
+    file: Path | None = None
+    store_root: Path | None = None
+    store_roots: dict[str, Path] = field(default_factory=dict)
+    """Kind of artifact -> folder."""
+    data_roots: dict[str, Path] = field(default_factory=dict)
+    """Dataset name -> folder."""
+
+
+def read_config(folder: Path) -> Config:
+    """The nearest saevx.toml in `folder` or above it; an empty Config when there is none.
+
+    Raises ConfigError for what cannot be parsed or is not known.
+    """
+    for place in (folder, *folder.parents):
+        file = place / FILE_NAME
+        if file.is_file():
+            return _read(file)
+    return Config()
+
+
+def open_store(root: str | Path | None = None, config: Config | None = None) -> Store:
+    """The store at `root`, else SAEVX_STORE, else where saevx.toml says, else in ./.saevx.
+
+    Raises ConfigError when saevx.toml cannot be used.
+    """
+    config = config or read_config(Path.cwd())
+    chosen = root or os.environ.get("SAEVX_STORE") or config.store_root or ".saevx"
+    return Store(Path(chosen).expanduser().absolute(), roots=config.store_roots)
+
+
+def _read(file: Path) -> Config:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        _refuse(f"cannot read {file}: {error}")
+    _only(file, "", tables, {"store", "data"})
+    store = _table(file, "store", tables)
+    _only(file, "store.", store, {"root", "roots"})
+    unknown = sorted(_table(file, "roots", store).keys() - set(KINDS))
+    if unknown:
+        _refuse(f"{file}: store.roots.{unknown[0]} is no kind; kinds are {', '.join(KINDS)}")
+    root = _paths(file, "store", {"root": store["root"]} if "root" in store else {})
+    return Config(
+        file=file,
+        store_root=root.get("root"),
+        store_roots=_paths(file, "store.roots", _table(file, "roots", store)),
+        data_roots=_paths(file, "data", _table(file, "data", tables)),
+    )
+
+
+def _table(file: Path, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        _refuse(f"{file}: {name} is {table!r}; it must be a table of names and values")
+    return table
+
+
+def _only(file: Path, prefix: str, table: dict[str, Any], known: set[str]) -> None:
+    unknown = sorted(table.keys() - known)
+    if unknown:
+        names = ", ".join(prefix + name for name in unknown)
+        _refuse(f"{file}: {names} is not known; known are {', '.join(sorted(known))}")
+
+
+def _paths(file: Path, name: str, table: dict[str, Any]) -> dict[str, Path]:
+    for entry, value in table.items():
+        if not isinstance(value, str):
+            _refuse(f"{file}: {name}.{entry} is {value!r}; it must be a path in quotes")
+    return {
+        entry: (file.parent / Path(value).expanduser()).absolute() for entry, value in table.items()
+    }
+
+
+def _refuse(message: str) -> NoReturn:
+    from .errors import ConfigError  # here, since it loads every spec, which `saevx ls` can spare
+
+    raise ConfigError(message)

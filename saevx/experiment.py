@@ -1,0 +1,138 @@
+"""Experiment files: Python that defines `targets`, and perhaps `report(table)`.
+
+`targets` is a list of specs, or a function. A function may be a generator: each `yield` of specs
+comes back as their table (as handles, where they are no results), so a later choice is code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from inspect import isgenerator, isgeneratorfunction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from spec import Artifact
+
+from .errors import ExperimentError
+
+Stages = Generator[list[Artifact], Any, None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A loaded experiment file."""
+
+    path: Path
+    targets: Any
+    """A list of specs, or a function that gives one or yields several."""
+    report: Callable[..., Any] | None
+    """Takes the table of all results; gives frames and charts, by name."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without .py."""
+        return self.path.stem
+
+    @property
+    def wants_tables(self) -> bool:
+        """Whether anybody looks at what was made: a report, or a generator's next stage."""
+        return self.report is not None or self.is_staged
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether `targets` is a generator, whose later specs may follow from earlier tables."""
+        return isgeneratorfunction(self.targets)
+
+    def stages(self) -> Stages:
+        """Lists of specs to make one after the other; send back what was made of each.
+
+        Raises ExperimentError when the file's code fails or gives something else than specs.
+        """
+        found = _calling(self.path, self.targets) if callable(self.targets) else self.targets
+        if not isgenerator(found):
+            yield _check(self.path, found)
+            return
+        result: Any = None
+        while True:
+            try:
+                specs = found.send(result)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise user_error(self.path, error) from error
+            result = yield _check(self.path, specs)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Run an experiment file and take `targets` and `report` out of it.
+
+    Raises ExperimentError when it is not there, raises, or defines no targets.
+    """
+    if not path.is_file():
+        raise ExperimentError(f"there is no experiment file {path}")
+    module = _execute(path.resolve())
+    if not hasattr(module, "targets"):
+        raise ExperimentError(
+            f"{path} defines no targets: add `targets = [...]`, a list of specs, or a function "
+            "`def targets(): ...` that gives or yields some"
+        )
+    report = getattr(module, "report", None)
+    if report is not None and not callable(report):
+        raise ExperimentError(f"{path}: report is {report!r}; it must be a function of a table")
+    return Experiment(path, module.targets, report)
+
+
+def _execute(path: Path) -> ModuleType:
+    name = f"saevx_experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ExperimentError(f"{path} is no Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))  # as if it were run, so that it can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise user_error(path, error) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _calling(path: Path, targets: Callable[[], Any]) -> Any:
+    try:
+        return targets()
+    except Exception as error:
+        raise user_error(path, error) from error
+
+
+def _check(path: Path, specs: Any) -> list[Artifact]:
+    if isinstance(specs, Artifact) or not isinstance(specs, Iterable):
+        raise ExperimentError(
+            f"{path}: targets give {type(specs).__name__}; they must be a list of specs"
+        )
+    found = list(specs)
+    if not found:
+        raise ExperimentError(f"{path}: targets are an empty list: there is nothing to make")
+    for i, spec in enumerate(found):
+        if not isinstance(spec, Artifact) or not hasattr(type(spec), "kind"):
+            raise ExperimentError(
+                f"{path}: target {i} is {spec!r:.200}; each must be the spec of an artifact, "
+                "as Shards(...) or TraitAP(...)"
+            )
+    return found
+
+
+def user_error(path: Path, error: BaseException) -> ExperimentError:
+    """The error of a user's code, with the lines of that code that led to it."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    where = "".join(traceback.format_list(own[-3:]))
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return ExperimentError(f"{path} raised an error:\n{where}{text}")

@@ -1,0 +1,65 @@
+"""The recipe of RandomPrototypes: tokens drawn from the activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spec import RandomPrototypes, Site, SpecError
+
+from ..resolve.batch import Batch
+from ..resolve.recipe import recipe
+from .scorer import load_prototypes
+
+
+def draw(n_tokens: int, n: int, seed: int) -> NDArray[np.int64]:
+    """`n` different token indices below `n_tokens`, uniform, in the order drawn: (n,).
+
+    The first ones of a longer draw with the same seed are those of a shorter one. Built on the raw
+    stream of PCG64, which numpy keeps stable across versions, as it does not keep `Generator`'s.
+    """
+    if n > n_tokens:
+        raise SpecError(f"cannot draw {n} prototypes from {n_tokens} tokens")
+    stream = np.random.PCG64(seed)
+    drawn: dict[int, None] = {}  # a set that keeps its order
+    while len(drawn) < n:
+        raw = stream.random_raw(4096)
+        uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        for token in (uniform * n_tokens).astype(np.int64).tolist():
+            drawn.setdefault(token)
+    return np.fromiter(drawn, np.int64, len(drawn))[:n]
+
+
+def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
+    """Refuse to draw more prototypes than there are tokens."""
+    faults = []
+    for spec in specs:
+        n_patches = spec.shards.vit.n_patches
+        n_tokens = spec.shards.images.n_images(site) * n_patches if n_patches else None
+        if n_tokens is not None and spec.n > n_tokens:
+            faults.append(
+                f"RandomPrototypes(n={spec.n}) is more than the {n_tokens} patch tokens of its "
+                f"shards: use n of at most {n_tokens}"
+            )
+    if faults:
+        raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+@recipe(
+    RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes
+)
+def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
+    """Gather the drawn tokens of one layer's shards, for every n and seed of the batch."""
+    patches = batch.input(batch.specs[0].shards).array("patches")
+    n_images, n_patches, _ = patches.shape
+    for done, spec in enumerate(batch.specs, start=1):
+        tokens = draw(n_images * n_patches, spec.n, spec.seed)
+        images = patches.take(tokens // n_patches)
+        vectors = images[np.arange(spec.n), tokens % n_patches].astype(np.float32)
+        draft = batch.draft(spec)
+        draft.write("prototypes", vectors)
+        draft.write("tokens", tokens)
+        batch.publish(spec)
+        batch.progress(done, len(batch.specs), "checkpoints")

@@ -1,0 +1,159 @@
+"""The recipe of TraitAP: the best single prototype of each trait, picked on train, judged on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from spec import Site, SpecError, TraitAP
+
+from ..datasets.labels import Labels, read_labels
+from ..errors import DatasetError
+from ..resolve.batch import Batch
+from ..resolve.recipe import recipe
+from .average_precision import average_precision, paired_average_precision
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    import store
+
+SUSPICIOUS_PREVALENCE = 0.5
+"""Mean constant-score AP above which labels were probably read wrong."""
+
+
+def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
+    """The order in which images join the train subsets, (n,): by the hash of their names.
+
+    It depends on nothing but the names, so the first 64 contain the first 16 on every machine.
+    """
+    hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in images], np.uint64)
+    return np.argsort(hashes, kind="stable")
+
+
+def check(specs: Sequence[TraitAP], site: Site) -> None:
+    """Refuse train subsets larger than the train set."""
+    faults = []
+    for spec in specs:
+        n_images = spec.train.images.n_images(site)
+        if spec.n_train is not None and spec.n_train > n_images:
+            faults.append(
+                f"TraitAP(n_train={spec.n_train}) is more than the {n_images} images of its train "
+                "set: use fewer, or None for all"
+            )
+    if faults:
+        raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+@recipe(
+    TraitAP,
+    batch_by=lambda spec: (spec.scorer, spec.train, spec.test),
+    preflight=check,
+    load=lambda artifact: artifact.table("traits"),
+)
+def trait_ap(batch: Batch[TraitAP]) -> None:
+    """One pair of score arrays serves every n_train of the batch."""
+    first = batch.specs[0]
+    train = read_labels(first.train, batch.site)
+    test = read_labels(first.test, batch.site)
+    if train.traits != test.traits:
+        raise DatasetError("train and test have different traits: they come from different sets")
+    train_scores = _scores(batch.input(first.train_scores), train)
+    test_scores = _scores(batch.input(first.test_scores), test)
+    order = nested_order(train.images)
+    for done, spec in enumerate(batch.specs, start=1):
+        chosen = np.sort(order[: spec.n_train])
+        frame = pick_and_judge(
+            train_scores[chosen], train.y[chosen], test_scores, test.y, train.traits
+        )
+        batch.draft(spec).table("traits", frame)
+        batch.publish(spec, summary(frame))
+        batch.progress(done, len(batch.specs), "tables")
+
+
+def pick_and_judge(
+    train_scores_ik: NDArray[np.float32],
+    train_it: NDArray[np.bool_],
+    test_scores_ik: NDArray[np.float32],
+    test_it: NDArray[np.bool_],
+    traits: Sequence[str],
+) -> pl.DataFrame:
+    """One row per trait: the prototype with the highest train AP (the first of equals), its APs.
+
+    A trait without positives on either side is left out: its row says why, and has no AP.
+    """
+    import polars as pl
+
+    n_pos_train, n_pos_test = train_it.sum(axis=0), test_it.sum(axis=0)
+    both = np.flatnonzero((n_pos_train > 0) & (n_pos_test > 0))
+    train_ap_kt = average_precision(train_scores_ik, train_it[:, both])
+    best = train_ap_kt.argmax(axis=0) if len(both) else np.zeros(0, np.int64)
+    row_of = {trait: row for row, trait in enumerate(both.tolist())}
+    train_ap = train_ap_kt[best, np.arange(len(both))]
+    test_ap = paired_average_precision(test_scores_ik[:, best], test_it[:, both])
+
+    def per_trait(values: NDArray[Any]) -> list[Any]:
+        listed = values.tolist()
+        return [listed[row_of[t]] if t in row_of else None for t in range(len(traits))]
+
+    left_out = [
+        None if t in row_of else "no positives in " + ("train" if n_pos_train[t] == 0 else "test")
+        for t in range(len(traits))
+    ]
+    n_traits = len(traits)
+    return pl.DataFrame(
+        {
+            "trait": list(traits),
+            "prototype": per_trait(best),
+            "ap": per_trait(test_ap),
+            "train_ap": per_trait(train_ap),
+            "constant_ap": test_it.mean(axis=0).astype(np.float64),
+            "n_pos_train": n_pos_train.astype(np.int64),
+            "n_pos_test": n_pos_test.astype(np.int64),
+            "n_train_images": np.full(n_traits, len(train_it), np.int64),
+            "n_test_images": np.full(n_traits, len(test_it), np.int64),
+            "left_out": left_out,
+        },
+        schema_overrides={
+            "prototype": pl.Int64,
+            "ap": pl.Float64,
+            "train_ap": pl.Float64,
+            "left_out": pl.String,
+        },
+    )
+
+
+def summary(frame: pl.DataFrame) -> dict[str, Any]:
+    """The facts of a table that are shown without opening it, and a warning if it looks wrong."""
+    import polars as pl
+
+    scored = frame.filter(pl.col("left_out").is_null())
+    facts: dict[str, Any] = {
+        "n_traits": frame.height,
+        "n_scored": scored.height,
+        "left_out": frame.filter(pl.col("left_out").is_not_null())["trait"].to_list(),
+    }
+    if scored.height:
+        constant = float(scored["constant_ap"].to_numpy().mean())
+        facts |= {"mean_ap": float(scored["ap"].to_numpy().mean()), "mean_constant_ap": constant}
+        if constant > SUSPICIOUS_PREVALENCE:
+            facts["warnings"] = [
+                f"constant scores alone give a mean AP of {constant:.3f}: more than half of all "
+                "labels are positive, which usually means that labels were read wrong"
+            ]
+    return facts
+
+
+def _scores(artifact: store.Artifact, labels: Labels) -> NDArray[np.float32]:
+    """The image scores (n_images, K), checked to be in the order of the labels."""
+    if tuple(artifact.table("images")["file"]) != labels.images:
+        raise DatasetError(
+            f"the images of {artifact.path} are not those that labels were read for: the dataset "
+            "changed while this ran; run again"
+        )
+    scores: NDArray[np.float32] = artifact.array("scores").read()
+    return scores

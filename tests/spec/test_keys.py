@@ -1,0 +1,209 @@
+"""Keys: what they depend on, and what they must not depend on."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from typing import Annotated, Any, ClassVar
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from spec import Artifact, Exec, Keys, Since, Site, Spec, SpecError
+
+
+class Leaf(Artifact):
+    kind: ClassVar = "checkpoints"
+    size: int = 1
+    rate: float = 0.5
+    names: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()
+    facts: dict[str, Any] = {}
+    device: Annotated[str, Exec()] = "cpu"
+
+
+class Optimiser(Spec):
+    lr: float = 1e-3
+
+
+class Adam(Optimiser):
+    beta: float = 0.9
+
+
+class Tree(Artifact):
+    kind: ClassVar = "results"
+    leaf: Leaf
+    optimiser: Optimiser = Optimiser()
+    seed: int = 0
+
+
+def canonical(artifact: Artifact) -> Any:
+    return json.loads(Keys(Site()).canonical(artifact))
+
+
+def test_key_is_the_hash_of_canonical_json_of_type_version_and_fields():
+    tree = Tree(leaf=Leaf(size=3))
+    text = Keys(Site()).canonical(tree)
+    assert tree.key == xxhash.xxh3_128_hexdigest(text.encode())
+    assert canonical(tree) == {
+        "type": "Tree",
+        "version": 1,
+        "fields": {
+            "leaf": {"type": "Leaf", "key": tree.leaf.key},
+            "optimiser": {"type": "Optimiser", "fields": {"lr": 0.001}},
+            "seed": 0,
+        },
+    }
+
+
+@given(
+    a=st.builds(Leaf, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
+    b=st.builds(Leaf, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
+)
+def test_keys_are_equal_exactly_when_fields_are(a: Leaf, b: Leaf):
+    assert (a.key == b.key) == ((a.size, a.rate) == (b.size, b.rate))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 2},
+        {"rate": math.nextafter(0.5, 1)},
+        {"names": ("a",)},
+        {"tags": frozenset("a")},
+        {"facts": {"a": 1}},
+    ],
+)
+def test_any_field_changes_the_key(change: dict[str, Any]):
+    assert Leaf(**change).key != Leaf().key
+
+
+def test_exec_fields_do_not_count():
+    assert Leaf(device="cuda").key == Leaf().key
+
+
+def test_a_change_below_changes_the_key_above():
+    assert Tree(leaf=Leaf(size=2)).key != Tree(leaf=Leaf()).key
+    assert Tree(leaf=Leaf(device="cuda")).key == Tree(leaf=Leaf()).key
+
+
+def test_a_subclass_counts_with_its_name_and_its_extra_fields():
+    keys = {
+        Tree(leaf=Leaf(), optimiser=optimiser).key
+        for optimiser in (Optimiser(), Adam(), Adam(beta=0.8), Adam(beta=0.8, lr=1.0))
+    }
+    assert len(keys) == 4
+
+
+def test_defaults_count():
+    class Leaf2(Leaf):
+        pass
+
+    before = Leaf2(size=5)
+    changed = type("Leaf2", (Leaf,), {"__annotations__": {"rate": float}, "rate": 0.25})
+    assert changed(size=5).key != before.key
+    assert changed(size=5, rate=0.5).key == before.key
+
+
+def test_version_counts():
+    newer = type("Leaf", (Leaf,), {"version": 2, "__annotations__": {"version": ClassVar[int]}})
+    assert newer().key != Leaf().key
+
+
+def test_spellings_of_one_value_have_one_key():
+    assert Leaf(rate=-0.0).key == Leaf(rate=0.0).key
+    assert Leaf(rate=1).key == Leaf(rate=1.0).key
+    assert Leaf(facts={"a": 1, "b": 2}).key == Leaf(facts={"b": 2, "a": 1}).key
+    assert Leaf(tags=frozenset("abc")).key == Leaf(tags=frozenset("cba")).key
+
+
+def test_values_that_python_calls_equal_keep_apart():
+    assert len({Leaf(facts={"x": value}).key for value in (1, 1.0, True, "1")}) == 4
+
+
+def test_numbers_are_spelled_by_shortest_round_trip():
+    text = Keys(Site()).canonical(Leaf(rate=0.1))
+    assert '"rate":0.1' in text
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_refused(value: float):
+    with pytest.raises(ValidationError, match="finite"):
+        Leaf(rate=value)
+    with pytest.raises(SpecError, match=r"Leaf.facts.x is (nan|-?inf)"):
+        _ = Leaf(facts={"x": value}).key
+
+
+@pytest.mark.parametrize("value", [b"bytes", object(), complex(1, 2)])
+def test_what_json_does_not_know_is_refused_with_its_place(value: object):
+    with pytest.raises(SpecError, match=r"Leaf\.facts\.deep\[0\] is a "):
+        _ = Leaf(facts={"deep": [value]}).key
+
+
+def test_paths_are_refused(tmp_path):
+    with pytest.raises(SpecError, match="Path"):
+        _ = Leaf(facts={"root": tmp_path}).key
+
+
+def test_since_keeps_old_keys_and_follows_a_later_default():
+    def leaf(default: int) -> type[Artifact]:
+        fields = {"size": int, "depth": Annotated[int, Since(legacy=0)]}
+        return type(
+            "Grown", (Artifact,), {"__annotations__": fields, "kind": "checkpoints", "depth": default}
+        )
+
+    old = type("Grown", (Artifact,), {"__annotations__": {"size": int}, "kind": "checkpoints"})
+    assert leaf(0)(size=1).key == old(size=1).key
+    assert leaf(0)(size=1, depth=2).key != old(size=1).key
+    assert leaf(2)(size=1).key == leaf(0)(size=1, depth=2).key
+    assert leaf(2)(size=1, depth=0).key == old(size=1).key
+
+
+def test_since_tells_zero_from_false():
+    class Flagged(Artifact):
+        kind: ClassVar = "results"
+        flag: Annotated[Any, Since(legacy=0)] = 0
+
+    assert Flagged(flag=False).key != Flagged(flag=0).key
+
+
+def test_specs_are_frozen_and_closed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Leaf().size = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Leaf(sise=3)  # type: ignore[call-arg]
+
+
+def test_a_kind_that_no_store_has_is_refused():
+    with pytest.raises(TypeError, match="kind is 'tables'"):
+        type("Wrong", (Artifact,), {"kind": "tables"})
+
+
+def test_keys_do_not_depend_on_process_hash_seed_or_folder(tmp_path):
+    code = (
+        "from spec import *\n"
+        "vit = ViT(name='vit_small_patch14_dinov2', weights=RandomInit(seed=3))\n"
+        "class Many(Artifact):\n"
+        "    kind = 'results'\n"
+        "    vit: ViT\n"
+        "    tags: frozenset[str]\n"
+        "print(Many(vit=vit, tags=frozenset('abcdefgh')).key)\n"
+    )
+    code = code.replace("    kind =", "    kind: __import__('typing').ClassVar =")
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": here},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, folder in [("0", "/"), ("1", tmp_path), ("77", here)]
+    }
+    assert len(keys) == 1
