@@ -13,10 +13,10 @@ from .errors import DatasetError
 from .site import Fingerprint, Site
 
 RELIST_AT_MOST = 10_000
-"""Sets of up to so many files are listed at every plan; larger ones when a folder's mtime changed."""
+"""Up to so many files are listed at every plan; more, when the mtime of a folder changed."""
 
 SETTLED_NS = 2_000_000_000
-"""A folder that changed less than this before its listing may change again within one mtime tick."""
+"""A folder changed less than this before its listing may change again within one mtime tick."""
 
 
 @dataclass(frozen=True)

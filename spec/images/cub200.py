@@ -20,6 +20,7 @@ folders attributes/ and metadata/ of each.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -35,6 +36,8 @@ from .folder import list_folder
 Split = Literal["train", "test"]
 
 LABEL_FILES = ("images.txt", "attributes.txt", "image_attribute_labels.txt")
+
+_ID = re.compile("[0-9]{1,9}")
 
 
 class CUB200Images(ImageSet):
@@ -93,7 +96,7 @@ class LabelFiles(NamedTuple):
 
 
 def official_home(root: Path) -> Path | None:
-    """The folder CUB_200_2011 of the official archive, which may be `root`; None in other layouts."""
+    """The folder CUB_200_2011 of the official archive, be it `root`; None in other layouts."""
     for home in (root, root / "CUB_200_2011"):
         if (home / "images.txt").is_file() and (home / "images").is_dir():
             return home
@@ -105,8 +108,8 @@ def find_labels(root: Path) -> LabelFiles:
     return LabelFiles(*_find(root, LABEL_FILES))
 
 
-def read_image_names(path: Path) -> dict[str, str]:
-    """images.txt: image id -> "<class>/<file>". Raises DatasetError with the lines that are wrong."""
+def read_image_names(path: Path) -> dict[int, str]:
+    """images.txt: image id -> "<class>/<file>". Raises DatasetError with what is wrong."""
     names = read_pairs(path)
     wrong = [name for name in names.values() if not _is_image_name(name)]
     if wrong:
@@ -117,24 +120,24 @@ def read_image_names(path: Path) -> dict[str, str]:
     return names
 
 
-def read_pairs(path: Path) -> dict[str, str]:
-    """A file of lines "<id> <value>", with ids from 1. Raises DatasetError with the lines at fault."""
+def read_pairs(path: Path) -> dict[int, str]:
+    """A file of lines "<id> <value>". Raises DatasetError that numbers the lines at fault."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
-    pairs: dict[str, str] = {}
+    pairs: dict[int, str] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not (words[0].isascii() and words[0].isdigit()):
+        if len(words) != 2 or not _ID.fullmatch(words[0]):
             faults.append(f"line {number} is not '<id> <value>': {line[:60]!r}")
-        elif words[0] in pairs:
+        elif int(words[0]) in pairs:
             faults.append(f"line {number} gives the id {words[0]} again")
         else:
-            pairs[words[0]] = words[1]
+            pairs[int(words[0])] = words[1]
     if not pairs and not faults:
         faults.append("the file is empty")
     if faults:

@@ -158,7 +158,7 @@ def _read(file: str) -> dict[str, dict[str, str]]:
 
 
 def _base(name: str, bases: dict[str, str]) -> str:
-    """By name, since code points mislead: two women of two tones are not 1F46D with a tone added."""
+    """By name, since code points mislead: 1F46D, two women, with two tones is another sequence."""
     plain = _TONE.sub("", name)
     # The kiss and the couple of no said gender are spelled out only once they have tones.
     return bases.get(plain) or bases.get(plain.removesuffix("_person_person")) or plain

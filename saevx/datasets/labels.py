@@ -1,0 +1,118 @@
+"""Trait labels, aligned with the images of a set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import singledispatch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spec import DatasetError, Site, SpecError, TraitSet
+
+from .images import current_listing
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Which image has which trait. Raises DatasetError when the parts do not fit."""
+
+    images: tuple[str, ...]
+    """Names of the images, each once."""
+    traits: tuple[str, ...]
+    """Names of the traits, each once."""
+    y: NDArray[np.bool_]
+    """(n_images, n_traits); read-only."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        for what, names in (("image", self.images), ("trait", self.traits)):
+            if not names:
+                faults.append(f"there is no {what}")
+            if len(set(names)) != len(names):
+                twice = [name for name, n in Counter(names).items() if n > 1]
+                faults.append(f"more than one {what} is called {', '.join(twice[:5])}")
+        if self.y.dtype != np.bool_:
+            faults.append(f"y is {self.y.dtype}, not bool")
+        if self.y.shape != (len(self.images), len(self.traits)):
+            faults.append(
+                f"y is {self.y.shape}, for {len(self.images)} images and {len(self.traits)} traits"
+            )
+        if faults:
+            raise DatasetError(f"labels that make no sense: {'; '.join(faults)}")
+        self.y.setflags(write=False)
+
+    def select(self, traits: Sequence[str]) -> Labels:
+        """The labels of some traits, in the order given. Raises SpecError for unknown names."""
+        check_known(traits, self.traits)
+        column = {name: t for t, name in enumerate(self.traits)}
+        return Labels(self.images, tuple(traits), self.y[:, [column[name] for name in traits]])
+
+    def align(self, images: Sequence[str]) -> Labels:
+        """The labels of some images, in the order given. Raises DatasetError where there are none."""
+        row = {name: i for i, name in enumerate(self.images)}
+        lost = [name for name in images if name not in row]
+        if lost:
+            raise DatasetError(
+                f"{len(lost)} of {len(images)} images have no labels: {', '.join(lost[:5])}"
+                f"{', ...' if len(lost) > 5 else ''}; are the label files of this dataset?"
+            )
+        return Labels(tuple(images), self.traits, self.y[[row[name] for name in images]])
+
+
+def read_labels(trait_set: TraitSet, site: Site) -> Labels:
+    """The labels of a trait set, one row per image of its listing.
+
+    Raises DatasetError when files are missing, at fault, or not those that the key counts, and
+    SpecError when the set names traits that there are not.
+    """
+    files = current_listing(trait_set.images, site).files
+    labels = read_traits(trait_set, site).align(files)
+    now = trait_set.label_fingerprint(Site(site.data_roots, site.memory))
+    if now != trait_set.label_fingerprint(site):
+        raise DatasetError(
+            f"the label files of {type(trait_set).__name__} changed since this run was planned; "
+            "run again"
+        )
+    return labels if trait_set.traits is None else labels.select(trait_set.traits)
+
+
+def check_traits(trait_set: TraitSet, site: Site) -> None:
+    """Raise SpecError when a trait set names traits that there are not. Reads no labels."""
+    if trait_set.traits is not None:
+        check_known(trait_set.traits, trait_names(trait_set, site))
+
+
+def check_known(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise SpecError for names that are not among the `known`, with those that come near."""
+    there = set(known)
+    faults = []
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, known, n=3)
+            faults.append(repr(name) + (f" (did you mean {' or '.join(near)}?)" if near else ""))
+    if faults:
+        raise SpecError(
+            f"no trait is called {', '.join(faults)}; there are {len(known)}, as {known[0]}"
+        )
+
+
+@singledispatch
+def read_traits(trait_set: TraitSet, site: Site) -> Labels:
+    """All labels that the files of a trait set hold, of any images in any order.
+
+    Registered for each type of trait set. Raises DatasetError for faults in the files.
+    """
+    raise SpecError(
+        f"nobody knows how to read {type(trait_set).__name__}: give a function "
+        "(trait_set, site) -> Labels to saevx.datasets.read_traits.register"
+    )
+
+
+@singledispatch
+def trait_names(trait_set: TraitSet, site: Site) -> tuple[str, ...]:
+    """The names of all traits, had without reading labels where a type registers a way."""
+    return read_traits(trait_set, site).traits

@@ -1,0 +1,132 @@
+"""OpenMoji: drawings rendered, words of their names as traits, and masks of their parts."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from functools import partial
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spec import DatasetError, Site
+from spec.images.openmoji import OpenMoji, OpenMojiImages, emojis
+
+from .images import Decode, decoder
+from .labels import Labels, read_traits, trait_names
+
+STOP_WORDS = frozenset(
+    [
+        "&",
+        "a",
+        "and",
+        "at",
+        "by",
+        "for",
+        "from",
+        "in",
+        "of",
+        "on",
+        "or",
+        "the",
+        "to",
+        "with",
+        "without",
+    ]
+)
+"""Words that say nothing about a picture."""
+
+PARTS = ("color", "skin", "hair", "line")
+"""What OpenMoji draws in layers: coloured areas, skin, hair, and the outlines over them."""
+
+_LAYER = re.compile(rf"({'|'.join(PARTS)})(?:[-_].*)?")
+
+ET.register_namespace("", "http://www.w3.org/2000/svg")
+
+
+@decoder.register
+def _decoder(images: OpenMojiImages) -> Decode:
+    return partial(render, size=images.size)
+
+
+@read_traits.register
+def _read(trait_set: OpenMoji, site: Site) -> Labels:
+    every = emojis(trait_set.skin_tones)
+    words = [words_of(emoji.name) for emoji in every]
+    traits = trait_names(trait_set, site)
+    y = np.array([[trait in own for trait in traits] for own in words], np.bool_)
+    return Labels(tuple(emoji.file for emoji in every), traits, y.reshape(-1, len(traits)))
+
+
+@trait_names.register
+def _names(trait_set: OpenMoji, site: Site) -> tuple[str, ...]:
+    every = emojis(trait_set.skin_tones)
+    counts = Counter(word for emoji in every for word in words_of(emoji.name))
+    traits = sorted(word for word, n in counts.items() if n >= trait_set.min_images)
+    if not traits:
+        raise DatasetError(
+            f"no word names {trait_set.min_images} of the {len(every):,} drawings: the most "
+            f"frequent, {counts.most_common(1)[0][0]!r}, names {counts.most_common(1)[0][1]}; "
+            "lower min_images"
+        )
+    return tuple(traits)
+
+
+def words_of(name: str) -> frozenset[str]:
+    """The words of an emoji's name, "O_button_(blood_type)", as they are spelled there.
+
+    Names are split at "_" and "-". Case is kept: "NO" is what a person gestures, "no" forbids.
+    """
+    return frozenset(re.split("[_-]", name)) - STOP_WORDS - {""}
+
+
+def render(svg: bytes, size: int) -> Image.Image:
+    """A drawing on white, RGB, `size` x `size` pixels."""
+    return _render(svg, size, background="white").convert("RGB")
+
+
+def part_masks(svg: bytes, size: int) -> NDArray[np.bool_]:
+    """Where each of PARTS is drawn: (n_parts, size, size).
+
+    A part is what its layers draw when the others are taken away, at least half opaque. So masks
+    overlap where one part is drawn over another. A drawing without hair has an empty mask for it.
+    Raises DatasetError when the bytes are no SVG.
+    """
+    try:
+        root = ET.fromstring(svg)
+    except ET.ParseError as error:
+        raise DatasetError(f"not an SVG drawing: {error}") from error
+    masks = []
+    for part in PARTS:
+        alone = _only(root, part, inside=None)
+        alpha = _render(ET.tostring(alone), size).convert("RGBA").getchannel("A")
+        masks.append(np.asarray(alpha) >= 128)
+    return np.stack(masks)
+
+
+def _only(element: ET.Element, part: str, inside: str | None) -> ET.Element:
+    """A copy of `element`, itself inside a layer of a part, that draws nothing but `part`."""
+    copy = ET.Element(element.tag, element.attrib)
+    copy.text = element.text
+    for child in element:
+        layer = _LAYER.fullmatch(child.get("id", ""))
+        within = layer[1] if layer else inside
+        if len(child) or within == part:
+            copy.append(_only(child, part, within))
+    return copy
+
+
+def _render(svg: bytes, size: int, background: str | None = None) -> Image.Image:
+    import resvg_py
+
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg.decode("utf-8"),
+        width=size,
+        height=size,
+        background=background,
+        skip_system_fonts=True,  # a drawing must not depend on the fonts of a machine
+    )
+    return Image.open(BytesIO(bytes(png)))
