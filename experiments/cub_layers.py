@@ -1,6 +1,6 @@
 """Which layer holds CUB's traits? Random vectors from the last twelve blocks of a DINOv2 ViT-L.
 
-Needs CUB-200-2011 on disk and a hub (or its cache) for the weights. Say where CUB lies in saevx.toml:
+Needs CUB-200-2011 on disk and a hub (or its cache) for the weights. saevx.toml says where CUB is:
 
     [data]
     cub200 = "/data/CUB_200_2011"
@@ -57,9 +57,7 @@ def report(table: pl.DataFrame) -> dict[str, pl.DataFrame | alt.Chart]:
     by_n_train = (
         alt.Chart(mean_ap)
         .mark_line(point=True)
-        .encode(
-            x=alt.X("train images:Q").scale(type="log"), y="mAP:Q", color="prototypes:O"
-        )
+        .encode(x=alt.X("train images:Q").scale(type="log"), y="mAP:Q", color="prototypes:O")
         .properties(width=160, height=120)
         .facet("layer:O", columns=4)
     )

@@ -59,6 +59,8 @@ def report(table: pl.DataFrame) -> dict[str, pl.DataFrame | alt.Chart]:
         )
         .properties(width=200, height=160)
         .facet(row=alt.Row("layer:O"), column=alt.Column("prototypes:O"))
-        .properties(title="How well single random prototypes find emoji words (grey: constant scores)")
+        .properties(
+            title="How well single random prototypes find emoji words (grey: constant scores)"
+        )
     )
     return {"mean_ap": mean_ap, "mean_ap_chart": chart}

@@ -144,7 +144,10 @@ _refuse_strangers()
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'saevx' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    if home == "spec":
+        import_module("saevx.workspace")  # lets specs see the store and saevx.toml
+    value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

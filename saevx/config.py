@@ -1,11 +1,11 @@
 """saevx.toml: what a machine or a project says once instead of at every command.
 
-    [store]
-    root = "/data/saevx"                  # relative to this file
-    roots = { shards = "/scratch/saevx" } # one kind elsewhere
+[store]
+root = "/data/saevx"                  # relative to this file
+roots = { shards = "/scratch/saevx" } # one kind elsewhere
 
-    [data]
-    cub200 = "/data/CUB_200_2011"
+[data]
+cub200 = "/data/CUB_200_2011"
 """
 
 import os

@@ -18,7 +18,7 @@ from .workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     import polars as pl
 
-    import store as store_room
+    from store import Artifact as Stored
 
     from .resolve.recipe import Recipe
 
@@ -86,7 +86,7 @@ def table(
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
 
-def read(artifact: store_room.Artifact, recipe: Recipe[Any]) -> Any:
+def read(artifact: Stored, recipe: Recipe[Any]) -> Any:
     """A stored artifact in the form that its recipe's readers get."""
     return artifact if recipe.load is None else recipe.load(artifact)
 
@@ -100,8 +100,8 @@ def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:
             spec.kind,
             key,
             str(workspace.store.root_of(spec.kind)),
-            f"{why}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` makes it, where FILE.py is an "
-            "experiment with it among its targets; in Python, `saevx.run(spec)` does.",
+            f"{why}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` makes it, where FILE.py is "
+            "an experiment with it among its targets; in Python, `saevx.run(spec)` does.",
         )
     return read(artifact, find_recipe(type(spec)))
 

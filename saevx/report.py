@@ -86,8 +86,8 @@ def _save(home: Path, name: str, part: Part, experiment: Path) -> list[Path]:
     if hasattr(part, "to_dict") and hasattr(part, "save"):
         return _save_chart(home, name, part)
     raise ExperimentError(
-        f"{experiment}: report gives {type(part).__name__} for {name!r}; it may give polars frames, "
-        "altair charts and text"
+        f"{experiment}: report gives {type(part).__name__} for {name!r}; it may give polars "
+        "frames, altair charts and text"
     )
 
 

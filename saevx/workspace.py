@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import store
-from spec import Artifact, DatasetError, Keys, Site
+from store import Store
+from spec import Artifact, DatasetError, Keys, Site, set_default_site
 
 from .config import open_store, read_config
 
@@ -17,7 +17,7 @@ class Workspace(Site):
     another machine or after the dataset is gone.
     """
 
-    def __init__(self, store: store.Store, data_roots: dict[str, Path]) -> None:
+    def __init__(self, store: Store, data_roots: dict[str, Path]) -> None:
         super().__init__(data_roots, memory=store.root / ".fingerprints")
         self.store = store
 
@@ -42,3 +42,7 @@ def open_workspace(root: str | Path | None = None) -> Workspace:
     """
     config = read_config(Path.cwd())
     return Workspace(open_store(root, config), config.data_roots)
+
+
+# `spec.key` and a spec's tree in a notebook then see the same datasets and store as `saevx run`.
+set_default_site(open_workspace)

@@ -4,6 +4,9 @@ from .base import Artifact, Kind, Spec
 from .document import from_document, to_document
 from .errors import DatasetError, SpecError
 from .images.base import ImageSet, TraitSet
+from .images.cub200 import CUB200, CUB200Images
+from .images.folder import ImageFolder
+from .images.openmoji import OpenMoji, OpenMojiImages
 from .key import Keys
 from .markers import Exec, Since
 from .prototypes import RandomPrototypes, Scorer
@@ -23,21 +26,22 @@ from .vit import (
     WeightsFile,
 )
 
-IS_SAEVX = True
-"""Tells this package from another module that happens to be called `spec`."""
-
 __all__ = [
-    "IS_SAEVX",
+    "CUB200",
     "Artifact",
+    "CUB200Images",
     "CenterCrop",
     "DatasetError",
     "Exec",
     "HubWeights",
+    "ImageFolder",
     "ImageScores",
     "ImageSet",
     "ImgFocus",
     "Keys",
     "Kind",
+    "OpenMoji",
+    "OpenMojiImages",
     "RandomInit",
     "RandomPrototypes",
     "Resize",

@@ -70,7 +70,8 @@ class Keys:
 
     def _is_legacy(self, data: Any, metadata: list[Any], where: str) -> bool:
         return any(
-            isinstance(mark, Since) and data == plain(mark.legacy, where, self._nested)
+            isinstance(mark, Since)
+            and data == plain(mark.legacy, where, self._nested)
             # 1 == True == 1.0 in Python, but not in JSON
             and canonical_json(data) == canonical_json(plain(mark.legacy, where, self._nested))
             for mark in metadata
@@ -83,5 +84,5 @@ class Keys:
             return {"type": type(value).__name__, "fields": self._fields(value, where)}
         raise SpecError(
             f"{where} is a {type(value).__name__}, which has no place in a key: use numbers, text, "
-            "lists, dicts, sets and specs, or mark the field with Exec() if it never changes a result"
+            "lists, dicts, sets and specs, or mark the field with Exec() if no result rests on it"
         )

@@ -126,7 +126,7 @@ _make_default: Callable[[], Site] = Site
 
 
 def current_site() -> Site:
-    """The site that `spec.key` uses: one that knows nothing, unless `set_default_site` was called."""
+    """The site that `spec.key` uses: what `set_default_site` said, else one that knows nothing."""
     return _make_default()
 
 

@@ -102,4 +102,3 @@ class ViT(Spec):
     def n_patches(self) -> int | None:
         """Patch tokens per image; None where the name does not say the patch size."""
         return (self.resize.size // self.patch_size) ** 2 if self.patch_size else None
-

@@ -34,8 +34,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="The store is --store, else $SAEVX_STORE, else [store] root in saevx.toml, else ./.saevx.",
+    epilog="The store is --store, else $SAEVX_STORE, else what saevx.toml says, else ./.saevx.",
 )
 @click.version_option(package_name="saevx")
 def main() -> None:
-    """Experiments on vision transformers' activations: say what, and only what is missing is made."""
+    """Experiments on vision transformers' activations: say what, make only what is missing."""

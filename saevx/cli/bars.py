@@ -76,7 +76,8 @@ class Bars(Listener):
             self._console.print(f"{count(nodes)}: {wall:.1f} s{trouble}", markup=False)
 
     def _advance(self, done: int, total: int, unit: str) -> None:
-        assert self._bars is not None and self._task is not None
+        assert self._bars is not None
+        assert self._task is not None
         wall = time.monotonic() - self._began
         rate = f"{unit}, {done / wall:,.1f}/s" if wall > 0.5 else unit
         self._bars.update(self._task, completed=done, total=total, rate=rate)

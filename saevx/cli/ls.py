@@ -10,7 +10,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    import store as store_room
+    from store import Artifact as Stored
 
 KINDS = ("shards", "checkpoints", "activations", "results")
 
@@ -47,7 +47,7 @@ def ls(kind: str | None, columns: str | None, store: str | None, as_json: bool) 
     out.print(f"{len(rows)} artifacts, {_size(total)} in {opened.root}", markup=False)
 
 
-def _row(artifact: store_room.Artifact, fields: list[str]) -> dict[str, Any]:
+def _row(artifact: Stored, fields: list[str]) -> dict[str, Any]:
     from ..explode import explode
 
     manifest = artifact.manifest

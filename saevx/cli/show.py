@@ -10,7 +10,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    import store as store_room
+    from store import Artifact as Stored, Store
 
 
 @click.command()
@@ -52,7 +52,7 @@ def show(key: str, store: str | None, as_json: bool) -> None:
         out.print(f"{name:{width}}  {value}", markup=False)
 
 
-def find_one(store: store_room.Store, key: str) -> store_room.Artifact:
+def find_one(store: Store, key: str) -> Stored:
     """The artifact whose key begins with `key`; raises StoreError for none, or several."""
     from ..errors import StoreError
 
@@ -70,7 +70,12 @@ def find_one(store: store_room.Store, key: str) -> store_room.Artifact:
 
 
 def _tree(
-    store: store_room.Store, kind: str, key: str, spec: dict[str, Any], lead: str = "", below: str = ""
+    store: Store,
+    kind: str,
+    key: str,
+    spec: dict[str, Any],
+    lead: str = "",
+    below: str = "",
 ) -> list[str]:
     """Lines of the tree below an artifact; parents that are gone end their branch."""
     artifact = store.find(kind, key)
@@ -124,7 +129,7 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _document(artifact: store_room.Artifact) -> dict[str, Any]:
+def _document(artifact: Stored) -> dict[str, Any]:
     manifest = artifact.manifest
     return {
         "key": manifest.key,

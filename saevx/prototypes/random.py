@@ -47,9 +47,7 @@ def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
         raise SpecError("\n".join(dict.fromkeys(faults)))
 
 
-@recipe(
-    RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes
-)
+@recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
 def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
     """Gather the drawn tokens of one layer's shards, for every n and seed of the batch."""
     patches = batch.input(batch.specs[0].shards).array("patches")

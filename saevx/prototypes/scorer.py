@@ -12,7 +12,7 @@ from ..errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
-    import store
+    from store import Artifact as Stored
 
 
 class Scorer(Protocol):
@@ -57,7 +57,7 @@ class Prototypes:
         """
         if acts_bd.ndim != 2 or acts_bd.shape[1] != self.d_model:
             raise RecipeError(
-                f"activations of shape {tuple(acts_bd.shape)} given to a scorer of (B, {self.d_model})"
+                f"a scorer of activations (B, {self.d_model}) was given {tuple(acts_bd.shape)}"
             )
         if isinstance(acts_bd, np.ndarray):
             scores: NDArray[np.float32] = acts_bd.astype(np.float32, copy=False) @ self.vectors_kd.T
@@ -71,6 +71,6 @@ class Prototypes:
         return f"Prototypes(n_prototypes={self.n_prototypes}, d_model={self.d_model})"
 
 
-def load_prototypes(artifact: store.Artifact) -> Prototypes:
+def load_prototypes(artifact: Stored) -> Prototypes:
     """The scorer kept in a checkpoint of prototypes."""
     return Prototypes(np.array(artifact.array("prototypes").read(), dtype=np.float32))

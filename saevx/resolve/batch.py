@@ -11,7 +11,7 @@ from spec import Artifact, Keys, Site, to_document
 from .provenance import Origin
 
 if TYPE_CHECKING:
-    import store
+    from store import Artifact as Stored, Draft, Store
 
 A = TypeVar("A", bound=Artifact)
 
@@ -23,18 +23,18 @@ class Batch(Generic[A]):
     """What a recipe gets. Use as a context manager: drafts not published by its end are dropped."""
 
     def __init__(
-        self, specs: tuple[A, ...], store: store.Store, keys: Keys, progress: Progress | None = None
+        self, specs: tuple[A, ...], store: Store, keys: Keys, progress: Progress | None = None
     ) -> None:
         self.specs = specs
         self.site: Site = keys.site
-        self.made: dict[str, store.Artifact] = {}
+        self.made: dict[str, Stored] = {}
         """Artifacts published so far, by key."""
         self.failed: dict[str, BaseException] = {}
         """What went wrong with single specs, by key."""
         self._store = store
         self._keys = keys
         self._progress = progress
-        self._drafts: dict[str, store.Draft] = {}
+        self._drafts: dict[str, Draft] = {}
         self._stack = ExitStack()
         self._origin = Origin()
 
@@ -50,11 +50,11 @@ class Batch(Generic[A]):
         done = self.made.keys() | self.failed.keys()
         return tuple(spec for spec in self.specs if self._keys.of(spec) not in done)
 
-    def input(self, artifact: Artifact) -> store.Artifact:
+    def input(self, artifact: Artifact) -> Stored:
         """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
         return self._store.open(artifact.kind, self._keys.of(artifact))
 
-    def draft(self, spec: A) -> store.Draft:
+    def draft(self, spec: A) -> Draft:
         """Where the artifact of `spec` is built; the same one at each call."""
         key = self._keys.of(spec)
         if key not in self._drafts:
@@ -62,7 +62,7 @@ class Batch(Generic[A]):
             self._drafts[key] = self._stack.enter_context(draft)
         return self._drafts[key]
 
-    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> store.Artifact:
+    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
         """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
         key = self._keys.of(spec)
         document = to_document(spec, self._keys)

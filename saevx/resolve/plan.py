@@ -12,7 +12,7 @@ from spec import Artifact, Keys
 from ..errors import CorruptArtifact
 
 if TYPE_CHECKING:
-    import store
+    from store import Store
 
 
 class State(Enum):
@@ -41,7 +41,7 @@ class Node:
 
 @dataclass
 class Plan:
-    """Nodes by key, inputs before what reads them. Demand-driven: a finished target has no inputs."""
+    """Nodes by key, inputs before what reads them. A finished target needs no inputs."""
 
     nodes: dict[str, Node]
     targets: tuple[str, ...]
@@ -58,7 +58,7 @@ class Plan:
         return not self.to_make
 
 
-def make_plan(targets: Iterable[Artifact], keys: Keys, store: store.Store) -> Plan:
+def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
     """Ask the store for the targets, and for the inputs of what it lacks, and so on down.
 
     Raises CorruptArtifact when an artifact's spec is not the one that its key stands for.
@@ -67,7 +67,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: store.Store) -> Pl
     for target in targets:
         wanted.setdefault(keys.of(target), target)
     found: dict[str, Node] = {}
-    # Iterative depth-first walk: a node is placed after its inputs, whatever the depth of the graph.
+    # An iterative depth-first walk, since a graph may be deeper than Python recurses.
     ordered: dict[str, Node] = {}
     for key, target in wanted.items():
         stack: list[tuple[Artifact, str, bool]] = [(target, key, False)]
@@ -88,15 +88,15 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: store.Store) -> Pl
     return Plan(ordered, tuple(wanted))
 
 
-def _look_up(spec: Artifact, key: str, keys: Keys, store: store.Store) -> Node:
+def _look_up(spec: Artifact, key: str, keys: Keys, store: Store) -> Node:
     artifact = store.find(spec.kind, key)
     if artifact is None:
         why = store.absence(spec.kind, key) or "it came while the plan was made"
         return Node(spec, key, State.TO_MAKE, why)
     if artifact.manifest.canonical != keys.canonical(spec):
         raise CorruptArtifact(
-            f"{artifact.path} is stored under the key of {type(spec).__name__} {key}, but describes "
-            f"another spec.\n  stored: {artifact.manifest.canonical}\n  wanted: "
+            f"{artifact.path} is stored under the key of {type(spec).__name__} {key}, but describes"
+            f" another spec.\n  stored: {artifact.manifest.canonical}\n  wanted: "
             f"{keys.canonical(spec)}\nMove the folder away and run again."
         )
     return Node(spec, key, State.PRESENT, "in the store")

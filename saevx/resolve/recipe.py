@@ -1,7 +1,7 @@
 """Recipes: how the artifacts of one spec type are made, and read back.
 
-    @recipe(Shards, batch_by=lambda spec: (spec.images, spec.vit), preflight=check, load=Tokens)
-    def record(batch: Batch[Shards]) -> None: ...
+@recipe(Shards, batch_by=lambda spec: (spec.images, spec.vit), preflight=check, load=Tokens)
+def record(batch: Batch[Shards]) -> None: ...
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from spec import Artifact, Site
 
 if TYPE_CHECKING:
-    import store
+    from store import Artifact as Stored
 
     from .batch import Batch
 
@@ -31,7 +31,7 @@ class Recipe(Generic[A]):
     """Specs for which this is equal are made together. Any value that may stand in a spec."""
     preflight: Callable[[Sequence[A], Site], None] | None
     """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
-    load: Callable[[store.Artifact], Any] | None
+    load: Callable[[Stored], Any] | None
     """What `saevx.load` gives for the artifact; None gives the artifact itself."""
 
 
@@ -43,7 +43,7 @@ def recipe(
     *,
     batch_by: Callable[[A], Any] | None = None,
     preflight: Callable[[Sequence[A], Site], None] | None = None,
-    load: Callable[[store.Artifact], Any] | None = None,
+    load: Callable[[Stored], Any] | None = None,
 ) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
     """Declare a function the recipe of `spec_type`. Without `batch_by` each spec runs alone."""
 

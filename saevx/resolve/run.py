@@ -15,7 +15,7 @@ from .plan import Node, Plan, State, group
 from .recipe import Recipe
 
 if TYPE_CHECKING:
-    import store
+    from store import Store
 
 FindRecipe = Callable[[type[Artifact]], Recipe[Any]]
 
@@ -49,7 +49,7 @@ class Listener:
 def run_plan(
     plan: Plan,
     keys: Keys,
-    store: store.Store,
+    store: Store,
     find_recipe: FindRecipe,
     listener: Listener | None = None,
 ) -> Outcome:
@@ -93,7 +93,7 @@ def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) ->
 
 
 def _run_batch(
-    nodes: list[Node], keys: Keys, store: store.Store, recipe: Recipe[Any], listener: Listener
+    nodes: list[Node], keys: Keys, store: Store, recipe: Recipe[Any], listener: Listener
 ) -> dict[str, BaseException]:
     progress = listener.begin(nodes)
     with Batch(tuple(node.spec for node in nodes), store, keys, progress) as batch:
@@ -119,7 +119,7 @@ def _block(node: Node, outcome: Outcome) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """An error for people: the message alone when saevx raised it on purpose, else the traceback."""
+    """An error for people: its message where saevx raised it on purpose, else the traceback."""
     if isinstance(error, SaevxError):
         return str(error)
     return "".join(traceback.format_exception(error)).rstrip()

@@ -14,7 +14,7 @@ from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
 
 if TYPE_CHECKING:
-    import store
+    from store.arrays import ArrayWriter
 
 TOKENS_PER_BLOCK = 8192
 """Patches scored at once. Fixed, since a matrix product's last bits depend on its shape."""
@@ -32,7 +32,7 @@ def image_scores(batch: Batch[ImageScores]) -> None:
     shards = batch.input(batch.specs[0].shards)
     patches_npd = shards.array("patches")
     n_images, n_patches, _ = patches_npd.shape
-    writers: list[tuple[ImageScores, Any, store.ArrayWriter]] = []
+    writers: list[tuple[ImageScores, Any, ArrayWriter]] = []
     for spec in batch.specs:
         scorer = read(batch.input(spec.scorer), find_recipe(type(spec.scorer)))
         k = scorer.n_prototypes

@@ -1,4 +1,4 @@
-"""The recipe of TraitAP: the best single prototype of each trait, picked on train, judged on test."""
+"""The recipe of TraitAP: each trait's best prototype, picked on train, judged on test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .average_precision import average_precision, paired_average_precision
 if TYPE_CHECKING:
     import polars as pl
 
-    import store
+    from store import Artifact as Stored
 
 SUSPICIOUS_PREVALENCE = 0.5
 """Mean constant-score AP above which labels were probably read wrong."""
@@ -148,7 +148,7 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
     return facts
 
 
-def _scores(artifact: store.Artifact, labels: Labels) -> NDArray[np.float32]:
+def _scores(artifact: Stored, labels: Labels) -> NDArray[np.float32]:
     """The image scores (n_images, K), checked to be in the order of the labels."""
     if tuple(artifact.table("images")["file"]) != labels.images:
         raise DatasetError(

@@ -22,7 +22,7 @@ class Leaf(Artifact):
     rate: float = 0.5
     names: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {}  # noqa: RUF012  (pydantic copies it)
     device: Annotated[str, Exec()] = "cpu"
 
 
@@ -153,7 +153,9 @@ def test_since_keeps_old_keys_and_follows_a_later_default():
     def leaf(default: int) -> type[Artifact]:
         fields = {"size": int, "depth": Annotated[int, Since(legacy=0)]}
         return type(
-            "Grown", (Artifact,), {"__annotations__": fields, "kind": "checkpoints", "depth": default}
+            "Grown",
+            (Artifact,),
+            {"__annotations__": fields, "kind": "checkpoints", "depth": default},
         )
 
     old = type("Grown", (Artifact,), {"__annotations__": {"size": int}, "kind": "checkpoints"})
