@@ -1,0 +1,93 @@
+"""Images decoded ahead of the model, in batches that all have the same shape."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+AHEAD = 2
+"""Batches decoded or being decoded while the model works on one: what bounds the memory."""
+
+MAX_DECODERS = 16
+
+
+class ImageSource(Protocol):
+    """The images of a set, decoded one at a time, by several threads at once."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of the images, in the order of the set."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> Image.Image:
+        """Image `i` in RGB. Raises DatasetError when it cannot be decoded."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images `start` to `start + n`; rows of `pixels_bchw` after the n-th are padding."""
+
+    start: int
+    n: int
+    pixels_bchw: NDArray[np.float32]
+
+
+def batches(
+    source: ImageSource,
+    preprocess: Callable[[Image.Image], NDArray[np.float32]],
+    *,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    n_decoders: int | None = None,
+) -> Generator[ImageBatch, None, None]:
+    """Images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
+
+    `start` is a multiple of `batch_size`, so that an image keeps its place in its batch however a
+    set is cut into ranges. Raises what `source.load` raises, when its image's turn has come.
+    """
+    stop = len(source) if stop is None else stop
+    if start % batch_size:
+        raise ValueError(f"image {start} does not begin a batch of {batch_size}")
+
+    def decode(i: int) -> NDArray[np.float32]:
+        return preprocess(source.load(i))
+
+    pool = ThreadPoolExecutor(n_decoders or count_decoders(), thread_name_prefix="decode")
+    waiting: deque[Future[NDArray[np.float32]]] = deque()
+    upcoming = iter(range(start, stop))
+    try:
+        for first in range(start, stop, batch_size):
+            n = min(batch_size, stop - first)
+            while len(waiting) < (AHEAD + 1) * batch_size:
+                if (i := next(upcoming, None)) is None:
+                    break
+                waiting.append(pool.submit(decode, i))
+            images = [waiting.popleft().result() for _ in range(n)]
+            pixels = np.zeros((batch_size, *images[0].shape), np.float32)
+            np.stack(images, out=pixels[:n])
+            yield ImageBatch(first, n, pixels)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def count_decoders() -> int:
+    """As many threads as this process may use cores, within reason."""
+    try:
+        n_cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        n_cores = os.cpu_count() or 1
+    return min(n_cores, MAX_DECODERS)

@@ -1,0 +1,218 @@
+"""A frozen ViT that gives its residual stream, and what is known of one before it has weights."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from spec import SpecError, ViT
+
+from .weights import build, create
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ViTFacts:
+    """What a timm name and an image size say about a ViT."""
+
+    d_model: int
+    n_blocks: int
+    n_prefix: int
+    """Tokens ahead of the patches: class token and registers."""
+    has_cls: bool
+    """Whether the first token is a class token."""
+    grid: tuple[int, int]
+    """Patches per image: rows, columns."""
+    mean: tuple[float, float, float]
+    """What timm's data config subtracts from pixels in [0, 1]: red, green, blue."""
+    std: tuple[float, float, float]
+    """What it divides them by."""
+    interpolation: str
+    """How it resizes images, as "bicubic"."""
+
+    @property
+    def n_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class LoadedViT:
+    """A ViT in evaluation mode, in float32, on a device, that takes no gradients."""
+
+    model: nn.Module
+    facts: ViTFacts
+    device: torch.device
+    revision: str | None = None
+    """Commit of the weights on the hub, where they come from there."""
+
+    def residual(
+        self, images_bchw: torch.Tensor, layers: Collection[int]
+    ) -> dict[int, torch.Tensor]:
+        """The residual stream after each block of `layers`: (b, n_prefix + n_patches, d), float32.
+
+        The forward pass ends after the highest of them. What comes out for a layer does not
+        depend on the others.
+        """
+        import torch
+
+        with torch.inference_mode(), _exact_float32():
+            return capture(self.model, images_bchw.to(self.device), layers)
+
+
+def load_vit(vit: ViT, on: torch.device | None = None) -> LoadedViT:
+    """The ViT with its weights on a device, unless given that of `device()`.
+
+    Raises SpecError when timm knows no such ViT, WeightsError when its weights cannot be had.
+    """
+    facts = inspect_vit(vit)
+    model, revision = create(vit)
+    on = on or device()
+    return LoadedViT(model.eval().requires_grad_(False).float().to(on), facts, on, revision)
+
+
+def check_layers(vit: ViT, layers: Collection[int]) -> None:
+    """Raise SpecError when timm knows no such ViT, or it has no such blocks. Loads no weights."""
+    n_blocks = inspect_vit(vit).n_blocks
+    if outside := sorted(layer for layer in layers if not 0 <= layer < n_blocks):
+        raise SpecError(
+            f"{vit.name} has no layer {', '.join(map(str, outside))}: its {n_blocks} blocks are "
+            f"layers 0 to {n_blocks - 1}"
+        )
+
+
+def inspect_vit(vit: ViT) -> ViTFacts:
+    """What the name and the image size say, without weights. Raises SpecError."""
+    return _inspect(vit.name, vit.resize.size)
+
+
+@lru_cache
+def _inspect(name: str, size: int) -> ViTFacts:
+    import torch
+    from timm.data.config import resolve_data_config
+
+    _check_name(name)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            model = build(name, img_size=size, num_classes=0).eval()
+            rows, columns = model.patch_embed.grid_size
+            d_model, n_prefix = model.embed_dim, model.num_prefix_tokens
+            n_blocks = len(model.blocks)
+            last = capture(model, torch.empty(1, 3, size, size), [n_blocks - 1])[n_blocks - 1]
+        if size % rows or size % columns:
+            raise ValueError(f"{rows} x {columns} patches do not tile {size} x {size} px")
+        if last.shape != (1, n_prefix + rows * columns, d_model):
+            raise ValueError(f"a block gives {tuple(last.shape)}")
+    except Exception as error:  # timm's models fail in their own ways on what they do not offer
+        raise SpecError(
+            f"{name} does not work as a ViT on images of {size} px: saevx needs blocks that pass "
+            f"on a class token, registers and patches ({error})"
+        ) from error
+    data: dict[str, Any] = resolve_data_config(model=model)  # type: ignore[no-untyped-call]
+    mean, std = (_three(data[name]) for name in ("mean", "std"))
+    return ViTFacts(
+        d_model=int(d_model),
+        n_blocks=n_blocks,
+        n_prefix=int(n_prefix),
+        has_cls=getattr(model, "cls_token", None) is not None,
+        grid=(int(rows), int(columns)),
+        mean=mean,
+        std=std,
+        interpolation=str(data["interpolation"]),
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def _check_name(name: str) -> None:
+    """Raise SpecError, with near matches, for a name that timm does not know."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise SpecError(f"timm {timm.__version__} knows no model {architecture!r}{hint}")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        known = ", ".join(f"{architecture}.{t}" for t in tags) or "none"
+        raise SpecError(
+            f"timm {timm.__version__} has no weights {tag!r} for {architecture}; it has {known}"
+        )
+
+
+class _Enough(Exception):
+    """Ends a forward pass."""
+
+
+def capture(
+    model: Any, images_bchw: torch.Tensor, layers: Collection[int]
+) -> dict[int, torch.Tensor]:
+    """What each block of `layers` gives, in a forward pass that ends after the highest."""
+    found: dict[int, torch.Tensor] = {}
+    last = max(layers)
+
+    def keep(layer: int) -> Any:
+        def hook(block: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            # A copy, since a later block may add to its input in place.
+            found[layer] = output.clone() if layer < last else output
+            if layer == last:
+                raise _Enough
+
+        return hook
+
+    hooks = [model.blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        model.forward_features(images_bchw)
+    except _Enough:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def device() -> torch.device:
+    """Where models run: SAEVX_DEVICE ("cpu", "cuda", "cuda:1") if set, else a GPU if there is one.
+
+    Raises SpecError for a device that is not there.
+    """
+    import torch
+
+    wanted = os.environ.get("SAEVX_DEVICE", "").strip()
+    if not wanted:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(wanted)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SpecError(f"SAEVX_DEVICE={wanted} cannot be used: {reason}") from error
+    return found
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Keep a GPU from rounding float32 products to TF32, and from choosing kernels by the clock."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
