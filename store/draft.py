@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from store.artifact import Artifact
 from store.errors import StoreError
@@ -59,7 +59,7 @@ class Draft:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
         self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
-        self._is_open = False
+        self._state: Literal["not open", "open", "broken", "published"] = "not open"
         self._nodes: dict[str, str] = {}
         """What each path within the artifact is: group, table or array."""
         self._files: dict[str, FileRecord] = {}
@@ -70,7 +70,7 @@ class Draft:
         make_folders(self._folder.parent)
         with explained("create the folder", self._folder):
             os.mkdir(self._folder)
-        self._is_open = True
+        self._state = "open"
         return self
 
     def __exit__(
@@ -81,7 +81,8 @@ class Draft:
     ) -> None:
         for writer in self._writers:
             writer.abandon()
-        self._is_open = False
+        if self._state == "open":
+            self._state = "not open"
         remove_tree(self._folder)
 
     def array(
@@ -130,9 +131,10 @@ class Draft:
         from store.tables import encode
 
         attributes, columns = encode(frame)
-        self._add_node(name, "table", attributes)
+        self._add_node(name, "group", attributes)
         for column in columns:
             self.write(f"{name}/{column.name}", column.values, column.attributes)
+        self._nodes[name] = "table"  # from here on it takes no more arrays
 
     def publish(
         self,
@@ -174,7 +176,7 @@ class Draft:
                 f"{place} holds another spec under the same key: {standing.canonical} where this "
                 f"one is {canonical}. Nothing was replaced; one of the two specs needs a new key"
             )
-        self._is_open = False
+        self._state = "published"
         return Artifact(place, standing)
 
     def _seal(self, manifest: Manifest) -> None:
@@ -199,35 +201,40 @@ class Draft:
         self, path: str, what: str, attributes: Mapping[str, object] | None = None
     ) -> None:
         """Makes the folder of a node, and the groups above it. Only a group gets its file here."""
-        if not self._is_open:
-            raise StoreError(
-                f"the draft of {self.kind}/{self.key} is not open; use it in a with statement, "
-                "before publishing"
-            )
+        self._check_open()
         check_path(path)
         if path in self._nodes:
-            raise StoreError(f"the draft has {path!r} already, a {self._nodes[path]}")
+            raise StoreError(f"the draft has {path!r} already; choose another name")
         above = path.rpartition("/")[0]
         if above and above not in self._nodes:
             self._add_node(above, "group")
-        if self._nodes.get(above) == "array":
-            raise StoreError(f"{path!r} cannot lie in {above!r}, which is an array")
-        folder = self._folder / path
-        with explained("create the folder", folder):
-            os.mkdir(folder)
+        if self._nodes.get(above) in ("array", "table"):
+            raise StoreError(
+                f"{path!r} cannot lie in the {self._nodes[above]} {above!r}; put it elsewhere"
+            )
+        try:
+            with explained("create the folder", self._folder / path):
+                os.mkdir(self._folder / path)
+            if what == "group":
+                file = node_file(path)
+                self._files[file] = write_file(self._folder / file, group_file(attributes or {}))
+        except BaseException:  # half of a node may be there, and must not be published
+            self._state = "broken"
+            raise
         self._nodes[path] = what
-        if what != "array":
-            file = node_file(path)
-            self._files[file] = write_file(self._folder / file, group_file(attributes or {}))
 
     def _add_file(self, array: str, file: str, record: FileRecord) -> None:
         self._files[f"{array}/{file}"] = record
 
-    def _check_finished(self) -> None:
-        if not self._is_open:
+    def _check_open(self) -> None:
+        if self._state != "open":
             raise StoreError(
-                f"the draft of {self.kind}/{self.key} is not open; it is published once"
+                f"the draft of {self.kind}/{self.key} is {self._state}; write to a draft in its "
+                "with statement, before it is published, and drop it after an error"
             )
+
+    def _check_finished(self) -> None:
+        self._check_open()
         if unfinished := [writer for writer in self._writers if writer.state != "closed"]:
             names = ", ".join(f"{writer.name!r} ({writer.state})" for writer in unfinished)
             raise StoreError(

@@ -132,11 +132,12 @@ def sync_folder(path: Path) -> None:
 
 def make_folders(path: Path) -> None:
     """Makes a folder and those above it, as far as they are missing, durably."""
-    if path.is_dir():
-        return
-    make_folders(path.parent)
-    with explained("create the folder", path), suppress(FileExistsError):
-        os.mkdir(path)
+    with explained("create the folder", path):
+        if path.is_dir():
+            return
+        make_folders(path.parent)
+        with suppress(FileExistsError):
+            os.mkdir(path)
     sync_folder(path.parent)
 
 

@@ -161,9 +161,8 @@ def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
         return f"{name} is missing"
     if size == record.size:
         return None
-    if size < record.size:
-        return f"{name} is {record.size - size} bytes short"
-    return f"{name} is {size - record.size} bytes too long"
+    n = abs(size - record.size)
+    return f"{name} is {n} byte{'s' * (n > 1)} {'short' if size < record.size else 'too long'}"
 
 
 def check_plain(value: object, where: str) -> None:
@@ -173,6 +172,8 @@ def check_plain(value: object, where: str) -> None:
             check_plain(item, f"{where}[{i}]")
     elif isinstance(value, dict):
         for name, item in value.items():
+            if type(name) is not str:
+                raise StoreError(f"{where} has the name {name!r}; names in JSON are strings")
             check_plain(name, f"a name in {where}")
             check_plain(item, f"{where}.{name}")
     elif not _is_plain(value):

@@ -12,8 +12,8 @@ from store.errors import StoreError
 from store.layout import TABLE, VALID_SUFFIX, check_name
 
 _NUMBERS = (
-    *(pl.Float16, pl.Float32, pl.Float64, pl.Boolean),
-    *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
+    *("Boolean", "Float16", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64"),
+    *("UInt8", "UInt16", "UInt32", "UInt64"),
 )
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -59,7 +59,7 @@ def _fault_of(series: pl.Series) -> str | None:
         return str(error)
     if name.endswith(VALID_SUFFIX):
         return f"column {name!r} ends in {VALID_SUFFIX!r}, which is reserved; rename it"
-    if series.dtype in _NUMBERS or series.dtype in _STRINGS:
+    if str(series.dtype) in _NUMBERS or series.dtype in _STRINGS:
         return None
     return (
         f"column {name!r} is of {series.dtype}; cast it to numbers, booleans or strings, or store "
