@@ -52,7 +52,7 @@ class Labels:
         return Labels(self.images, tuple(traits), self.y[:, [column[name] for name in traits]])
 
     def align(self, images: Sequence[str]) -> Labels:
-        """The labels of some images, in the order given. Raises DatasetError where there are none."""
+        """The labels of some images, in the order given. Raises DatasetError for other images."""
         row = {name: i for i, name in enumerate(self.images)}
         lost = [name for name in images if name not in row]
         if lost:

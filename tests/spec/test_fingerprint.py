@@ -1,0 +1,247 @@
+"""Files get names by content: what must change them, what must not, and what may go missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spec import DatasetError, Site
+from spec import fingerprint as fingerprint_module
+from spec.fingerprint import (
+    Listing,
+    digest_file,
+    fingerprint_contents,
+    fingerprint_found,
+    stat_files,
+    walk,
+)
+from spec.images.folder import ImageFolder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for name in ("a/one.jpg", "a/two.PNG", "b/three.webp", "four.tiff"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    (root / "readme.txt").write_text("no image")
+    (root / ".hidden.jpg").write_text("no image either")
+    return root
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+def digest(root: Path, memory: Path | None = None) -> str:
+    return ImageFolder(root=str(root)).fingerprint(Site(memory=memory)).digest
+
+
+def age(root: Path, ns: int) -> None:
+    """Let all folders below `root` look as if last changed at `ns`."""
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        os.utime(folder, ns=(ns, ns))
+
+
+def test_walk_takes_wanted_files_sorted(photos: Path) -> None:
+    assert walk(photos, lambda name: name.endswith("g")) == ["a/one.jpg"]
+    listing = ImageFolder(root=str(photos)).listing(Site())
+    assert listing.files == ("a/one.jpg", "a/two.PNG", "b/three.webp", "four.tiff")
+    assert listing.sizes == tuple(len(name) for name in listing.files)
+
+
+def test_a_moved_root_keeps_its_digest(photos: Path, tmp_path: Path, memory: Path) -> None:
+    before = digest(photos, memory)
+    moved = shutil.move(photos, tmp_path / "elsewhere")
+    assert digest(Path(moved), memory) == before
+
+
+def test_another_size_name_or_file_is_another_set(photos: Path, memory: Path) -> None:
+    seen = {digest(photos, memory)}
+    (photos / "a/one.jpg").write_bytes(b"longer than before")
+    seen.add(digest(photos, memory))
+    (photos / "a/one.jpg").rename(photos / "a/uno.jpg")
+    seen.add(digest(photos, memory))
+    (photos / "b/five.gif").write_bytes(b"5")
+    seen.add(digest(photos, memory))
+    (photos / "four.tiff").unlink()
+    seen.add(digest(photos, memory))
+    assert len(seen) == 5
+
+
+def test_content_of_the_same_size_counts_only_with_digests() -> None:
+    def listing(*digests: str) -> Listing:
+        return Listing(Path("/x"), ("a", "b"), ("a", "b"), (1, 2), digests or None)
+
+    assert listing("p", "q").digest != listing("p", "r").digest
+    assert listing("p", "q").digest != listing().digest
+
+
+def test_what_is_gone_is_remembered(photos: Path, memory: Path) -> None:
+    before = digest(photos, memory)
+    shutil.rmtree(photos)
+    assert digest(photos, memory) == before
+    with pytest.raises(DatasetError, match="there is no folder"):
+        digest(photos)
+
+
+def test_what_is_emptied_is_remembered_but_cannot_be_listed(photos: Path, memory: Path) -> None:
+    before = digest(photos, memory)
+    for path in photos.rglob("*.*"):
+        path.unlink()
+    assert digest(photos, memory) == before
+    with pytest.raises(DatasetError, match="no image lies below"):
+        ImageFolder(root=str(photos)).listing(Site())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"what": 3}', '{"digest": "x", "n": "many"}'])
+def test_a_spoilt_memory_only_costs_time(photos: Path, memory: Path, text: str) -> None:
+    before = digest(photos, memory)
+    for file in memory.iterdir():
+        file.write_text(text)
+    assert digest(photos, memory) == before
+
+
+class TestLargeSets:
+    """Beyond RELIST_AT_MOST files, folders' mtimes say whether to list again."""
+
+    @pytest.fixture(autouse=True)
+    def _everything_is_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
+
+    @pytest.fixture
+    def listed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Grows whenever files are listed."""
+        calls: list[str] = []
+        real = ImageFolder.listing
+
+        def spy(self: ImageFolder, site: Site) -> Listing:
+            calls.append(self.root)
+            return real(self, site)
+
+        monkeypatch.setattr(ImageFolder, "listing", spy)
+        return calls
+
+    def test_untouched_folders_are_not_listed_again(
+        self, photos: Path, memory: Path, listed: list[str]
+    ) -> None:
+        age(photos, 10**18)
+        assert digest(photos, memory) == digest(photos, memory)
+        assert len(listed) == 1
+
+    def test_files_that_come_go_or_get_other_names_are_noticed(
+        self, photos: Path, memory: Path, listed: list[str]
+    ) -> None:
+        age(photos, 10**18)
+        seen = {digest(photos, memory)}
+        (photos / "b/new.jpg").write_bytes(b"new")
+        seen.add(digest(photos, memory))
+        age(photos, 10**18 + 1)
+        seen.add(digest(photos, memory))
+        (photos / "b/new.jpg").rename(photos / "b/newer.jpg")
+        seen.add(digest(photos, memory))
+        (photos / "a/one.jpg").unlink()
+        seen.add(digest(photos, memory))
+        assert len(seen) == 4
+        assert len(listed) == 5
+
+    def test_a_new_folder_is_noticed(self, photos: Path, memory: Path) -> None:
+        age(photos, 10**18)
+        before = digest(photos, memory)
+        (photos / "c/deep").mkdir(parents=True)
+        (photos / "c/deep/new.jpg").write_bytes(b"new")
+        assert digest(photos, memory) != before
+
+    def test_folders_that_just_changed_are_not_trusted(
+        self, photos: Path, memory: Path, listed: list[str]
+    ) -> None:
+        # One mtime tick may hold both the listing and a change after it.
+        digest(photos, memory)
+        age_now = (photos / "a").stat().st_mtime_ns
+        (photos / "a/one.jpg").write_bytes(b"longer than before")
+        os.utime(photos / "a", ns=(age_now, age_now))
+        digest(photos, memory)
+        assert len(listed) == 2
+
+    def test_a_change_in_place_is_seen_only_when_listed_anew(
+        self, photos: Path, memory: Path, listed: list[str]
+    ) -> None:
+        age(photos, 10**18)
+        before = digest(photos, memory)
+        (photos / "a/one.jpg").write_bytes(b"longer than before")
+        assert digest(photos, memory) == before
+        fresh = ImageFolder(root=str(photos)).fingerprint(Site(memory=memory), anew=True)
+        assert fresh.digest != before
+        assert digest(photos, memory) == fresh.digest
+
+    def test_a_root_that_is_gone_is_remembered(self, photos: Path, memory: Path) -> None:
+        age(photos, 10**18)
+        before = digest(photos, memory)
+        shutil.rmtree(photos)
+        assert digest(photos, memory) == before
+
+
+class TestContents:
+    def test_it_is_the_bytes_that_count(self, tmp_path: Path, memory: Path) -> None:
+        file, copy = tmp_path / "labels.txt", tmp_path / "copy.txt"
+        file.write_text("1 a\n")
+        copy.write_text("1 a\n")
+        site = Site(memory=memory)
+        digest = fingerprint_contents(site, "labels", [file]).digest
+        assert fingerprint_contents(site, "labels", [copy]).digest == digest
+        file.write_text("1 b\n")
+        os.utime(file, ns=(1, 1))
+        assert fingerprint_contents(Site(memory=memory), "labels", [file]).digest != digest
+
+    def test_bytes_are_read_once(
+        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "labels.txt"
+        file.write_text("1 a\n")
+        before = fingerprint_contents(Site(memory=memory), "labels", [file])
+        monkeypatch.setattr(fingerprint_module, "digest_file", lambda path: pytest.fail("read"))
+        assert fingerprint_contents(Site(memory=memory), "labels", [file]) == before
+
+    def test_a_change_while_reading_is_noticed_next_time(
+        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "labels.txt"
+        file.write_text("old\n")
+        real = fingerprint_module.digest_file
+
+        def reads_then_somebody_writes(path: Path) -> str:
+            digest = real(path)
+            path.write_text("newer\n")
+            return digest
+
+        monkeypatch.setattr(fingerprint_module, "digest_file", reads_then_somebody_writes)
+        torn = fingerprint_contents(Site(memory=memory), "labels", [file])
+        monkeypatch.setattr(fingerprint_module, "digest_file", real)
+        assert fingerprint_contents(Site(memory=memory), "labels", [file]) != torn
+
+    def test_files_may_be_found_elsewhere_or_not_at_all(self, tmp_path: Path, memory: Path) -> None:
+        def find() -> list[Path]:
+            found = sorted(tmp_path.rglob("labels.txt"))
+            if not found:
+                raise DatasetError("labels.txt is missing")
+            return found
+
+        with pytest.raises(DatasetError, match="missing"):
+            fingerprint_found(Site(memory=memory), "labels", find)
+        (tmp_path / "labels.txt").write_text("1 a\n")
+        before = fingerprint_found(Site(memory=memory), "labels", find)
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "labels.txt").rename(tmp_path / "sub/labels.txt")
+        assert fingerprint_found(Site(memory=memory), "labels", find) == before
+        (tmp_path / "sub/labels.txt").unlink()
+        assert fingerprint_found(Site(memory=memory), "labels", find) == before
+
+    def test_unreadable_files_are_dataset_errors(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match=r"cannot read .*gone"):
+            digest_file(tmp_path / "gone")
+        with pytest.raises(DatasetError, match=r"6 of 6 files are missing below .*a, a, a, a, a, "):
+            stat_files(tmp_path, ["a"] * 6)

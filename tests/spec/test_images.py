@@ -1,0 +1,291 @@
+"""Image sets on disk and in packages: what they list, and how they split."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from spec import DatasetError, ImageSet, Site, TraitSet
+from spec.images import openmoji
+from spec.images.cub200 import CUB200, CUB200Images, find_labels, read_pairs
+from spec.images.folder import ImageFolder
+from spec.images.openmoji import OpenMoji, OpenMojiImages, emojis
+
+from ..saevx.cub_tree import CubTree, make_cub
+
+
+class TestImageFolder:
+    def test_split_is_a_folder_and_part_of_the_key(self, tmp_path: Path) -> None:
+        for name in ("train/x/1.jpg", "test/x/2.jpg"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).write_bytes(b"1")
+        test = ImageFolder(root=str(tmp_path), split="test")
+        assert test.listing(Site()).files == ("x/2.jpg",)
+        assert len(ImageFolder(root=str(tmp_path)).listing(Site())) == 2
+
+    def test_no_images_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("nothing here")
+        with pytest.raises(DatasetError, match=f"no image lies below {re.escape(str(tmp_path))}"):
+            ImageFolder(root=str(tmp_path)).n_images(Site())
+        with pytest.raises(DatasetError, match="there is no folder"):
+            ImageFolder(root=str(tmp_path), split="train").n_images(Site())
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> CubTree:
+    return make_cub(tmp_path / "official")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> CubTree:
+    return make_cub(tmp_path / "tree", layout="tree")
+
+
+class TestCub:
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_both_layouts_are_one_dataset(
+        self, official: CubTree, tree: CubTree, split: str
+    ) -> None:
+        site = Site()
+        sets = [CUB200(split=split, root=str(cub.root)) for cub in (official, tree)]
+        listings = [traits.images.listing(site) for traits in sets]
+        assert listings[0].files == listings[1].files == tuple(sorted(official.labels(split)))
+        assert listings[0].sizes == listings[1].sizes
+        assert sets[0].fingerprints(site) == sets[1].fingerprints(site)
+        for listing in listings:
+            for path, size in zip(listing.paths, listing.sizes, strict=True):
+                assert (listing.root / path).stat().st_size == size
+
+    def test_root_may_be_the_archive_folder_itself(self, official: CubTree) -> None:
+        outer = CUB200(split="train", root=str(official.root))
+        inner = CUB200(split="train", root=str(official.root / "CUB_200_2011"))
+        assert inner.fingerprints(Site()) == outer.fingerprints(Site())
+
+    def test_root_comes_from_the_site(self, official: CubTree) -> None:
+        site = Site({"cub200": official.root})
+        given = CUB200Images(split="test", root=str(official.root))
+        assert CUB200Images(split="test").fingerprint(site) == given.fingerprint(Site())
+        with pytest.raises(DatasetError, match=r"no folder is known .*'cub200'.*saevx\.toml"):
+            CUB200Images(split="test").fingerprint(Site())
+
+    def test_splits_share_no_image(self, official: CubTree) -> None:
+        site = Site({"cub200": official.root})
+        train, test = (set(CUB200Images(split=s).listing(site).files) for s in ("train", "test"))
+        assert not train & test
+        assert train | test == set(official.names)
+
+    @pytest.mark.parametrize("place", ["metadata", "attributes", ".."])
+    def test_label_files_of_a_tree_may_lie_apart(self, tree: CubTree, place: str) -> None:
+        before = CUB200(split="test", root=str(tree.root)).label_fingerprint(Site())
+        (tree.root / place).mkdir(exist_ok=True)
+        for name in ("images.txt", "attributes.txt", "image_attribute_labels.txt"):
+            (tree.root / name).rename(tree.root / place / name)
+        assert CUB200(split="test", root=str(tree.root)).label_fingerprint(Site()) == before
+
+    def test_all_missing_label_files_are_listed_at_once(self, tree: CubTree) -> None:
+        (tree.root / "attributes.txt").unlink()
+        (tree.root / "image_attribute_labels.txt").unlink()
+        message = (
+            r"attributes\.txt, image_attribute_labels\.txt .* looked in .*/tree/, .*/metadata/"
+        )
+        with pytest.raises(DatasetError, match=message):
+            find_labels(tree.root)
+
+    def test_relabelling_keeps_the_images(self, official: CubTree) -> None:
+        traits = CUB200(split="train", root=str(official.root))
+        before = traits.fingerprints(Site())
+        labels = official.file("image_attribute_labels.txt")
+        labels.write_text(labels.read_text().replace("27.708", "27.709"))
+        after = traits.fingerprints(Site())
+        assert after["listing"] == before["listing"]
+        assert after["labels"] != before["labels"]
+
+    def test_a_purged_dataset_is_remembered(self, official: CubTree, tmp_path: Path) -> None:
+        traits = CUB200(split="train", root=str(official.root))
+        before = traits.fingerprints(Site(memory=tmp_path / "memory"))
+        shutil.rmtree(official.root)
+        assert traits.fingerprints(Site(memory=tmp_path / "memory")) == before
+
+    def test_unknown_layouts_are_named(self, tmp_path: Path) -> None:
+        for root, message in ((tmp_path, "in no layout"), (tmp_path / "no", "there is no folder")):
+            with pytest.raises(DatasetError, match=message):
+                CUB200Images(split="train", root=str(root)).listing(Site())
+
+    def test_missing_photos_are_named(self, official: CubTree) -> None:
+        official.image(official.names[0]).unlink()
+        with pytest.raises(DatasetError, match=f"1 of 12 files are missing .*{official.names[0]}"):
+            CUB200Images(split="train", root=str(official.root)).listing(Site())
+
+    def test_images_outside_class_folders_are_refused(self, tree: CubTree) -> None:
+        (tree.root / "train/stray.jpg").write_bytes(b"x")
+        with pytest.raises(DatasetError, match=r"train/<class>/<file>; 1 images .* stray\.jpg"):
+            CUB200Images(split="train", root=str(tree.root)).listing(Site())
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new", "message"),
+        [
+            ("images.txt", "2 002", "2 ../002", "not of the form <class>/<file>"),
+            ("images.txt", "2 002", "1 002", "line 2 gives the id 1 again"),
+            ("images.txt", "2 002", "two 002", "line 2 is not '<id> <value>'"),
+            ("train_test_split.txt", "3 0", "3 2", "values besides 0 and 1: 2"),
+            ("train_test_split.txt", "3 0\n", "", "1 images have no line, 0 lines name no"),
+        ],
+    )
+    def test_faults_in_the_lists_are_named(
+        self, official: CubTree, file: str, old: str, new: str, message: str
+    ) -> None:
+        path = official.file(file)
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(DatasetError, match=message):
+            CUB200Images(split="train", root=str(official.root)).listing(Site())
+
+    def test_lists_may_have_blank_lines_and_crlf(self, tmp_path: Path) -> None:
+        file = tmp_path / "images.txt"
+        file.write_bytes(b"1 a/b.jpg\r\n\r\n2 a/c.jpg")
+        assert read_pairs(file) == {1: "a/b.jpg", 2: "a/c.jpg"}
+        file.write_bytes(b"\n")
+        with pytest.raises(DatasetError, match="empty"):
+            read_pairs(file)
+
+    @pytest.mark.parametrize("min_certainty", [0, 5])
+    def test_certainty_has_four_steps(self, min_certainty: int) -> None:
+        with pytest.raises(ValidationError, match="min_certainty"):
+            CUB200(split="train", min_certainty=min_certainty)
+
+
+class TestTraits:
+    def test_a_choice_of_traits_must_be_a_choice(self) -> None:
+        with pytest.raises(ValidationError, match="a more than once"):
+            OpenMoji(split="train", traits=("a", "b", "a"))
+        with pytest.raises(ValidationError, match="traits is empty"):
+            OpenMoji(split="train", traits=())
+
+    def test_abstract_sets_say_nothing(self) -> None:
+        with pytest.raises(NotImplementedError):
+            ImageSet().n_images(Site())
+        with pytest.raises(NotImplementedError):
+            TraitSet().label_fingerprint(Site())
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a few drawings that stands in for the installed package."""
+    folder = tmp_path / "svg"
+    folder.mkdir()
+    for emoji in emojis(skin_tones=False)[:40]:
+        shutil.copy(openmoji.svg_folder() / emoji.file, folder)
+    monkeypatch.setattr(openmoji, "svg_folder", lambda: folder)
+    return folder
+
+
+class TestOpenMoji:
+    def test_counts(self) -> None:
+        assert len(emojis(skin_tones=False)) == 1918
+        assert len(emojis(skin_tones=True)) == 3953
+        train, test = (OpenMojiImages(split=s).n_images(Site()) for s in ("train", "test"))
+        assert (train, test) == (989, 929)
+
+    @pytest.mark.parametrize("skin_tones", [False, True])
+    def test_splits_are_halves_and_share_nothing(self, skin_tones: bool) -> None:
+        every = emojis(skin_tones)
+        bases = {
+            split: {emoji.base for emoji in every if emoji.split == split}
+            for split in ("train", "test")
+        }
+        assert not bases["train"] & bases["test"]
+        n_train = sum(emoji.split == "train" for emoji in every)
+        assert 0.48 < n_train / len(every) < 0.53
+
+    def test_every_variant_stands_by_its_base(self) -> None:
+        """Told apart from code points alone, whereas the code goes by names."""
+        people = {
+            "1FAF1 1FAF2": "1F91D",  # two hands: handshake
+            "1F9D1 2764 1F48B 1F9D1": "1F48F",  # kiss
+            "1F9D1 2764 1F9D1": "1F491",  # couple with heart
+            "1F469 1F91D 1F469": "1F46D",  # women holding hands
+            "1F468 1F91D 1F468": "1F46C",
+            "1F469 1F91D 1F468": "1F46B",
+            "1F9D1 1F430 1F9D1": "1F46F",  # people with bunny ears
+            "1F468 1F430 1F468": "1F46F 2642",
+            "1F469 1F430 1F469": "1F46F 2640",
+            "1F9D1 1FAEF 1F9D1": "1F93C",  # people wrestling
+            "1F468 1FAEF 1F468": "1F93C 2642",
+            "1F469 1FAEF 1F469": "1F93C 2640",
+        }
+        groups: dict[str, set[str]] = defaultdict(set)
+        for emoji in emojis(skin_tones=True):
+            codes = [c for c in emoji.file[:-4].split("-") if c not in ("200D", "FE0F")]
+            plain = " ".join(c for c in codes if not re.fullmatch("1F3F[B-F]", c))
+            groups[people.get(plain, plain)].add(emoji.base)
+        assert {len(bases) for bases in groups.values()} == {1}
+        assert len(groups) == len({emoji.base for emoji in emojis(skin_tones=True)}) == 1919
+
+    def test_a_base_is_a_drawing_but_for_the_samples_of_tones(self) -> None:
+        plain = {emoji.file[:-4] for emoji in emojis(skin_tones=False)}
+        lost = [emoji for emoji in emojis(skin_tones=True) if emoji.base not in plain]
+        assert sorted(emoji.file[:5] for emoji in lost) == [f"1F3F{c}" for c in "BCDEF"]
+
+    def test_the_split_is_frozen(self) -> None:
+        side = {emoji.file: emoji.split for emoji in emojis(skin_tones=False)}
+        chosen = ["1F600.svg", "1F91D.svg", "1F46D.svg", "1F48F.svg", "2764.svg"]
+        assert [side[file] for file in chosen] == ["test", "test", "train", "train", "test"]
+
+    def test_content_counts_though_sizes_agree(self, package: Path, tmp_path: Path) -> None:
+        memory = tmp_path / "memory"
+        images = OpenMojiImages(split="train")
+        before = images.fingerprint(Site(memory=memory))
+        file = package / images.listing(Site()).files[0]
+        file.write_bytes(file.read_bytes()[:-1] + b" ")
+        os.utime(file, ns=(1, 1))
+        assert images.fingerprint(Site(memory=memory)).digest != before.digest
+
+    def test_a_drawing_that_comes_or_goes_is_noticed(self, package: Path, tmp_path: Path) -> None:
+        memory = tmp_path / "memory"
+        images = OpenMojiImages(split="train")
+        before = images.fingerprint(Site(memory=memory))
+        (package / images.listing(Site()).files[0]).unlink()
+        os.utime(package, ns=(1, 1))
+        assert images.fingerprint(Site(memory=memory)).n == before.n - 1
+
+    def test_nothing_is_read_while_nothing_changes(
+        self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = OpenMojiImages(split="train")
+        before = images.fingerprint(Site(memory=tmp_path / "memory"))
+        monkeypatch.setattr(openmoji, "digest_file", lambda path: pytest.fail("read"))
+        monkeypatch.setattr(openmoji, "_emojis", lambda *a: pytest.fail("names read"))
+        assert images.fingerprint(Site(memory=tmp_path / "memory")) == before
+
+    def test_an_uninstalled_package_is_remembered(
+        self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        traits = OpenMoji(split="train")
+        before = traits.fingerprints(Site(memory=tmp_path / "memory"))
+
+        def gone() -> Path:
+            raise DatasetError("the package is not installed")
+
+        monkeypatch.setattr(openmoji, "svg_folder", gone)
+        monkeypatch.setattr(openmoji, "names_file", gone)
+        assert traits.fingerprints(Site(memory=tmp_path / "memory")) == before
+        with pytest.raises(DatasetError, match="not installed"):
+            traits.fingerprints(Site())
+
+    def test_a_table_of_names_of_another_shape_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = tmp_path / "emoji.json"
+        for text in ("{", "[]", '{"x": {"name": "y"}}', "{}"):
+            names.write_text(text)
+            os.utime(names, ns=(len(text), len(text)))
+            monkeypatch.setattr(openmoji, "names_file", lambda: names)
+            with pytest.raises(DatasetError, match=r"table of names|no drawing of a known emoji"):
+                emojis(skin_tones=False)
