@@ -112,9 +112,9 @@ class ArrayWriter:
                 "convert the rows before appending, so that no overflow goes unseen"
             )
         if rows.ndim != len(grid.shape) or rows.shape[1:] != grid.row_shape:
+            shape = ", ".join(map(str, ("n", *grid.row_shape)))
             raise StoreError(
-                f"array {self.name!r} takes rows of shape (n, *{grid.row_shape}), and was given "
-                f"{rows.shape}"
+                f"array {self.name!r} takes rows of shape ({shape}), and was given {rows.shape}"
             )
         if self.n_rows + len(rows) > grid.n_rows:
             raise StoreError(
@@ -165,6 +165,10 @@ class Array:
         self.attributes = attributes
         self._files = files
         self._maps: dict[int, AnyArray] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy in another process, such as a data loader's, maps the files anew.
+        return Array, (self.path, self.grid, self.attributes, self._files)
 
     @property
     def shape(self) -> tuple[int, ...]:

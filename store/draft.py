@@ -34,6 +34,7 @@ from store.manifest import (
     Manifest,
     Reference,
     check_plain,
+    decode_manifest,
     encode_manifest,
     group_file,
     size_fault,
@@ -116,7 +117,10 @@ class Draft:
     def write(
         self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
     ) -> None:
-        """Writes a whole array, as one chunk. Raises StoreError, for one without rows too."""
+        """Writes a whole array, as one chunk.
+
+        Raises StoreError, also for a single value: that belongs into the attributes.
+        """
         import numpy as np
 
         values = np.asarray(values)
@@ -168,7 +172,7 @@ class Draft:
         )
         for part in ("type", "version", "canonical", "spec", "provenance", "attributes"):
             check_plain(getattr(manifest, part), part)
-        self._seal(manifest)
+        manifest = self._seal(manifest)
         place = home(self._root, self.kind, self.key)
         standing = publish(self._folder, place, trash(self._root, self.kind), manifest)
         if standing.canonical != canonical:
@@ -179,8 +183,11 @@ class Draft:
         self._state = "published"
         return Artifact(place, standing)
 
-    def _seal(self, manifest: Manifest) -> None:
-        """Makes everything durable, and writes the manifest only once all of it is there."""
+    def _seal(self, manifest: Manifest) -> Manifest:
+        """Makes everything durable, and writes the manifest only once all of it is there.
+
+        Returns the manifest as a reader will see it: a tuple comes back as a list.
+        """
         for path in self._nodes:
             sync_folder(self._folder / path)
         with explained("look at", self._folder):
@@ -194,8 +201,10 @@ class Draft:
                 f"the draft in {self._folder} is not on disk as it was written: "
                 f"{'; '.join(faults)}. Check the disk, and what else works in that folder"
             )
-        write_file(self._folder / node_file(""), encode_manifest(manifest))
+        file, data = self._folder / node_file(""), encode_manifest(manifest)
+        write_file(file, data)
         sync_folder(self._folder)
+        return decode_manifest(data, str(file))
 
     def _add_node(
         self, path: str, what: str, attributes: Mapping[str, object] | None = None

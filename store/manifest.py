@@ -48,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC."""
 
 
+# The way from the root of the file to the manifest.
 class _Attributes(msgspec.Struct):
     saevx: Manifest
 
@@ -56,19 +57,6 @@ class _Group(msgspec.Struct):
     attributes: _Attributes
 
 
-class _LayoutOnly(msgspec.Struct):
-    layout: int
-
-
-class _LayoutAttributes(msgspec.Struct):
-    saevx: _LayoutOnly
-
-
-class _LayoutGroup(msgspec.Struct):
-    attributes: _LayoutAttributes
-
-
-_decode_layout = msgspec.json.Decoder(_LayoutGroup).decode
 _decode_group = msgspec.json.Decoder(_Group).decode
 
 
@@ -110,10 +98,12 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
 
 
 def _layout_of(data: bytes) -> int:
+    """Layout of a manifest in which nothing else need be as we know it."""
     try:
-        return _decode_layout(data).attributes.saevx.layout
-    except msgspec.DecodeError:
+        layout = msgspec.json.decode(data)["attributes"]["saevx"]["layout"]
+    except (msgspec.DecodeError, LookupError, TypeError):
         return LAYOUT
+    return layout if isinstance(layout, int) else LAYOUT
 
 
 def read_manifest(folder: str) -> Manifest | None:

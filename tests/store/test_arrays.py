@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,17 @@ def test_numpy_takes_an_array_as_it_is(store: Store, key: str, make: Any) -> Non
     assert len(array) == 7
     assert array.nbytes == 7 * 6 * 4
     assert [row.sum() for row in array] == array.read().sum(axis=(1, 2)).tolist()
+
+
+def test_copy_for_another_process_carries_no_rows(store: Store, key: str, publish: Any) -> None:
+    values = np.arange(100_000, dtype="float64")
+    with store.draft("shards", key) as draft:
+        draft.write("x", values)
+        array = publish(draft).array("x")
+    array.memmaps()
+    pickled = pickle.dumps(array)
+    assert len(pickled) < 2_000
+    np.testing.assert_array_equal(pickle.loads(pickled)[:], values)
 
 
 def shard_of(artifact: Any) -> Path:
