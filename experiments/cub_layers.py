@@ -6,9 +6,6 @@ Needs CUB-200-2011 on disk and a hub (or its cache) for the weights. saevx.toml 
     cub200 = "/data/CUB_200_2011"
 """
 
-import altair as alt
-import polars as pl
-
 from saevx import CUB200, RandomPrototypes, Shards, TraitAP, ViT
 
 train, test = CUB200(split="train"), CUB200(split="test")
@@ -30,8 +27,11 @@ targets = [
 ]
 
 
-def report(table: pl.DataFrame) -> dict[str, pl.DataFrame | alt.Chart]:
+def report(table):
     """mAP by layer, prototypes and train images, averaged over seeds; and how it grows."""
+    import altair as alt  # here, so that `saevx plan` need not wait for them
+    import polars as pl
+
     scored = table.filter(pl.col("left_out").is_null())
     per_seed = scored.group_by("layer", "n", "n_train_images", "seed").agg(
         pl.col("ap").mean(), pl.col("constant_ap").mean(), pl.len().alias("traits")

@@ -100,7 +100,7 @@ def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:
             spec.kind,
             key,
             str(workspace.store.root_of(spec.kind)),
-            f"{why}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` makes it, where FILE.py is "
+            f"{why}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` makes it, if FILE.py is "
             "an experiment with it among its targets; in Python, `saevx.run(spec)` does.",
         )
     return read(artifact, find_recipe(type(spec)))

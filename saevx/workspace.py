@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store import Store
 from spec import Artifact, DatasetError, Keys, Site, set_default_site
+from store import Store
 
 from .config import open_store, read_config
 

@@ -10,7 +10,8 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from store import Artifact as Stored, Store
+    from store import Artifact as Stored
+    from store import Store
 
 
 @click.command()

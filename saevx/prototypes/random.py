@@ -50,12 +50,12 @@ def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
 @recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
 def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
     """Gather the drawn tokens of one layer's shards, for every n and seed of the batch."""
-    patches = batch.input(batch.specs[0].shards).array("patches")
-    n_images, n_patches, _ = patches.shape
+    from ..vit.tokens import Tokens
+
+    tokens_nd = Tokens(batch.input(batch.specs[0].shards)).tokens()
     for done, spec in enumerate(batch.specs, start=1):
-        tokens = draw(n_images * n_patches, spec.n, spec.seed)
-        images = patches.take(tokens // n_patches)
-        vectors = images[np.arange(spec.n), tokens % n_patches].astype(np.float32)
+        tokens = draw(len(tokens_nd), spec.n, spec.seed)
+        vectors = tokens_nd.take(tokens, axis=0).astype(np.float32)
         draft = batch.draft(spec)
         draft.write("prototypes", vectors)
         draft.write("tokens", tokens)

@@ -11,7 +11,8 @@ from spec import Artifact, Keys, Site, to_document
 from .provenance import Origin
 
 if TYPE_CHECKING:
-    from store import Artifact as Stored, Draft, Store
+    from store import Artifact as Stored
+    from store import Draft, Store
 
 A = TypeVar("A", bound=Artifact)
 
