@@ -46,11 +46,14 @@ def read_config(folder: Path) -> Config:
 def open_store(root: str | Path | None = None, config: Config | None = None) -> Store:
     """The store at `root`, else SAEVX_STORE, else where saevx.toml says, else in ./.saevx.
 
+    The `roots` of saevx.toml hold for the store that it names, not for another one.
     Raises ConfigError when saevx.toml cannot be used.
     """
     config = config or read_config(Path.cwd())
-    chosen = root or os.environ.get("SAEVX_STORE") or config.store_root or ".saevx"
-    return Store(Path(chosen).expanduser().absolute(), roots=config.store_roots)
+    elsewhere = root or os.environ.get("SAEVX_STORE")
+    if elsewhere:  # another store altogether: its kinds do not lie where this one's do
+        return Store(Path(elsewhere).expanduser().absolute())
+    return Store(config.store_root or Path(".saevx").absolute(), roots=config.store_roots)
 
 
 def _read(file: Path) -> Config:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from spec.images.cub200 import CUB200, find_labels, read_image_names, read_pairs
 from .labels import Labels, read_traits, trait_names
 
 _NUMBER = re.compile("[0-9]{1,9}")
+_ROW = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+[01]\s+[1-4](?:\s|$)")
 
 SHOWN = 5
 """How many faults an error spells out."""
@@ -114,25 +114,25 @@ def _faults(
     found: list[str] = []
     with path.open(encoding="utf-8", errors="backslashreplace") as lines:
         for number, line in enumerate(lines, start=1):
-            words = list(islice(line.split(), 4))
-            if not words:
+            row = _ROW.match(line)
+            if row and int(row[1]) in images and int(row[2]) in attributes:
                 continue
-            if len(words) < 4 or not all(_NUMBER.fullmatch(word) for word in words):
-                why = "does not begin with four numbers"
-            else:
-                image, attribute, present, certainty = map(int, words)
-                why = "; ".join(
-                    fault
-                    for fault, true in (
-                        (f"no image has the id {image}", image not in images),
-                        (f"no attribute has the id {attribute}", attribute not in attributes),
-                        (f"is present is {present}, not 0 or 1", present not in (0, 1)),
-                        (f"the certainty is {certainty}, not 1 to 4", not 1 <= certainty <= 4),
-                    )
-                    if true
-                )
-            if why:
+            words = line.split()[:4]
+            if words and (why := _fault(words, images, attributes)):
                 found.append(f"line {number} ({line.strip()[:60]!r}): {why}")
     shown = found[:SHOWN] or [otherwise]
     more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     return DatasetError(f"{path}: {'; '.join(shown)}{more}")
+
+
+def _fault(words: list[str], images: Set[int], attributes: Set[int]) -> str:
+    if len(words) < 4 or not all(_NUMBER.fullmatch(word) for word in words):
+        return "does not begin with four numbers"
+    image, attribute, present, certainty = map(int, words)
+    faults = {
+        f"no image has the id {image}": image not in images,
+        f"no attribute has the id {attribute}": attribute not in attributes,
+        f"is present is {present}, not 0 or 1": present not in (0, 1),
+        f"the certainty is {certainty}, not 1 to 4": not 1 <= certainty <= 4,
+    }
+    return "; ".join(fault for fault, true in faults.items() if true)

@@ -1,0 +1,332 @@
+"""The command line, on experiment files that tests write."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from saevx.cli import main
+
+HERE = Path(__file__).resolve().parent
+
+HEAD = f"""
+import sys
+sys.path.insert(0, {str(HERE)!r})
+from toy import Number, Square
+"""
+
+SQUARES = """
+targets = [Square(number=Number(value=value)) for value in (1, 2, 3)]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SAEVX_STORE", raising=False)
+    monkeypatch.delitem(sys.modules, "toy", raising=False)
+
+
+def write(code: str, name: str = "squares.py") -> str:
+    Path(name).write_text(HEAD + textwrap.dedent(code))
+    return name
+
+
+def saevx(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words), catch_exceptions=False)
+
+
+def as_json(*words: str) -> Any:
+    result = saevx(*words, "--json")
+    return json.loads(result.stdout)
+
+
+def test_run_makes_what_is_missing_once():
+    file = write(SQUARES)
+    first, second = as_json("run", file), as_json("run", file)
+    assert (first["made"], second["made"]) == (6, 0)
+    assert [target["state"] for target in second["targets"]] == ["present"] * 3
+    assert "nothing to make" in saevx("run", file).stdout
+    write(SQUARES.replace("3)", "3, 4)"))
+    assert as_json("run", file)["made"] == 2
+
+
+def test_plan_says_why_and_makes_nothing():
+    file = write(SQUARES)
+    result = saevx("plan", file)
+    assert result.exit_code == 0
+    assert "0 of 3 targets are there" in result.stdout
+    assert "to make: 3 Number, 3 Square" in result.stdout
+    assert "not in the store; asked for" in result.stdout
+    assert as_json("ls") == []
+    (stage,) = as_json("plan", file)["stages"]
+    assert {node["state"] for node in stage["nodes"]} == {"to make"}
+
+
+def test_ls_and_show():
+    saevx("run", write(SQUARES))
+    rows = as_json("ls", "--kind", "results")
+    assert [row["type"] for row in rows] == ["Square"] * 3
+    assert {row["fields"]["value"] for row in rows} == {1, 2, 3}
+    listing = saevx("ls", "--columns", "value,number").stdout
+    assert listing.splitlines()[0].split()[-2:] == ["value", "number"]
+    assert "6 artifacts" in listing
+    key = rows[0]["key"]
+    shown = saevx("show", key[:6])
+    assert shown.stdout.startswith(f"● Square  {key[:8]}\n└─ ● Number value=")
+    assert "wall_s" in shown.stdout
+    assert as_json("show", key)["spec"] == {**as_json("show", key)["spec"], "type": "Square"}
+
+
+def test_show_of_a_result_whose_inputs_are_gone():
+    import shutil
+
+    saevx("run", write(SQUARES))
+    shutil.rmtree(".saevx/checkpoints")
+    key = as_json("ls")[0]["key"]
+    assert "└─ ○ Number" in saevx("show", key).stdout
+
+
+def test_show_wants_one_key():
+    saevx("run", write(SQUARES))
+    missing = saevx("show", "ffffffffffffffff")
+    assert missing.exit_code == 1
+    assert "`saevx ls` lists them" in missing.stderr
+    saevx("run", write("targets = [Number(value=v) for v in range(17)]"))
+    first_digits = [row["key"][0] for row in as_json("ls")]
+    several = saevx("show", max(first_digits, key=first_digits.count))
+    assert several.exit_code == 1
+    assert "give more digits" in several.stderr
+
+
+def test_the_store_comes_from_flag_then_environment_then_file_then_folder(monkeypatch):
+    file = write(SQUARES)
+    saevx("run", file)
+    assert len(as_json("ls", "--store", ".saevx")) == 6
+    Path("saevx.toml").write_text('[store]\nroot = "toml-store"\nroots = { results = "tables" }\n')
+    assert as_json("run", file)["store"].endswith("/toml-store")
+    assert Path("tables/results").is_dir()
+    assert not Path("toml-store/results").exists()
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert len(as_json("ls")) == 6
+    monkeypatch.setenv("SAEVX_STORE", "env-store")
+    assert as_json("ls") == []
+    assert len(as_json("ls", "--store", "../.saevx")) == 6
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("[stroe]\nroot = 'x'", "stroe is not known"),
+        ("[store]\nrot = 'x'", "store.rot is not known"),
+        ("[store]\nroot = 3", "must be a path"),
+        ("[store.roots]\ntables = 'x'", "tables is no kind"),
+        ("store = [", "cannot read"),
+    ],
+)
+def test_a_wrong_saevx_toml_is_refused(toml: str, says: str):
+    Path("saevx.toml").write_text(toml)
+    result = saevx("ls")
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert "saevx.toml" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("x = 1", "defines no targets"),
+        ("targets = []", "empty list"),
+        ("targets = [1]", "target 0 is 1"),
+        ("targets = Number(value=1)", "must be a list of specs"),
+        ("targets = None", "must be a list of specs"),
+        ("def targets():\n    raise KeyError('layers')", "KeyError: 'layers'"),
+        ("targets = [Number(valeu=1)]", "Extra inputs are not permitted"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("targets = [", "SyntaxError"),
+        ("targets = [Number(value=1)]\nreport = 3", "report is 3"),
+    ],
+)
+def test_a_wrong_experiment_file_is_told_what_is_wrong(code: str, says: str):
+    file = write(code)
+    for command in ("run", "plan"):
+        result = saevx(command, file)
+        assert result.exit_code == 1
+        assert says in result.stderr
+        assert file in result.stderr
+    assert not Path(".saevx/checkpoints").exists()
+
+
+def test_an_experiment_file_that_is_not_there():
+    result = saevx("run", "nowhere.py")
+    assert result.exit_code == 1
+    assert "there is no experiment file nowhere.py" in result.stderr
+    assert as_json("run", "nowhere.py")["type"] == "ExperimentError"
+
+
+def test_a_failure_is_reported_and_the_rest_is_made():
+    file = write("targets = [Square(number=Number(value=v)) for v in (-1, 2)]")
+    result = saevx("run", file)
+    assert result.exit_code == 1
+    assert "-1 is below zero: use a positive number" in result.stderr
+    assert "1 could not begin" in result.stderr
+    assert "1 of 2 targets are there" in result.stdout
+    assert "Traceback" not in result.stderr
+    states = [target["state"] for target in as_json("run", file)["targets"]]
+    assert states == ["blocked", "present"]
+
+
+def test_a_staged_experiment_chooses_by_code_and_replays():
+    file = write(
+        """
+        def targets():
+            table = yield [Square(number=Number(value=value)) for value in (1, 2, 3)]
+            best = table.sort("square", descending=True)["value"][0]
+            (numbers,) = yield [Number(value=best * 10)]
+            assert numbers[0] == 30
+            yield [Square(number=Number(value=best * 100))]
+
+        def report(table):
+            return table.select("value", "square").sort("square")
+        """
+    )
+    assert len(as_json("plan", file)["stages"]) == 1
+    assert not as_json("plan", file)["complete"]
+    result = saevx("run", file)
+    assert result.exit_code == 0
+    assert "| 300   | 90000  |" in result.stdout
+    plan = as_json("plan", file)
+    assert plan["complete"]
+    assert len(plan["stages"]) == 3
+    assert as_json("run", file)["made"] == 0
+
+
+def test_a_stage_that_fails_ends_the_run():
+    file = write(
+        """
+        def targets():
+            yield [Square(number=Number(value=-5))]
+            raise AssertionError("must not get here")
+        """
+    )
+    result = saevx("run", file)
+    assert result.exit_code == 1
+    assert "must not get here" not in result.stderr
+
+
+def test_report_prints_and_saves_frames_charts_and_text():
+    file = write(
+        SQUARES
+        + """
+import altair as alt
+
+def report(table):
+    points = alt.Chart(table.select("value", "square")).mark_point()
+    chart = points.encode(x="value:Q", y="square:Q")
+    return {"squares": table.select("value", "square"), "chart": chart, "note": "all is well"}
+"""
+    )
+    result = saevx("run", file)
+    assert "all is well" in result.stdout
+    folder = Path(".saevx/reports/squares")
+    assert (folder / "squares.csv").read_text() == "value,square\n1,1\n2,4\n3,9\n"
+    assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert "cdn" not in (folder / "chart.html").read_text()[:3000]
+    drawn = (folder / "chart.png").stat().st_mtime_ns
+    again = as_json("run", file)
+    assert (folder / "chart.png").stat().st_mtime_ns == drawn
+    assert [Path(path).name for path in again["report"]] == [
+        "squares.csv",
+        "chart.png",
+        "chart.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"), [("return 1 / 0", "ZeroDivisionError"), ("return 3", "report gives int")]
+)
+def test_a_report_that_fails_says_so(body: str, says: str):
+    result = saevx("run", write(SQUARES + f"def report(table):\n    {body}\n"))
+    assert result.exit_code == 1
+    assert says in result.stderr
+
+
+def test_json_of_an_error_is_json():
+    assert "defines no targets" in as_json("run", write("x = 1"))["error"]
+
+
+def process(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from saevx.cli import main; main()", *words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+    )
+
+
+@pytest.mark.parametrize("after_s", [0.6, 0.9, 1.2, 1.5, 1.8])
+def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(after_s: float):
+    file = write("targets = [Number(value=v, pause_s=0.04) for v in range(20)]")
+    run = process("run", file)
+    time.sleep(after_s)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    rows = as_json("ls")
+    from saevx.config import open_store
+
+    store = open_store()
+    for row in rows:
+        assert store.open("checkpoints", row["key"]).verify() == []
+    again = as_json("run", file)
+    assert again["made"] == 20 - len(rows)
+    assert len(as_json("ls")) == 20
+    assert list(Path(".saevx/checkpoints/.build").iterdir()) == []
+
+
+def test_output_to_a_pipe_has_no_bars():
+    run = process("run", write(SQUARES))
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "\x1b" not in out + err
+    assert err.splitlines()[0] == "squares: to make: 3 Number, 3 Square"
+
+
+def test_neither_help_nor_ls_nor_plan_loads_heavy_packages():
+    code = (
+        "import sys\nfrom saevx.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "heavy = {'torch', 'timm', 'zarr', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    Path("plain.py").write_text("from saevx import *\nfrom saevx import RandomInit, ViT\n" + _PLAIN)
+    for words in (["--help"], ["ls"], ["plan", "plain.py"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+_PLAIN = """
+from pathlib import Path
+Path("images").mkdir(exist_ok=True)
+Path("images/a.png").write_bytes(b"not looked at by a plan")
+images = ImageFolder(root="images")
+vit = ViT(name="vit_tiny_patch16_224", weights=RandomInit(seed=0))
+targets = [Shards(images=images, vit=vit, layer=3)]
+"""
