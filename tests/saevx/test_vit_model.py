@@ -1,0 +1,129 @@
+"""The residual stream: what is captured, and that nothing else has a say in it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import timm
+import torch
+
+from saevx.errors import SpecError
+from saevx.vit.model import LoadedViT, check_layers, device, inspect_vit, load_vit
+from spec import RandomInit, Squash, ViT
+
+NAMES = {
+    "test_vit": (1, True),
+    "vit_small_patch14_reg4_dinov2": (5, True),
+    "vit_base_patch16_siglip_224": (0, False),
+    "vit_small_patch16_dinov3": (5, True),
+}
+"""timm name -> tokens ahead of the patches, and whether one is a class token."""
+
+
+def random_vit(name: str, size: int) -> ViT:
+    return ViT(name=name, weights=RandomInit(seed=0), resize=Squash(size=size))
+
+
+@pytest.fixture(scope="module")
+def vit() -> LoadedViT:
+    return load_vit(random_vit("test_vit", 32))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_need_no_weights(name):
+    size = 56 if "patch14" in name else 64
+    facts = inspect_vit(random_vit(name, size))
+    assert (facts.n_prefix, facts.has_cls) == NAMES[name]
+    assert facts.grid == (4, 4)
+    with torch.device("meta"):
+        whole = timm.create_model(name)
+    assert (facts.d_model, facts.n_blocks) == (whole.embed_dim, len(whole.blocks))
+
+
+def test_layers_are_block_outputs(vit, images):
+    """Against a plain loop over the blocks, without hooks."""
+    model, expected = vit.model, {}
+    with torch.inference_mode():
+        x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+        for layer, block in enumerate(model.blocks):
+            x = block(x)
+            expected[layer] = x.clone()
+    found = vit.residual(images, range(6))
+    assert found.keys() == expected.keys()
+    for layer in expected:
+        assert torch.equal(found[layer], expected[layer])
+
+
+@pytest.mark.parametrize("layers", [[0], [5], [2, 4], [4, 2, 0]])
+def test_a_layer_does_not_depend_on_the_others(vit, images, layers):
+    everything = vit.residual(images, range(6))
+    some = vit.residual(images, layers)
+    assert sorted(some) == sorted(layers)
+    for layer in layers:
+        assert torch.equal(some[layer], everything[layer])
+
+
+def test_the_pass_ends_after_the_highest_layer(vit, images):
+    calls = []
+    hooks = [
+        block.register_forward_hook(lambda *_, i=i: calls.append(i))
+        for i, block in enumerate(vit.model.blocks)
+    ]
+    vit.residual(images, [1, 3])
+    for hook in hooks:
+        hook.remove()
+    assert calls == [0, 1, 2, 3]
+    assert not any(block._forward_hooks for block in vit.model.blocks)
+
+
+def test_an_image_depends_neither_on_its_place_nor_on_its_mates(vit, images):
+    alone = vit.residual(images, [5])[5]
+    swapped = vit.residual(torch.stack([images[2], images[0] * 9, images[1]]), [5])[5]
+    assert torch.equal(swapped[0], alone[2])
+    assert torch.equal(swapped[2], alone[1])
+
+
+def test_layers_out_of_range_are_named():
+    vit = random_vit("test_vit", 32)
+    check_layers(vit, [0, 5])
+    with pytest.raises(SpecError, match=r"no layer 6, 40: its 6 blocks are layers 0 to 5"):
+        check_layers(vit, [40, 5, 6])
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "cait_s24_224", "samvit_base_patch16", "mixer_b16_224"]
+)
+def test_other_architectures_are_refused(name):
+    with pytest.raises(SpecError, match=f"{name} does not work as a ViT"):
+        inspect_vit(random_vit(name, 224))
+
+
+def test_patches_that_do_not_tile_are_refused():
+    with pytest.raises(SpecError, match="100 px"):
+        inspect_vit(random_vit("vit_base_r50_s16_224", 100))
+
+
+def test_device(monkeypatch):
+    monkeypatch.setenv("SAEVX_DEVICE", "cpu")
+    assert device() == torch.device("cpu")
+    for unusable in ("abacus", "cuda:99"):
+        monkeypatch.setenv("SAEVX_DEVICE", unusable)
+        with pytest.raises(SpecError, match=f"SAEVX_DEVICE={unusable}"):
+            device()
+    monkeypatch.delenv("SAEVX_DEVICE")
+    assert "SAEVX_DEVICE" not in os.environ
+    assert device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_global_settings_are_left_as_found(vit, images):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
+    vit.residual(images, [0])
+    assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == before
+    assert not torch.is_inference_mode_enabled()

