@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -149,6 +150,14 @@ def test_a_stream_does_not_go_on_after_a_failed_write(
         monkeypatch.undo()
         with pytest.raises(StoreError, match="is abandoned"):
             writer.append(np.zeros(4, "int8"))
+
+
+def test_system_may_write_less_than_it_is_given(
+    store: Store, key: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, view: write(fd, view[:7]))
+    assert make(store, key).verify() == []
 
 
 @pytest.mark.parametrize(
