@@ -47,11 +47,12 @@ if TYPE_CHECKING:
         RecipeError,
         RunFailed,
         SaevxError,
+        SaevxWarning,
         SpecError,
         StoreError,
         WeightsError,
     )
-    from .load import load, run, table
+    from .notebook import load, run, table
     from .resolve.batch import Batch
     from .resolve.recipe import recipe
     from .workspace import Workspace, open_workspace
@@ -63,12 +64,12 @@ _SPEC_NAMES = (
 )
 _ERROR_NAMES = (
     "ConfigError CorruptArtifact DatasetError ExperimentError MissingArtifact RecipeError "
-    "RunFailed SaevxError SpecError StoreError WeightsError"
+    "RunFailed SaevxError SaevxWarning SpecError StoreError WeightsError"
 )
 _HOMES: dict[str, str] = {
     **dict.fromkeys(_SPEC_NAMES.split(), "spec"),
     **dict.fromkeys(_ERROR_NAMES.split(), "saevx.errors"),
-    **dict.fromkeys(["load", "run", "table"], "saevx.load"),
+    **dict.fromkeys(["load", "run", "table"], "saevx.notebook"),
     **dict.fromkeys(["Workspace", "open_workspace"], "saevx.workspace"),
     "Batch": "saevx.resolve.batch",
     "recipe": "saevx.resolve.recipe",
@@ -99,6 +100,7 @@ __all__ = [
     "Resize",
     "RunFailed",
     "SaevxError",
+    "SaevxWarning",
     "Scorer",
     "Shards",
     "Since",

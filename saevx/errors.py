@@ -34,6 +34,10 @@ class RunFailed(HowError):
     """A run that ended without all of its targets."""
 
 
+class SaevxWarning(UserWarning):
+    """Something was made, but looks wrong."""
+
+
 SaevxError = (SpecError, StoreError, HowError, ValidationError)
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "RecipeError",
     "RunFailed",
     "SaevxError",
+    "SaevxWarning",
     "SpecError",
     "StoreError",
     "WeightsError",

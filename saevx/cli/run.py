@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from spec import Artifact, Keys
+    from store import Store
 
     from ..experiment import Experiment
     from ..resolve.plan import Plan
@@ -51,7 +52,7 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
             break
         keys = Keys(workspace)
         plan, outcome = make_stage(experiment, specs, keys, workspace, quiet=as_json)
-        record.add(plan, outcome)
+        record.add(plan, outcome, workspace.store)
         if not outcome.ok:
             break
         if experiment.wants_tables:
@@ -88,7 +89,12 @@ def make_stage(
 
 def read_stage(specs: list[Artifact], workspace: Workspace) -> Any:
     """What a staged experiment gets back: a table of results, else what `saevx.load` gives."""
-    from ..load import load, table
+    import warnings
+
+    from ..errors import SaevxWarning
+
+    warnings.simplefilter("ignore", SaevxWarning)  # the record of the run tells them
+    from ..notebook import load, table
 
     if all(spec.kind == "results" for spec in specs):
         return table(specs, workspace)
@@ -107,6 +113,8 @@ class RunRecord:
     """Key and type of what failed -> why."""
     blocked: int = 0
     tables: list[pl.DataFrame] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    """What looks wrong -> in which targets."""
     report: Any = None
     began: float = field(default_factory=time.monotonic)
 
@@ -114,8 +122,8 @@ class RunRecord:
     def ok(self) -> bool:
         return not self.failed and not self.blocked
 
-    def add(self, plan: Plan, outcome: Outcome) -> None:
-        """Take in the outcome of one stage."""
+    def add(self, plan: Plan, outcome: Outcome, store: Store) -> None:
+        """Take in the outcome of one stage, and what its recipes found suspicious."""
         from ..resolve.run import explain
 
         for key in plan.targets:
@@ -124,6 +132,9 @@ class RunRecord:
             state = node.state.value if key not in outcome.failed else "failed"
             state = "blocked" if key in outcome.blocked else state
             self.targets.append({"key": key, "type": name, "state": state})
+            made = store.find(node.spec.kind, key) if node.spec.kind == "results" else None
+            for text in made.manifest.attributes.get("warnings", []) if made else []:
+                self.warnings.setdefault(text, []).append(f"{name} {key}")
         self.made += len(outcome.made)
         self.blocked += len(outcome.blocked)
         for key, error in outcome.failed.items():
@@ -141,6 +152,7 @@ class RunRecord:
                 "made": self.made,
                 "failed": self.failed,
                 "blocked": self.blocked,
+                "warnings": self.warnings,
                 "report": saved,
                 "wall_s": wall,
             }
@@ -148,6 +160,8 @@ class RunRecord:
             return
         if self.report is not None:
             self.report.show()
+        for why, what in self.warnings.items():
+            click.echo(f"warning: {_some(what)}: {why}", err=True)
         for what, why in _grouped(self.failed).items():
             click.echo(f"failed: {what}\n  {why.replace(chr(10), chr(10) + '  ')}", err=True)
         if self.blocked:
@@ -165,7 +179,9 @@ def _grouped(failed: dict[str, str]) -> dict[str, str]:
     by_reason: dict[str, list[str]] = {}
     for what, why in failed.items():
         by_reason.setdefault(why, []).append(what)
-    return {
-        ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else ""): why
-        for why, what in by_reason.items()
-    }
+    return {_some(what): why for why, what in by_reason.items()}
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

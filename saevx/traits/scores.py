@@ -22,11 +22,14 @@ TOKENS_PER_BLOCK = 8192
 SHARD_BYTES = 256 << 20
 """About how large a file of scores may be."""
 
+MAX_ROWS_PER_SHARD = 1 << 16
+"""Rows in a file of scores: its index has an entry for each."""
+
 
 @recipe(ImageScores, batch_by=lambda spec: spec.shards)
 def image_scores(batch: Batch[ImageScores]) -> None:
     """Read the activations once, and score them with every scorer of the batch."""
-    from ..load import read
+    from ..notebook import read
     from ..recipes import find_recipe
 
     shards = batch.input(batch.specs[0].shards)
@@ -36,7 +39,7 @@ def image_scores(batch: Batch[ImageScores]) -> None:
     for spec in batch.specs:
         scorer = read(batch.input(spec.scorer), find_recipe(type(spec.scorer)))
         k = scorer.n_prototypes
-        rows = max(1, SHARD_BYTES // (4 * k))
+        rows = max(1, min(n_images, MAX_ROWS_PER_SHARD, SHARD_BYTES // (4 * k)))
         draft = batch.draft(spec)
         draft.table("images", shards.table("images"))
         writer = draft.array(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spec import Site, SpecError, TraitAP
 
-from ..datasets.labels import Labels, read_labels
+from ..datasets.labels import Labels, check_traits, read_labels
 from ..errors import DatasetError
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
@@ -36,8 +36,13 @@ def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
 
 
 def check(specs: Sequence[TraitAP], site: Site) -> None:
-    """Refuse train subsets larger than the train set."""
+    """Refuse train subsets larger than the train set, and traits that the labels do not know."""
     faults = []
+    for trait_set in {side: None for spec in specs for side in (spec.train, spec.test)}:
+        try:
+            check_traits(trait_set, site)
+        except SpecError as error:
+            faults.append(str(error))
     for spec in specs:
         n_images = spec.train.images.n_images(site)
         if spec.n_train is not None and spec.n_train > n_images:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import saevx
-from saevx.load import load, run, table
+from saevx.notebook import load, run, table
 from saevx.recipes import find_recipe
 from saevx.resolve.batch import Batch
 from saevx.resolve.plan import State, make_plan

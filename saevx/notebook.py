@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, to_document
 
-from .errors import MissingArtifact, RunFailed, SpecError
+from .errors import MissingArtifact, RunFailed, SaevxWarning, SpecError
 from .explode import explode
 from .recipes import find_recipe
 from .resolve.plan import make_plan
@@ -87,7 +88,14 @@ def table(
 
 
 def read(artifact: Stored, recipe: Recipe[Any]) -> Any:
-    """A stored artifact in the form that its recipe's readers get."""
+    """A stored artifact in the form that its recipe's readers get.
+
+    Warns with SaevxWarning where the recipe found what it made suspicious.
+    """
+    for text in artifact.manifest.attributes.get("warnings", []):
+        warnings.warn(
+            f"{artifact.manifest.type} {artifact.key}: {text}", SaevxWarning, stacklevel=4
+        )
     return artifact if recipe.load is None else recipe.load(artifact)
 
 
