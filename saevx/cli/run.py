@@ -160,8 +160,8 @@ class RunRecord:
             return
         if self.report is not None:
             self.report.show()
-        for why, what in self.warnings.items():
-            click.echo(f"warning: {_some(what)}: {why}", err=True)
+        for text, where in self.warnings.items():
+            click.echo(f"warning: {_some(where)}: {text}", err=True)
         for what, why in _grouped(self.failed).items():
             click.echo(f"failed: {what}\n  {why.replace(chr(10), chr(10) + '  ')}", err=True)
         if self.blocked:

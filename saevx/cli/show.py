@@ -37,7 +37,7 @@ def show(key: str, store: str | None, as_json: bool) -> None:
 
     out = console()
     manifest = artifact.manifest
-    for line in _tree(opened, manifest.kind, manifest.key, {}):
+    for line in _tree(opened, manifest.kind, manifest.key, {}, set()):
         out.print(line, markup=False)
     facts = {
         "path": artifact.path,
@@ -75,26 +75,25 @@ def _tree(
     kind: str,
     key: str,
     spec: dict[str, Any],
+    drawn: set[str],
     lead: str = "",
     below: str = "",
 ) -> list[str]:
-    """Lines of the tree below an artifact; parents that are gone end their branch."""
+    """Lines of the tree below an artifact; what is gone, or `drawn` already, ends its branch."""
     artifact = store.find(kind, key)
     if artifact is None:
         return [f"{lead}○ {spec.get('type', kind)}  {key[:8]}  (not in the store any more)"]
     manifest = artifact.manifest
+    if key in drawn:
+        return [f"{lead}● {manifest.type}  {key[:8]}  (as above)"]
+    drawn.add(key)
     lines = [f"{lead}● {_title(manifest.spec)}  {key[:8]}"]
-    parents = list(manifest.parents.items())
-    for i, (_, parent) in enumerate(parents):
+    parents = list(manifest.parents.values())
+    for i, parent in enumerate(parents):
         last = i == len(parents) - 1
-        lines += _tree(
-            store,
-            parent.kind,
-            parent.key,
-            _nested(manifest.spec, parent.key),
-            below + ("└─ " if last else "├─ "),
-            below + ("   " if last else "│  "),
-        )
+        nested = _nested(manifest.spec, parent.key)
+        here, further = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        lines += _tree(store, parent.kind, parent.key, nested, drawn, below + here, below + further)
     return lines
 
 
