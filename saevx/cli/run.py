@@ -167,7 +167,7 @@ class RunRecord:
         if self.blocked:
             click.echo(f"{self.blocked} could not begin, since what they need failed", err=True)
         present = sum(target["state"] == "present" for target in self.targets)
-        did = f"made {self.made} artifacts" if self.made else "nothing to make"
+        did = f"made {self.made} artifacts" if self.made or not self.ok else "nothing to make"
         click.echo(
             f"{self.experiment}: {present} of {len(self.targets)} targets are there; "
             f"{did}; {wall:.1f} s"
