@@ -105,6 +105,16 @@ def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
         file.abandon()
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Writes a small new file that need not outlive a crash of the machine. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(fd)
+
+
 def digest(data: bytes | memoryview) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
@@ -128,6 +138,15 @@ def sync_folder(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def look_afresh(folder: Path) -> None:
+    """Makes a network file system ask its server which names a folder holds now.
+
+    Without it, NFS may say for half a minute that something is not there which has come since.
+    """
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def make_folders(path: Path) -> None:

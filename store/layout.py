@@ -3,6 +3,7 @@
 <root>/<kind>/<key[:2]>/<key>/               a published artifact: one Zarr v3 group
 <root>/<kind>/.build/<key>.<owner>/  an artifact in the making
 <root>/<kind>/.trash/<key>.<time>/   what was moved out of the way
+<root>/<kind>/.leases/<key>/         who is making an artifact
 """
 
 from __future__ import annotations
@@ -111,6 +112,20 @@ def trash(root: Path, kind: str) -> Path:
 def trash_name(key: str) -> str:
     """A fresh name below the trash; it tells what was moved there and when (UTC)."""
     return f"{key}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{os.urandom(4).hex()}"
+
+
+def leases(root: Path, kind: str) -> Path:
+    return root / kind / ".leases"
+
+
+def owner_file(lease: Path) -> Path:
+    """Tells who holds a lease; its time of change is the last heartbeat."""
+    return lease / "owner.json"
+
+
+def clock_file(leases: Path) -> Path:
+    """A file whose time of change, once touched, is the file server's time."""
+    return leases / ".clock"
 
 
 def node_file(path: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from store import leases
 from store.artifact import Artifact
 from store.draft import Draft
 from store.errors import CorruptArtifact, MissingArtifact
-from store.files import explained
+from store.files import explained, look_afresh
+from store.holder import Holder
 from store.layout import KINDS, check_key, check_kind, check_prefix, home, is_key
+from store.leases import Lease
 from store.manifest import Manifest, examine, read_manifest
 
 
@@ -61,6 +64,48 @@ class Store:
         """A new artifact in the making, to be used in a with statement."""
         return Draft(self.root_of(kind), kind, key)
 
+    def lease(self, kind: str, key: str) -> Lease | None:
+        """The right to make an artifact; None while another process that may be alive has it.
+
+        Only advice: who publishes without one wastes work at worst. A `find` after this sees what
+        the last holder has published. Raises StoreError.
+        """
+        lease = leases.take(self.root_of(kind), kind, check_key(key))
+        if lease is not None:
+            look_afresh(self.root_of(kind) / kind)
+            look_afresh(self._home(kind, key).parent)
+        return lease
+
+    def lease_all(self, wanted: Iterable[tuple[str, str]]) -> list[Lease] | None:
+        """The leases of several (kind, key), or None and no lease at all. Raises StoreError."""
+        taken: list[Lease] = []
+        try:
+            # In one order everywhere: of several that want the same, the first gets on.
+            for kind, key in sorted(set(wanted)):
+                lease = self.lease(kind, key)
+                if lease is None:
+                    break
+                taken.append(lease)
+            else:
+                return taken
+        except BaseException:
+            _release(taken)
+            raise
+        _release(taken)
+        return None
+
+    def leases(
+        self, kind: str | None = None, keys: Iterable[str] | None = None
+    ) -> Iterator[Holder]:
+        """Who holds leases, and whether they live; of some keys if given. Raises StoreError."""
+        keys = None if keys is None else list(keys)
+        for one in KINDS if kind is None else (kind,):
+            yield from leases.find(self.root_of(one), one, keys)
+
+    def is_leased_here(self, kind: str, key: str) -> bool:
+        """Whether this process itself holds the lease."""
+        return leases.is_ours(self.root_of(kind), kind, key)
+
     def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
         """Keys of all that stands in the place of an artifact, whole or not, in order."""
         for part in _names(self.root_of(kind) / kind):
@@ -98,6 +143,11 @@ class Store:
             return
         if manifest is not None:
             yield Artifact(place, manifest)
+
+
+def _release(taken: list[Lease]) -> None:
+    for lease in taken:
+        lease.release()
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

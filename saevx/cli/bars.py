@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from ..resolve.batch import Progress as OnProgress
+from ..resolve.claim import Held
 from ..resolve.plan import Node
 from ..resolve.run import Listener
 from .console import console
@@ -39,6 +40,8 @@ class Bars(Listener):
         self._began = 0.0
         self._bars: Progress | None = None
         self._task: TaskID | None = None
+        self._waiting: TaskID | None = None
+        self._holders: set[str] = set()
         if self._console.is_terminal and not quiet:
             self._bars = Progress(
                 TextColumn("{task.description}"),
@@ -61,6 +64,7 @@ class Bars(Listener):
             self._bars.stop()
 
     def begin(self, nodes: list[Node]) -> OnProgress | None:
+        self.wait({})
         self._began = time.monotonic()
         if self._bars is None:
             return None
@@ -74,6 +78,22 @@ class Bars(Listener):
         elif not self._quiet:
             trouble = f", {len(failed)} failed" if failed else ""
             self._console.print(f"{count(nodes)}: {wall:.1f} s{trouble}", markup=False)
+
+    def wait(self, held: Held) -> None:
+        whom = [f"{holder} to make {count(nodes)}" for holder, nodes in held.items()]
+        text = f"waiting for {', and for '.join(whom)}"
+        if self._bars is None:
+            # Once for each set of others; a log has no use for every artifact they finish.
+            if held and held.keys() != self._holders and not self._quiet:
+                self._console.print(text, markup=False)
+        elif not held and self._waiting is not None:
+            self._bars.remove_task(self._waiting)
+            self._waiting = None
+        elif held and self._waiting is None:
+            self._waiting = self._bars.add_task(text, total=None, rate="")
+        elif self._waiting is not None:
+            self._bars.update(self._waiting, description=text)
+        self._holders = set(held)
 
     def _advance(self, done: int, total: int, unit: str) -> None:
         assert self._bars is not None

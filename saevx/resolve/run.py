@@ -11,6 +11,7 @@ from spec import Artifact, Keys
 
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
+from .claim import Held, Patience, claim, who_holds
 from .plan import Node, Plan, State, group
 from .recipe import Recipe
 
@@ -25,6 +26,8 @@ class Outcome:
     """What a run did."""
 
     made: list[Node] = field(default_factory=list)
+    came: list[Node] = field(default_factory=list)
+    """What another run made meanwhile."""
     failed: dict[str, BaseException] = field(default_factory=dict)
     """What went wrong, by key."""
     blocked: dict[str, str] = field(default_factory=dict)
@@ -45,6 +48,12 @@ class Listener:
     def end(self, nodes: list[Node], failed: dict[str, BaseException]) -> None:
         """The batch that began last has ended."""
 
+    def wait(self, held: Held) -> None:
+        """All that is left to make is being made by other runs: by whom, and what.
+
+        Called again while that goes on, and with nothing once it is over.
+        """
+
 
 def run_plan(
     plan: Plan,
@@ -63,18 +72,84 @@ def run_plan(
     batch_text = {
         node.key: keys.text(recipes[type(node.spec)].batch_by(node.spec)) for node in plan.to_make
     }
-    outcome = Outcome()
-    for nodes in group(plan.to_make, batch_text):
-        ready = [node for node in nodes if not _block(node, outcome)]
-        # Another process may have made some since the plan.
-        ready = [node for node in ready if store.find(node.spec.kind, node.key) is None]
-        if ready:
-            failed = _run_batch(ready, keys, store, recipes[type(ready[0].spec)], listener)
-            outcome.failed |= failed
-            outcome.made += [node for node in ready if node.key not in failed]
-    for node in outcome.made:
-        node.state = State.PRESENT
-    return outcome
+    worker = _Worker(plan, keys, store, recipes, listener)
+    worker.make(group(plan.to_make, batch_text))
+    return worker.outcome
+
+
+@dataclass
+class _Worker:
+    """Makes batches side by side with other runs, each of which makes what it has leases of."""
+
+    plan: Plan
+    keys: Keys
+    store: Store
+    recipes: dict[type[Artifact], Recipe[Any]]
+    listener: Listener
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def make(self, batches: list[list[Node]]) -> None:
+        """Make whole batches first; then parts of batches, while other runs make the rest."""
+        patience = Patience()
+        in_parts = False
+        while batches:
+            left = [rest for nodes in batches if (rest := self._advance(nodes, in_parts))]
+            if sum(map(len, left)) < sum(map(len, batches)):
+                self.listener.wait({})
+                patience.reset()
+                in_parts = False
+            elif left:
+                ready = (node for nodes in left for node in nodes if self._is_ready(node))
+                self.listener.wait(who_holds(ready, self.store))
+                patience.pause()
+                # Not before the pause: a run that begins at this moment gets all its leases first,
+                # and the two do not share a batch that one of them could make in one go.
+                in_parts = True
+            batches = left
+
+    def _advance(self, nodes: list[Node], in_parts: bool) -> list[Node]:
+        """Make a batch, or the part of it that can be made now. Returns what is left of it."""
+        nodes = [node for node in nodes if not _block(node, self.outcome)]
+        part = [node for node in nodes if self._is_ready(node)]
+        if in_parts:
+            held = who_holds(part, self.store)
+            elsewhere = {node.key for others in held.values() for node in others}
+            part = [node for node in part if node.key not in elsewhere]
+        if not part or (len(part) < len(nodes) and not in_parts):
+            return nodes
+        claimed = claim(part, self.store)
+        if claimed is None:
+            return nodes
+        with claimed:
+            for node in claimed.came:
+                node.state = State.PRESENT
+            self.outcome.came += claimed.came
+            if claimed.nodes:
+                self._run_batch(claimed.nodes)
+        done = {node.key for node in part}
+        return [node for node in nodes if node.key not in done]
+
+    def _is_ready(self, node: Node) -> bool:
+        return all(self.plan.nodes[key].state is State.PRESENT for key in node.inputs)
+
+    def _run_batch(self, nodes: list[Node]) -> None:
+        recipe = self.recipes[type(nodes[0].spec)]
+        progress = self.listener.begin(nodes)
+        with Batch(tuple(node.spec for node in nodes), self.store, self.keys, progress) as batch:
+            try:
+                recipe.make(batch)
+            except Exception as error:  # a recipe's bug fails its batch, not the other branches
+                for spec in batch.open_specs:
+                    batch.fail(spec, error)
+            for spec in batch.open_specs:
+                name = type(spec).__name__
+                batch.fail(spec, RecipeError(f"the recipe of {name} ended without making {spec!r}"))
+        self.listener.end(nodes, batch.failed)
+        self.outcome.failed |= batch.failed
+        for node in nodes:
+            if node.key not in batch.failed:
+                node.state = State.PRESENT
+                self.outcome.made.append(node)
 
 
 def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) -> None:
@@ -90,23 +165,6 @@ def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) ->
             faults.append(str(error))
     if faults:
         raise SpecError("\n".join(faults))
-
-
-def _run_batch(
-    nodes: list[Node], keys: Keys, store: Store, recipe: Recipe[Any], listener: Listener
-) -> dict[str, BaseException]:
-    progress = listener.begin(nodes)
-    with Batch(tuple(node.spec for node in nodes), store, keys, progress) as batch:
-        try:
-            recipe.make(batch)
-        except Exception as error:  # a recipe's bug fails its batch, not the other branches
-            for spec in batch.open_specs:
-                batch.fail(spec, error)
-        for spec in batch.open_specs:
-            name = type(spec).__name__
-            batch.fail(spec, RecipeError(f"the recipe of {name} ended without making {spec!r}"))
-    listener.end(nodes, batch.failed)
-    return batch.failed
 
 
 def _block(node: Node, outcome: Outcome) -> bool:

@@ -1,0 +1,92 @@
+"""Claims: which nodes this run makes now, and which another run is making already.
+
+Leases save work and decide nothing else: what is made does not depend on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from .plan import Node
+
+if TYPE_CHECKING:
+    from store import Store
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+Held = dict[str, list[Node]]
+"""Who makes something that this run wants -> what."""
+
+
+class Claim:
+    """Nodes that this run may make. A context manager; their leases end with it."""
+
+    def __init__(self, nodes: list[Node], came: list[Node], leases: ExitStack) -> None:
+        self.nodes = nodes
+        """What is to be made."""
+        self.came = came
+        """What another run has made since the plan."""
+        self._leases = leases
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._leases.close()
+
+
+def claim(nodes: list[Node], store: Store) -> Claim | None:
+    """Take the leases of all nodes that are absent; None when another run has one of them."""
+    came, absent = _look(nodes, store)
+    wanted = [(node.spec.kind, node.key) for node in absent]
+    # A recipe may itself run what its batch is about to make: waiting would be for ever.
+    leases = store.lease_all(where for where in wanted if not store.is_leased_here(*where))
+    if leases is None:
+        return None
+    with ExitStack() as stack:
+        for lease in leases:
+            stack.enter_context(lease)
+        # Another run may have published, and released, between our look and our lease.
+        came_since, absent = _look(absent, store)
+        return Claim(absent, came + came_since, stack.pop_all())
+
+
+def who_holds(nodes: Iterable[Node], store: Store) -> Held:
+    """Other runs that have leases of these nodes."""
+    by_kind: dict[str, dict[str, Node]] = {}
+    for node in nodes:
+        if not store.is_leased_here(node.spec.kind, node.key):
+            by_kind.setdefault(node.spec.kind, {})[node.key] = node
+    held: Held = {}
+    for kind, wanted in by_kind.items():
+        for holder in store.leases(kind, wanted):
+            held.setdefault(str(holder), []).append(wanted[holder.key])
+    return held
+
+
+class Patience:
+    """Pauses between looks: short at first, longer while nothing happens."""
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+        self._pause_s = _FIRST_PAUSE_S
+
+    def reset(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    def pause(self) -> None:
+        self._sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+def _look(nodes: list[Node], store: Store) -> tuple[list[Node], list[Node]]:
+    """Nodes that the store has, and those that it lacks."""
+    there: list[Node] = []
+    absent: list[Node] = []
+    for node in nodes:
+        (absent if store.find(node.spec.kind, node.key) is None else there).append(node)
+    return there, absent
