@@ -6,8 +6,11 @@ Knows nothing of what its artifacts mean. Importing it costs neither numpy, pola
 from store.artifact import Artifact
 from store.draft import Draft
 from store.errors import CorruptArtifact, MissingArtifact, NewerLayout, StoreError
+from store.holder import Holder
 from store.layout import KINDS, LAYOUT
+from store.leases import Lease
 from store.manifest import Manifest, Reference
+from store.owner import Life
 from store.store import Store
 
 __all__ = [
@@ -16,6 +19,9 @@ __all__ = [
     "Artifact",
     "CorruptArtifact",
     "Draft",
+    "Holder",
+    "Lease",
+    "Life",
     "Manifest",
     "MissingArtifact",
     "NewerLayout",

@@ -109,6 +109,8 @@ class RunRecord:
     store: str
     targets: list[dict[str, str]] = field(default_factory=list)
     made: int = 0
+    came: int = 0
+    """Made by another run meanwhile."""
     failed: dict[str, str] = field(default_factory=dict)
     """Key and type of what failed -> why."""
     blocked: int = 0
@@ -136,6 +138,7 @@ class RunRecord:
             for text in made.manifest.attributes.get("warnings", []) if made else []:
                 self.warnings.setdefault(text, []).append(f"{name} {key}")
         self.made += len(outcome.made)
+        self.came += len(outcome.came)
         self.blocked += len(outcome.blocked)
         for key, error in outcome.failed.items():
             self.failed[f"{type(plan.nodes[key].spec).__name__} {key}"] = explain(error)
@@ -150,6 +153,7 @@ class RunRecord:
                 "store": self.store,
                 "targets": self.targets,
                 "made": self.made,
+                "came": self.came,
                 "failed": self.failed,
                 "blocked": self.blocked,
                 "warnings": self.warnings,
@@ -168,6 +172,7 @@ class RunRecord:
             click.echo(f"{self.blocked} could not begin, since what they need failed", err=True)
         present = sum(target["state"] == "present" for target in self.targets)
         did = f"made {self.made} artifacts" if self.made or not self.ok else "nothing to make"
+        did += f"; {self.came} came from other runs" if self.came else ""
         click.echo(
             f"{self.experiment}: {present} of {len(self.targets)} targets are there; "
             f"{did}; {wall:.1f} s"

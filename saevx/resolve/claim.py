@@ -6,9 +6,11 @@ Leases save work and decide nothing else: what is made does not depend on them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+
+from store import Life
 
 from .plan import Node
 
@@ -29,7 +31,7 @@ class Claim:
         self.nodes = nodes
         """What is to be made."""
         self.came = came
-        """What another run has made since the plan."""
+        """What another run has made since it was looked for."""
         self._leases = leases
 
     def __enter__(self) -> Claim:
@@ -40,9 +42,8 @@ class Claim:
 
 
 def claim(nodes: list[Node], store: Store) -> Claim | None:
-    """Take the leases of all nodes that are absent; None when another run has one of them."""
-    came, absent = _look(nodes, store)
-    wanted = [(node.spec.kind, node.key) for node in absent]
+    """Take the leases of all these nodes; None when another run has one of them."""
+    wanted = ((node.spec.kind, node.key) for node in nodes)
     # A recipe may itself run what its batch is about to make: waiting would be for ever.
     leases = store.lease_all(where for where in wanted if not store.is_leased_here(*where))
     if leases is None:
@@ -51,12 +52,21 @@ def claim(nodes: list[Node], store: Store) -> Claim | None:
         for lease in leases:
             stack.enter_context(lease)
         # Another run may have published, and released, between our look and our lease.
-        came_since, absent = _look(absent, store)
-        return Claim(absent, came + came_since, stack.pop_all())
+        came, absent = look(nodes, store)
+        return Claim(absent, came, stack.pop_all())
+
+
+def look(nodes: Iterable[Node], store: Store) -> tuple[list[Node], list[Node]]:
+    """Nodes that the store has, and those that it lacks."""
+    there: list[Node] = []
+    absent: list[Node] = []
+    for node in nodes:
+        (absent if store.find(node.spec.kind, node.key) is None else there).append(node)
+    return there, absent
 
 
 def who_holds(nodes: Iterable[Node], store: Store) -> Held:
-    """Other runs that have leases of these nodes."""
+    """Other runs that have leases of these nodes, and may be alive."""
     by_kind: dict[str, dict[str, Node]] = {}
     for node in nodes:
         if not store.is_leased_here(node.spec.kind, node.key):
@@ -64,29 +74,23 @@ def who_holds(nodes: Iterable[Node], store: Store) -> Held:
     held: Held = {}
     for kind, wanted in by_kind.items():
         for holder in store.leases(kind, wanted):
-            held.setdefault(str(holder), []).append(wanted[holder.key])
+            if holder.life is not Life.DEAD:
+                held.setdefault(str(holder), []).append(wanted[holder.key])
     return held
 
 
 class Patience:
-    """Pauses between looks: short at first, longer while nothing happens."""
+    """Pauses between looks: longer while nothing happens, and where a look takes long itself."""
 
-    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
-        self._pause_s = _FIRST_PAUSE_S
+    def __init__(self) -> None:
+        self.reset()
 
     def reset(self) -> None:
         self._pause_s = _FIRST_PAUSE_S
+        self._woke = time.monotonic()
 
     def pause(self) -> None:
-        self._sleep(self._pause_s)
+        looked_s = time.monotonic() - self._woke
+        time.sleep(max(self._pause_s, 4 * looked_s))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-
-
-def _look(nodes: list[Node], store: Store) -> tuple[list[Node], list[Node]]:
-    """Nodes that the store has, and those that it lacks."""
-    there: list[Node] = []
-    absent: list[Node] = []
-    for node in nodes:
-        (absent if store.find(node.spec.kind, node.key) is None else there).append(node)
-    return there, absent
+        self._woke = time.monotonic()

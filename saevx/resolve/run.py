@@ -11,7 +11,7 @@ from spec import Artifact, Keys
 
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
-from .claim import Held, Patience, claim, who_holds
+from .claim import Held, Patience, claim, look, who_holds
 from .plan import Node, Plan, State, group
 from .recipe import Recipe
 
@@ -91,43 +91,49 @@ class _Worker:
     def make(self, batches: list[list[Node]]) -> None:
         """Make whole batches first; then parts of batches, while other runs make the rest."""
         patience = Patience()
-        in_parts = False
+        held: Held | None = None
         while batches:
-            left = [rest for nodes in batches if (rest := self._advance(nodes, in_parts))]
+            left = [rest for nodes in batches if (rest := self._advance(nodes, held))]
             if sum(map(len, left)) < sum(map(len, batches)):
+                held = None
                 self.listener.wait({})
                 patience.reset()
-                in_parts = False
-            elif left:
-                ready = (node for nodes in left for node in nodes if self._is_ready(node))
-                self.listener.wait(who_holds(ready, self.store))
+            else:
+                # A run that begins at this moment gets all its leases during the pause, and the
+                # two do not share a batch that one of them could make in one go.
                 patience.pause()
-                # Not before the pause: a run that begins at this moment gets all its leases first,
-                # and the two do not share a batch that one of them could make in one go.
-                in_parts = True
+                ready = (node for nodes in left for node in nodes if self._is_ready(node))
+                held = who_holds(ready, self.store)
+                self.listener.wait(held)
             batches = left
 
-    def _advance(self, nodes: list[Node], in_parts: bool) -> list[Node]:
-        """Make a batch, or the part of it that can be made now. Returns what is left of it."""
+    def _advance(self, nodes: list[Node], held: Held | None) -> list[Node]:
+        """Make a batch if all of it can be made now, and otherwise nothing of it.
+
+        Given what others hold, make what can be made without that. Returns what is left to make.
+        """
         nodes = [node for node in nodes if not _block(node, self.outcome)]
-        part = [node for node in nodes if self._is_ready(node)]
-        if in_parts:
-            held = who_holds(part, self.store)
-            elsewhere = {node.key for others in held.values() for node in others}
-            part = [node for node in part if node.key not in elsewhere]
-        if not part or (len(part) < len(nodes) and not in_parts):
-            return nodes
-        claimed = claim(part, self.store)
+        came, absent = look(filter(self._is_ready, nodes), self.store)
+        self._take_in(came)
+        left = [node for node in nodes if node.state is State.TO_MAKE]
+        if held is None and len(absent) < len(left):
+            return left
+        elsewhere = {node.key for others in (held or {}).values() for node in others}
+        part = [node for node in absent if node.key not in elsewhere]
+        claimed = claim(part, self.store) if part else None
         if claimed is None:
-            return nodes
+            return left
         with claimed:
-            for node in claimed.came:
-                node.state = State.PRESENT
-            self.outcome.came += claimed.came
+            self._take_in(claimed.came)
             if claimed.nodes:
                 self._run_batch(claimed.nodes)
-        done = {node.key for node in part}
-        return [node for node in nodes if node.key not in done]
+        tried = {node.key for node in part}
+        return [node for node in left if node.key not in tried]
+
+    def _take_in(self, came: list[Node]) -> None:
+        for node in came:
+            node.state = State.PRESENT
+        self.outcome.came += came
 
     def _is_ready(self, node: Node) -> bool:
         return all(self.plan.nodes[key].state is State.PRESENT for key in node.inputs)
