@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import calendar
 import os
 import re
 import time
@@ -126,6 +127,35 @@ def owner_file(lease: Path) -> Path:
 def clock_file(leases: Path) -> Path:
     """A file whose time of change, once touched, is the file server's time."""
     return leases / ".clock"
+
+
+def trashed(name: str) -> tuple[str, float] | None:
+    """Key and time (seconds since 1970) in a name below the trash; None for a name not ours."""
+    key, _, rest = name.partition(".")
+    try:
+        moved = calendar.timegm(time.strptime(rest.partition(".")[0], "%Y%m%dT%H%M%SZ"))
+    except ValueError:
+        return None
+    return (key, float(moved)) if is_key(key) else None
+
+
+def runs(root: Path) -> Path:
+    """Folders of recorded runs, one for each experiment file."""
+    return root / ".runs"
+
+
+def pins(root: Path) -> Path:
+    return root / ".pins"
+
+
+def collectors(root: Path) -> Path:
+    """Where a collection announces that it is about to move things."""
+    return root / ".gc"
+
+
+def dropped(root: Path, kind: str) -> Path:
+    """Manifests of artifacts that a collection gave up although something reaches them."""
+    return root / ".dropped" / kind
 
 
 def node_file(path: str) -> str:

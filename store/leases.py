@@ -111,6 +111,12 @@ def is_ours(root: Path, kind: str, key: str) -> bool:
     return heart.beats_for(leases(root, kind) / key)
 
 
+def remove_dead(root: Path, holder: Holder) -> None:
+    """Removes a lease whose holder was found dead, unless it is another's by now."""
+    if holder.life is Life.DEAD:
+        _take_away(root, holder.kind, holder.key, holder.token)
+
+
 def _make(root: Path, kind: str, key: str) -> str | None:
     """Makes a lease; its token, or None when there is one already."""
     claimant = Claimant.here()

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
     from spec import Artifact, Keys
     from store import Store
+    from store.roots import Recording
 
     from ..experiment import Experiment
     from ..resolve.plan import Plan
     from ..resolve.run import Outcome
     from ..workspace import Workspace
+
+PLANS_AGAIN = 3
+"""So often a stage is planned anew because something was removed under it."""
 
 
 @click.command()
@@ -36,12 +40,14 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
     Ends with 0 only when every target is there.
     """
     from spec import Keys
+    from store.roots import Recording
 
     from ..experiment import load_experiment
     from ..workspace import open_workspace
 
     workspace = open_workspace(store)
     experiment = load_experiment(file)
+    recording = Recording(workspace.store, file, experiment.name)
     record = RunRecord(experiment.name, str(workspace.store.root))
     stages = experiment.stages()
     result: Any = None
@@ -51,7 +57,7 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
         except StopIteration:
             break
         keys = Keys(workspace)
-        plan, outcome = make_stage(experiment, specs, keys, workspace, quiet=as_json)
+        plan, outcome = make_stage(experiment, specs, keys, workspace, recording, as_json)
         record.add(plan, outcome, workspace.store)
         if not outcome.ok:
             break
@@ -59,6 +65,10 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
             result = read_stage(specs, workspace)
             record.tables += [result] if hasattr(result, "columns") else []
     stages.close()
+    if record.ok:
+        recording.complete()
+    if recording.problem:
+        click.echo(f"warning: `saevx gc` may not see this run: {recording.problem}", err=True)
     if record.ok and experiment.report is not None:
         from ..report import make_report
 
@@ -69,14 +79,20 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
 
 
 def make_stage(
-    experiment: Experiment, specs: list[Artifact], keys: Keys, workspace: Workspace, quiet: bool
+    experiment: Experiment,
+    specs: list[Artifact],
+    keys: Keys,
+    workspace: Workspace,
+    recording: Recording,
+    quiet: bool,
 ) -> tuple[Plan, Outcome]:
     """Plan one stage's specs, and make what is missing."""
     from ..recipes import find_recipe
-    from ..resolve.plan import make_plan
+    from ..resolve.record import plan_recorded, vanished
     from ..resolve.run import Outcome, run_plan
 
-    plan = make_plan(specs, keys, workspace.store)
+    store = workspace.store
+    plan = plan_recorded(specs, keys, store, recording)
     if plan.done:
         return plan, Outcome()
     from .bars import Bars, count
@@ -84,7 +100,17 @@ def make_stage(
     if not quiet:
         click.echo(f"{experiment.name}: to make: {count(plan.to_make)}", err=True)
     with Bars(quiet) as bars:
-        return plan, run_plan(plan, keys, workspace.store, find_recipe, bars)
+        outcome = run_plan(plan, keys, store, find_recipe, bars)
+        for _ in range(PLANS_AGAIN):
+            lost = vanished(plan, outcome, store)
+            if not lost:
+                break
+            click.echo(f"{len(lost)} inputs vanished meanwhile, as {lost[0]}: again", err=True)
+            made, came = outcome.made, outcome.came
+            plan = plan_recorded(specs, keys, store, recording)
+            outcome = run_plan(plan, keys, store, find_recipe, bars)
+            outcome.made, outcome.came = made + outcome.made, came + outcome.came
+    return plan, outcome
 
 
 def read_stage(specs: list[Artifact], workspace: Workspace) -> Any:

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 def plan_recorded(
     specs: Iterable[Artifact], keys: Keys, store: Store, recording: Recording
 ) -> Plan:
-    """The plan of specs that `recording` has written down.
-
-    Raises StoreError when they cannot be written down, and what `make_plan` raises.
-    """
+    """The plan of specs that `recording` has written down. Raises what `make_plan` raises."""
     specs = list(specs)
     targets = [_ref(spec, keys) for spec in specs]
     recording.want(targets, recording.known(targets) or graph_of(specs, keys))

@@ -1,0 +1,239 @@
+"""The inventory of a store: all that stands in it, is being made, or was given up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store.errors import CorruptArtifact, NewerLayout, StoreError
+from store.files import explained, make_folders
+from store.holder import Holder, server_time
+from store.layout import KINDS, builds, collectors, dropped, is_key, owner_of
+from store.manifest import Manifest, decode_manifest, examine
+from store.owner import Life, Owner
+from store.records import LOST_S, Graph, Ref, names_in
+from store.store import Store
+from store.trash import bytes_in
+
+SETTLED_S = 2.0
+"""A folder that changed less than this ago may change again within one tick of its clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands in the place of an artifact."""
+
+    ref: Ref
+    path: Path
+    identity: tuple[int, int]
+    """Device and inode."""
+    changed: float
+    """When it was published, by the file server's clock; seconds since 1970."""
+    n_bytes: int = 0
+    type: str = ""
+    version: int = 0
+    inputs: tuple[Ref, ...] = ()
+    """What it was made from, as its manifest and its spec say."""
+    fault: str | None = None
+    """Why it is no whole artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A folder in which an artifact is, or was, being made."""
+
+    ref: Ref
+    path: Path
+    owner: str
+    life: Life
+
+
+class Inventory:
+    """What is in a store, brought up to date by `refresh`, which looks only at what changed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.standing: dict[Ref, Standing] = {}
+        self.builds: list[Build] = []
+        self.leases: list[Holder] = []
+        self.dropped: Graph = {}
+        """What was given up although something needs it, and what it was made from."""
+        self._shelves: dict[Path, int] = {}
+        """Folder of artifacts -> its time when we listed it; -1 if it had not settled."""
+        self._names: dict[Path, set[str]] = {}
+        self._clock: dict[Path, float] = {}
+
+    def refresh(self, progress: Callable[[int], None] | None = None) -> bool:
+        """Says whether an artifact came, went or was replaced. `progress` hears how many were read.
+
+        Raises StoreError when an artifact cannot be read, and NewerLayout.
+        """
+        # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
+        self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
+        self.builds = [build for kind in KINDS for build in _builds(self.store, kind)]
+        self.leases = [
+            holder
+            for kind in KINDS
+            if (self.store.root_of(kind) / kind).is_dir()
+            for holder in self.store.leases(kind)
+        ]
+        self.dropped = {ref: inputs for kind in KINDS for ref, inputs in _dropped(self.store, kind)}
+        return self._look(progress)
+
+    def age_s(self, one: Standing) -> float:
+        """Seconds since it was published, by the file server's clock."""
+        return self._clock[self.store.root_of(one.ref[0])] - one.changed
+
+    def _look(self, progress: Callable[[int], None] | None) -> bool:
+        changed, n_read = False, 0
+        unreadable: list[str] = []
+        for kind, shelf in self._changed_shelves():
+            names = {key for key in names_in(shelf) if is_key(key) and key[:2] == shelf.name}
+            for key in self._names.get(shelf, set()) - names:
+                changed |= self.standing.pop((kind, key), None) is not None
+            self._names[shelf] = names
+            for key in sorted(names):
+                try:
+                    changed |= self._look_at((kind, key), shelf / key)
+                except NewerLayout:
+                    raise
+                except StoreError as error:
+                    unreadable.append(str(error))
+                n_read += 1
+                if progress:
+                    progress(n_read)
+        if unreadable:
+            more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+            raise StoreError(
+                f"{len(unreadable)} artifacts cannot be read, so it is not known what they need: "
+                f"{'; '.join(unreadable[:3])}{more}"
+            )
+        return changed
+
+    def _changed_shelves(self) -> Iterator[tuple[str, Path]]:
+        there: set[Path] = set()
+        for kind in KINDS:
+            root = self.store.root_of(kind)
+            for name in names_in(root / kind):
+                shelf = root / kind / name
+                if len(name) != 2 or (mtime := _mtime_ns(shelf)) is None:
+                    continue
+                there.add(shelf)
+                if self._shelves.get(shelf) != mtime:
+                    settled = mtime < (self._clock[root] - SETTLED_S) * 1e9
+                    self._shelves[shelf] = mtime if settled else -1
+                    yield kind, shelf
+        for shelf in self._shelves.keys() - there:  # someone removed it
+            del self._shelves[shelf]
+            yield shelf.parent.name, shelf
+
+    def _look_at(self, ref: Ref, path: Path) -> bool:
+        with explained("look at", path):
+            try:
+                stat = os.lstat(path)
+            except FileNotFoundError:
+                return self.standing.pop(ref, None) is not None
+        identity = stat.st_dev, stat.st_ino
+        before = self.standing.get(ref)
+        if before and (before.identity, before.changed) == (identity, stat.st_mtime):
+            return False
+        self.standing[ref] = _read(ref, path, identity, stat.st_mtime)
+        return True
+
+
+def _read(ref: Ref, path: Path, identity: tuple[int, int], changed: float) -> Standing:
+    found = examine(str(path), *ref)
+    if not isinstance(found, Manifest):
+        return Standing(ref, path, identity, changed, bytes_in(path), fault=found)
+    n_bytes = sum(record.size for record in found.files.values())
+    return Standing(
+        ref, path, identity, changed, n_bytes, found.type, found.version, inputs_of(found)
+    )
+
+
+def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
+    """What an artifact was made from: its parents, and the artifacts that its spec tells of.
+
+    The spec tells of all, however far down; so an artifact whose parent is gone still keeps what
+    that parent was made from.
+    """
+    found = {(parent.kind, parent.key): None for parent in manifest.parents.values()}
+    waiting: list[Any] = list(manifest.spec.get("fields", {}).values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            kind, key = value.get("kind"), value.get("key")
+            if kind in KINDS and isinstance(key, str) and is_key(key):
+                found[kind, key] = None
+            waiting.extend(value.values())
+    return tuple(found)
+
+
+def _builds(store: Store, kind: str) -> Iterator[Build]:
+    folder = builds(store.root_of(kind), kind)
+    for name in names_in(folder):
+        key, owner = name.partition(".")[0], owner_of(name)
+        if not is_key(key):
+            continue
+        try:
+            life = Owner.parse(owner).life()
+        except ValueError:
+            continue  # not named by us
+        if life is Life.UNKNOWN and _is_lost(folder / name):
+            life = Life.DEAD
+        yield Build((kind, key), folder / name, owner, life)
+
+
+def _is_lost(build: Path) -> bool:
+    """Whether nothing was written to a build for so long that its process cannot be alive."""
+    since = time.time() - LOST_S
+    for folder, _, names in os.walk(build):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):
+            with suppress(OSError):
+                if os.lstat(path).st_mtime > since:
+                    return False
+    return True
+
+
+def _dropped(store: Store, kind: str) -> Iterator[tuple[Ref, tuple[Ref, ...]]]:
+    folder = dropped(store.root, kind)
+    for name in names_in(folder):
+        if is_key(name.removesuffix(".json")) and (manifest := read_dropped(folder / name)):
+            yield (kind, manifest.key), inputs_of(manifest)
+
+
+def read_dropped(file: Path) -> Manifest | None:
+    """The manifest of an artifact that was given up; None where there is no whole one."""
+    with explained("read", file):
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        return decode_manifest(data, str(file))
+    except CorruptArtifact:
+        return None
+
+
+def _mtime_ns(folder: Path) -> int | None:
+    with explained("look at", folder):
+        try:
+            return os.stat(folder).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _now(root: Path) -> float:
+    """The time of the server that a root lies on; this host's where it cannot be had."""
+    if root.is_dir():
+        with suppress(StoreError):
+            make_folders(collectors(root))
+            return server_time(collectors(root)) or time.time()
+    return time.time()

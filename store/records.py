@@ -1,0 +1,190 @@
+"""Records of what is wanted, as files: runs of experiments, and pins.
+
+A record lies in every root of the store, so that two stores that share the root of one kind see
+each other's. It names the whole graph of what is wanted, down to what a finished table was made
+from: it needs no manifest to be understood.
+
+<root>/.runs/<name>.<hash of path>/last.json                  the last run that was completed
+<root>/.runs/<name>.<hash of path>/<owner>.<token>.json       one that goes on, or was cut off
+<root>/.pins/<kind>.<key>.json
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import xxhash
+
+from store.errors import StoreError
+from store.files import explained, make_folders, sync_folder, write_file
+from store.layout import KINDS, LAYOUT
+from store.owner import Life, Owner
+from store.store import Store
+
+Ref = tuple[str, str]
+"""Kind and key of an artifact."""
+
+Graph = dict[Ref, tuple[Ref, ...]]
+"""Artifacts, and what each is made from."""
+
+LAST = "last.json"
+
+LOST_S = 7 * 86400.0
+"""A process that nobody can ask about counts as dead when its file is this old."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run of an experiment wanted."""
+
+    layout: int = LAYOUT
+    name: str
+    path: str
+    """Of the experiment file; "" for a run from a notebook or script, recorded while it lasts."""
+    owner: str
+    began: float
+    """Seconds since 1970."""
+    finished: float | None = None
+    """None while it goes on, or after it was cut off or failed."""
+    targets: list[Ref] = []
+    nodes: list[Ref] = []
+    inputs: list[list[int]] = []
+    """For each node, the places in `nodes` of what it is made from."""
+
+    @classmethod
+    def begin(cls, name: str, path: Path | None) -> Run:
+        """A run of this process that wants nothing yet."""
+        where = str(path.resolve()) if path else ""
+        return cls(name=name, path=where, owner=str(Owner.here()), began=time.time())
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of all runs of one file."""
+        return f"{self.name[:80]}.{xxhash.xxh3_64_hexdigest(self.path.encode())}"
+
+    @property
+    def graph(self) -> Graph:
+        return {
+            ref: tuple(self.nodes[i] for i in inputs)
+            for ref, inputs in zip(self.nodes, self.inputs, strict=True)
+        }
+
+    def wanting(self, targets: list[Ref], graph: Graph) -> Run:
+        places = {ref: i for i, ref in enumerate(graph)}
+        inputs = [[places[ref] for ref in below if ref in places] for below in graph.values()]
+        return msgspec.structs.replace(self, targets=targets, nodes=list(graph), inputs=inputs)
+
+    def __str__(self) -> str:
+        what = f"the latest run of {self.path}" if self.path else f"a run in a {self.name}"
+        if self.finished is not None:
+            return f"{what}, finished {when(self.finished)}"
+        going = life_of(self.owner) is Life.ALIVE
+        return f"{what}, begun {when(self.began)} and {'going on' if going else 'not finished'}"
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that somebody wants kept, with all that it is made from."""
+
+    layout: int = LAYOUT
+    kind: str
+    key: str
+    note: str = ""
+    user: str = ""
+    created: float
+    nodes: list[Ref] = []
+    """All that it was made from when it was pinned, itself first."""
+
+    @property
+    def ref(self) -> Ref:
+        return self.kind, self.key
+
+    @property
+    def file(self) -> str:
+        return f"{self.kind}.{self.key}.json"
+
+    def __str__(self) -> str:
+        by = f" by {self.user}" if self.user else ""
+        return f"pinned {when(self.created)}{by}{': ' if self.note else ''}{self.note}"
+
+
+def when(seconds: float) -> str:
+    """A time in words, in UTC as manifests have it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def roots_of(store: Store) -> list[Path]:
+    """The folders that a store lies in: its own, and those of kinds that lie elsewhere."""
+    return list(dict.fromkeys([store.root, *(store.root_of(kind) for kind in KINDS)]))
+
+
+def life_of(owner: str) -> Life:
+    try:
+        return Owner.parse(owner).life()
+    except ValueError:
+        return Life.UNKNOWN
+
+
+def is_over(owner: str, file: Path) -> bool:
+    """Whether the process that a file belongs to runs no more, as far as can be known."""
+    life = life_of(owner)
+    if life is not Life.UNKNOWN:
+        return life is Life.DEAD
+    with suppress(OSError):
+        return time.time() - file.stat().st_mtime > LOST_S
+    return False
+
+
+T = TypeVar("T", Run, Pin)
+
+
+class _Layout(msgspec.Struct):
+    layout: int
+
+
+def read_record(file: Path, what: type[T]) -> T | None:
+    """What a record says; None when it is gone. Raises StoreError where it cannot be understood."""
+    with explained("read", file):
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        layout = msgspec.json.decode(data, type=_Layout).layout
+        if layout > LAYOUT:
+            raise StoreError(
+                f"{file} has layout {layout}, written by a later saevx; this one reads up to "
+                f"layout {LAYOUT}. Upgrade saevx"
+            )
+        found = msgspec.json.decode(data, type=what)
+    except msgspec.DecodeError as error:
+        raise StoreError(
+            f"{file} cannot be understood ({error}), and what it says might keep anything: "
+            "remove it if you know that nothing needs it"
+        ) from error
+    return found
+
+
+def write_record(file: Path, record: Run | Pin) -> None:
+    """Writes a record whole or not at all, in the place of one that may be there."""
+    make_folders(file.parent)
+    scratch = file.parent / f".{file.name[:100]}.{os.urandom(4).hex()}"
+    try:
+        write_file(scratch, msgspec.json.encode(record))
+        with explained("write", file):
+            os.replace(scratch, file)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync_folder(file.parent)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
+    with explained("list", folder):
+        try:
+            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []

@@ -1,0 +1,263 @@
+"""What keeps artifacts: the runs of experiment files that count, and pins."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from store.errors import StoreError
+from store.files import explained
+from store.layout import pins, runs
+from store.records import (
+    LAST,
+    Graph,
+    Pin,
+    Ref,
+    Run,
+    is_over,
+    life_of,
+    names_in,
+    read_record,
+    roots_of,
+    write_record,
+)
+from store.store import Store
+
+_TRIES = 100
+
+
+class Recording:
+    """The record of a run that goes on, for as long as it wants things kept.
+
+    Give the path of the experiment file; a run without one leaves no record behind. A store that
+    cannot be written to stops no run: `problem` then says that it is not recorded.
+    """
+
+    def __init__(self, store: Store, path: Path | None, name: str) -> None:
+        self.store = store
+        self._run = Run.begin(name, path)
+        self._file = f"{self._run.owner}.{os.urandom(4).hex()}.json"
+        self._targets: dict[Ref, None] = {}
+        self._graph: Graph = {}
+        self.problem = ""
+
+    def want(self, targets: Iterable[Ref], graph: Mapping[Ref, Iterable[Ref]]) -> None:
+        """Adds targets, and the graph of all that they are made from.
+
+        They are on disk when this returns, if there is no `problem`.
+        """
+        before = len(self._targets), len(self._graph)
+        self._targets |= dict.fromkeys(targets)
+        self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
+        if (len(self._targets), len(self._graph)) != before:
+            self._write(self._file, self._now())
+
+    def known(self, targets: Iterable[Ref]) -> Graph | None:
+        """The graph of these targets as the last run recorded it; None if it did not.
+
+        A key stands for all that is below it, so a graph once recorded holds for good.
+        """
+        try:
+            last = read_record(runs(self.store.root) / self._run.folder / LAST, Run)
+        except StoreError:
+            return None
+        wanted = list(targets)
+        if last is None or not set(wanted) <= set(last.targets):
+            return None
+        graph, found = last.graph, {}
+        while wanted:
+            ref = wanted.pop()
+            if ref not in found:
+                found[ref] = graph[ref]
+                wanted.extend(graph[ref])
+        return found
+
+    def complete(self) -> None:
+        """Makes this the last complete run of its file."""
+        if self._run.path:
+            self._write(LAST, msgspec.structs.replace(self._now(), finished=time.time()))
+        if self.problem:
+            return
+        # Only now: a collection that looks in between must see one of the two.
+        for folder in self._folders():
+            _unlink(folder / self._file)
+            for name in names_in(folder):
+                if self._run.path and _was_cut_off(folder / name, self._run.began):
+                    _unlink(folder / name)
+
+    def close(self) -> None:
+        """Ends the record of a run that has no file; that of a run cut off stays."""
+        if not self._run.path:
+            for folder in self._folders():
+                _unlink(folder / self._file)
+
+    def _now(self) -> Run:
+        return self._run.wanting(list(self._targets), self._graph)
+
+    def _folders(self) -> list[Path]:
+        return [runs(root) / self._run.folder for root in roots_of(self.store)]
+
+    def _write(self, file: str, run: Run) -> None:
+        try:
+            for root in writable_roots(self.store):
+                write_record(runs(root) / self._run.folder / file, run)
+        except StoreError as error:
+            self.problem = str(error)
+
+
+def writable_roots(store: Store) -> list[Path]:
+    """The roots that records go to: the store's own, and others that are not unmounted."""
+    others = [root for root in roots_of(store) if root != store.root]
+    return [store.root, *(root for root in others if root.parent.is_dir())]
+
+
+def forget_runs(store: Store, path: Path | str) -> int:
+    """Forgets the recorded runs of an experiment file, but for those that go on.
+
+    Returns how many there were. Raises StoreError.
+    """
+    where = str(Path(path).resolve())
+    gone: set[tuple[str, str]] = set()
+    for file in _run_files(store):
+        run = read_record(file, Run)
+        if run and run.path == where and (file.name == LAST or is_over(run.owner, file)):
+            with explained("remove", file):
+                file.unlink(missing_ok=True)
+            gone.add((file.parent.name, file.name))
+    return len(gone)
+
+
+def pin(store: Store, ref: Ref, nodes: Sequence[Ref], note: str = "", user: str = "") -> Pin:
+    """Keeps an artifact, and `nodes`: all that it is made from, itself first."""
+    kind, key = ref
+    made = Pin(kind=kind, key=key, note=note, user=user, created=time.time(), nodes=list(nodes))
+    for root in writable_roots(store):
+        write_record(pins(root) / made.file, made)
+    return made
+
+
+def unpin(store: Store, ref: Ref) -> bool:
+    """Lets go of an artifact; False when it was not pinned."""
+    found = False
+    for root in roots_of(store):
+        file = pins(root) / f"{ref[0]}.{ref[1]}.json"
+        with explained("remove", file), suppress(FileNotFoundError):
+            file.unlink()
+            found = True
+    return found
+
+
+class Roots:
+    """The runs and pins of a store that count now, read again only when one of them changed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.runs: list[Run] = []
+        """The last complete run of each file, those that go on, and the latest one cut off."""
+        self.pins: list[Pin] = []
+        self._seen: object = None
+
+    def refresh(self) -> bool:
+        """Reads what changed; says whether something did.
+
+        Raises StoreError when a record cannot be read: it might keep anything alive.
+        """
+        for _ in range(_TRIES):
+            before = self._stamp()
+            if before == self._seen:
+                return False
+            found = self._read()
+            # Where a run ends while we read, its record moves to last.json, perhaps after we
+            # read that one: what we have may lack both. Then the stamp has changed.
+            if found is not None and self._stamp() == before:
+                self.runs, self.pins = found
+                self._seen = before
+                return True
+        raise StoreError(
+            f"the records of runs in {self.store.root} changed {_TRIES} times while they were "
+            "read. Try again"
+        )
+
+    def _stamp(self) -> object:
+        """Changes when a record comes, goes or is replaced, and when the owner of one dies."""
+        stamps: list[object] = []
+        for file in [*_run_files(self.store), *_pin_files(self.store)]:
+            with explained("look at", file), suppress(FileNotFoundError):
+                stat = file.stat()
+                owner = file.name.removesuffix(".json").rpartition(".")[0]
+                stamps.append(
+                    (str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size, life_of(owner))
+                )
+        return stamps
+
+    def _read(self) -> tuple[list[Run], list[Pin]] | None:
+        found: dict[tuple[str, str], tuple[Path, Run]] = {}
+        for file in _run_files(self.store):
+            run = read_record(file, Run)
+            if run is None:
+                return None
+            other = found.get((file.parent.name, file.name))
+            # The copy in one root may be behind that in another.
+            if other is None or _progress(run) > _progress(other[1]):
+                found[file.parent.name, file.name] = file, run
+        pinned = [read_record(file, Pin) for file in _pin_files(self.store)]
+        if None in pinned:
+            return None
+        return _that_count(found.values()), list({p.ref: p for p in pinned if p}.values())
+
+
+def _that_count(found: Iterable[tuple[Path, Run]]) -> list[Run]:
+    """The runs that keep things alive.
+
+    Of each file the last complete run; all that go on; and of those cut off the latest, unless a
+    complete run began after it. So a run that is stopped early gives up neither what the run
+    before it wanted nor what it wanted itself.
+    """
+    last = [(file, run) for file, run in found if file.name == LAST]
+    began = {run.folder: run.began for _, run in last}
+    counting = [run for _, run in last]
+    cut_off: dict[str, Run] = {}
+    for file, run in sorted(found, key=lambda entry: entry[1].began):
+        if file.name == LAST:
+            continue
+        if not is_over(run.owner, file):
+            counting.append(run)
+        elif run.path and run.began > began.get(run.folder, 0.0):
+            cut_off[run.folder] = run
+    return [*counting, *cut_off.values()]
+
+
+def _was_cut_off(file: Path, began: float) -> bool:
+    """Whether a record is of a run that ended without success, and began before that time."""
+    if file.name == LAST:
+        return False
+    try:
+        run = read_record(file, Run)
+    except StoreError:
+        return False
+    return run is not None and run.began < began and is_over(run.owner, file)
+
+
+def _progress(run: Run) -> tuple[float, int]:
+    return run.finished or 0.0, len(run.nodes)
+
+
+def _run_files(store: Store) -> Iterator[Path]:
+    for root in roots_of(store):
+        for folder in names_in(runs(root)):
+            yield from (runs(root) / folder / name for name in names_in(runs(root) / folder))
+
+
+def _pin_files(store: Store) -> Iterator[Path]:
+    for root in roots_of(store):
+        yield from (pins(root) / name for name in names_in(pins(root)))
+
+
+def _unlink(file: Path) -> None:
+    with suppress(OSError):  # it is superseded, and a later run removes it
+        file.unlink()
