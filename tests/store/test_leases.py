@@ -1,0 +1,532 @@
+"""Leases: one holder a key, the dead are found out by every rule, the living stay."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from store import Holder, Life, Store, StoreError, heart, holder, leases, slurm
+from store.heart import BEAT_S
+from store.holder import ENDED_S, HALF_MADE_S, STALE_IN_JOB_S, STALE_S, Claimant
+from store.layout import owner_file
+from store.owner import Owner
+
+KIND = "results"
+ELSEWHERE: dict[str, Any] = {"host": "elsewhere"}
+"""Where only Slurm or the heartbeat can tell."""
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(slurm, "_answers", {})
+
+
+@pytest.fixture
+def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Quick heartbeats."""
+    monkeypatch.setattr(heart, "BEAT_S", 0.02)
+    yield
+    heart.heart._woken.set()
+
+
+def folder(store: Store, key: str) -> Path:
+    return store.root_of(KIND) / KIND / ".leases" / key
+
+
+def leave(store: Store, key: str, *, age_s: float = 0.0, **changes: Any) -> str:
+    """A lease as another process would have left it, its last beat so long ago; its token."""
+    claimant = msgspec.structs.replace(Claimant.here(), **changes)
+    folder(store, key).mkdir(parents=True)
+    owner_file(folder(store, key)).write_bytes(msgspec.json.encode(claimant))
+    beat = time.time() - age_s
+    os.utime(owner_file(folder(store, key)), (beat, beat))
+    return claimant.token
+
+
+def half_make(store: Store, key: str, *, age_s: float, content: bytes | None = None) -> None:
+    path = folder(store, key)
+    path.mkdir(parents=True)
+    if content is not None:
+        owner_file(path).write_bytes(content)
+        os.utime(owner_file(path), (time.time() - age_s,) * 2)
+    os.utime(path, (time.time() - age_s,) * 2)
+
+
+def only(store: Store) -> Holder:
+    (found,) = store.leases(KIND)
+    return found
+
+
+def trash(store: Store) -> list[str]:
+    path = store.root / KIND / ".trash"
+    return os.listdir(path) if path.exists() else []
+
+
+def test_one_holder_at_a_time(store: Store, key: str) -> None:
+    with store.lease(KIND, key) as lease:
+        assert store.lease(KIND, key) is None
+        found = only(store)
+        assert (found.kind, found.key, found.life) == (KIND, key, Life.ALIVE)
+        assert found.claimant.owner == Owner.here()
+        assert 0 <= found.age_s < 5
+        assert str(os.getpid()) in str(found)
+        assert not lease.lost
+        assert store.is_leased_here(KIND, key)
+    assert lease.lost
+    assert not store.is_leased_here(KIND, key)
+    assert list(store.leases()) == []
+    assert trash(store) == []
+    lease.release()
+    store.lease(KIND, key).release()
+
+
+def test_a_key_of_another_kind_is_another_lease(store: Store, key: str) -> None:
+    with store.lease(KIND, key), store.lease("shards", key):
+        assert [found.kind for found in store.leases()] == ["shards", KIND]
+        assert [found.kind for found in store.leases(keys=["f" * 32])] == []
+        assert [found.key for found in store.leases(KIND, [key, "f" * 32])] == [key]
+
+
+def test_wrong_names_are_refused(store: Store, key: str) -> None:
+    with pytest.raises(StoreError, match="kind"):
+        store.lease("tables", key)
+    with pytest.raises(StoreError, match="key"):
+        store.lease(KIND, "../up")
+    with pytest.raises(StoreError, match="kind"):
+        list(store.leases("tables"))
+
+
+ALIVE, DEAD = True, False
+
+
+@pytest.mark.parametrize(
+    ("changes", "age_s", "alive"),
+    [
+        # On this host its process tells, whatever the heartbeat says.
+        ({}, 1e9, ALIVE),
+        ({"pid": 2**22 + 1}, 0, DEAD),
+        ({"started": "1"}, 0, DEAD),
+        ({"boot": "before"}, 0, DEAD),
+        # Elsewhere the heartbeat does; in another process namespace too.
+        (ELSEWHERE, 0, ALIVE),
+        (ELSEWHERE, STALE_S - 5, ALIVE),
+        (ELSEWHERE, STALE_S + 5, DEAD),
+        (ELSEWHERE, -1e6, ALIVE),
+        ({"namespace": "1", "pid": 2**22 + 1}, STALE_S - 5, ALIVE),
+        ({"namespace": "1"}, STALE_S + 5, DEAD),
+        (ELSEWHERE | {"boot": "before", "pid": 2**22 + 1}, 0, ALIVE),
+    ],
+)
+def test_life_of_a_holder(
+    store: Store, key: str, changes: dict[str, Any], age_s: float, alive: bool
+) -> None:
+    token = leave(store, key, age_s=age_s, **changes)
+    assert only(store).life is (Life.ALIVE if alive else Life.DEAD)
+    lease = store.lease(KIND, key)
+    if alive:
+        assert lease is None
+        assert only(store).token == token
+    else:
+        assert only(store).token == lease.token != token
+        lease.release()
+        assert trash(store) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "age_s", "alive"),
+    [
+        (True, STALE_S + 5, ALIVE),
+        (True, STALE_IN_JOB_S + 5, DEAD),  # it died, and its job goes on
+        (False, ENDED_S - 5, ALIVE),  # perhaps a job of another cluster
+        (False, ENDED_S + 5, DEAD),
+        (None, STALE_S - 5, ALIVE),
+        (None, STALE_S + 5, DEAD),
+    ],
+)
+def test_life_of_a_slurm_job(
+    store: Store,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: bool | None,
+    age_s: float,
+    alive: bool,
+) -> None:
+    asked = []
+    monkeypatch.setattr(slurm, "job_runs", lambda job: asked.append(job) or runs)
+    leave(store, key, age_s=age_s, job="77", restarts="0", **ELSEWHERE)
+    assert only(store).life is (Life.ALIVE if alive else Life.DEAD)
+    assert asked == ["77"]
+    assert "Slurm job 77" in str(only(store))
+
+
+def test_a_process_on_this_host_needs_no_squeue(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_runs", lambda job: pytest.fail("asked"))
+    leave(store, key, job="77", restarts="0", pid=2**22 + 1)
+    assert only(store).life is Life.DEAD
+
+
+def test_a_job_that_was_put_back_breaks_its_own_lease(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_runs", lambda job: True)
+    leave(store, key, job="77", restarts="0", **ELSEWHERE)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    assert store.lease(KIND, key) is None  # another task of the same job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with store.lease(KIND, key):
+        assert (only(store).claimant.job, only(store).claimant.restarts) == ("77", "1")
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A squeue of ours, first on the path; it logs how it was called."""
+    script = tmp_path / "bin" / "squeue"
+    script.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    return script
+
+
+@pytest.mark.parametrize(
+    ("body", "runs"),
+    [
+        ("echo '77 RUNNING'", True),
+        ("echo '77 COMPLETING'", True),
+        ("echo '77 PENDING'", False),  # put back into the queue
+        ("echo '77 COMPLETED'", False),
+        ("echo '78 RUNNING'; echo '77 PENDING'", False),  # 77 is an array, and its last task
+        ("true", False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", None),
+        ("exec sleep 10", None),
+    ],
+)
+def test_squeue(
+    squeue: Path, monkeypatch: pytest.MonkeyPatch, body: str, runs: bool | None
+) -> None:
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    squeue.write_text(f'#!/bin/sh\necho "$*" >> {squeue}.log\n{body}\n')
+    squeue.chmod(0o755)
+    assert slurm.job_runs("77") is runs
+    assert slurm.job_runs("77") is runs
+    assert Path(f"{squeue}.log").read_text().splitlines() == ["--noheader --jobs=77 --format=%A %T"]
+    monkeypatch.setattr(slurm, "REMEMBER_S", 0.0)
+    assert slurm.job_runs("77") is runs
+    assert len(Path(f"{squeue}.log").read_text().splitlines()) == 2
+
+
+def test_no_squeue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.job_runs("77") is None
+
+
+def test_the_local_clock_does_not_matter(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the holder's host nor ours: only files of one server are compared."""
+    leave(store, key, **ELSEWHERE)
+    for skew_s in (-1e6, 1e6):
+        monkeypatch.setattr(time, "time", lambda skew_s=skew_s: skew_s)
+        assert only(store).age_s < 5
+        assert store.lease(KIND, key) is None
+
+
+def test_where_the_clock_cannot_be_read_nobody_is_dead(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(store, key, age_s=1e9, **ELSEWHERE)
+    monkeypatch.setattr(leases, "server_time", lambda folder: None)
+    assert only(store).life is Life.UNKNOWN
+    assert only(store).age_s is None
+    assert store.lease(KIND, key) is None
+    monkeypatch.setattr(slurm, "job_runs", lambda job: True)
+    leave(store, "f" * 32, age_s=1e9, job="77", restarts="0", **ELSEWHERE)
+    assert [found.life for found in store.leases(KIND)] == [Life.UNKNOWN, Life.ALIVE]
+
+
+def test_a_clock_that_cannot_be_touched(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(store, key, **ELSEWHERE)
+
+    def read_only(*args: Any) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(os, "utime", read_only)
+    assert only(store).life is Life.UNKNOWN
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"token": "0123'])
+def test_a_half_made_lease_is_broken_after_a_while(
+    store: Store, key: str, content: bytes | None
+) -> None:
+    half_make(store, key, age_s=HALF_MADE_S - 5, content=content)
+    assert only(store).life is Life.UNKNOWN
+    assert only(store).claimant is None
+    assert "just begun" in str(only(store))
+    assert store.lease(KIND, key) is None
+    os.utime(folder(store, key), (time.time() - HALF_MADE_S - 5,) * 2)
+    if content is not None:
+        os.utime(owner_file(folder(store, key)), (time.time() - HALF_MADE_S - 5,) * 2)
+    with store.lease(KIND, key) as lease:
+        assert only(store).token == lease.token
+
+
+def test_a_maker_that_slept_too_long_does_not_take_the_lease_of_the_next(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its mkdir and its owner file, its lease is broken, and taken anew."""
+    write, taken = leases.write_new, []
+
+    def sleepy(path: Path, data: bytes) -> None:
+        monkeypatch.setattr(leases, "write_new", write)
+        os.utime(path.parent, (time.time() - HALF_MADE_S - 5,) * 2)
+        taken.append(store.lease(KIND, key))
+        write(path, data)
+
+    monkeypatch.setattr(leases, "write_new", sleepy)
+    assert store.lease(KIND, key) is None
+    assert only(store).token == taken[0].token
+    taken[0].release()
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "write"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_system_errors_are_told_and_leave_nothing(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    store.lease(KIND, "f" * 32).release()
+    real = getattr(os, call)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        path = os.readlink(f"/proc/self/fd/{args[0]}") if call == "write" else str(args[0])
+        if key in path and (call != "open" or args[1] & os.O_CREAT):
+            raise OSError(code, os.strerror(code), path)
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(StoreError, match=errno.errorcode[code]):
+            store.lease_all([(KIND, "e" * 32), (KIND, key)])
+    assert list(store.leases()) == []
+    store.lease(KIND, key).release()
+
+
+def test_all_or_none(store: Store) -> None:
+    wanted = [("shards", "3" * 32), (KIND, "2" * 32), (KIND, "1" * 32)]
+    taken = store.lease_all(wanted)
+    assert [(lease.kind, lease.key) for lease in taken] == sorted(wanted)
+    assert store.lease_all([(KIND, "0" * 32), wanted[1]]) is None
+    assert len(list(store.leases())) == 3
+    for lease in taken:
+        lease.release()
+    with store.lease(*wanted[0]):
+        assert store.lease_all(wanted) is None
+        assert [found.key for found in store.leases()] == ["3" * 32]
+    assert store.lease_all([]) == []
+
+
+def test_all_or_none_of_one_named_twice(store: Store, key: str) -> None:
+    (lease,) = store.lease_all([(KIND, key), (KIND, key)])
+    lease.release()
+
+
+def test_an_interrupt_releases_what_was_taken(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = leases.take
+
+    def interrupted(root: Path, kind: str, key: str) -> Any:
+        if key.startswith("2"):
+            raise KeyboardInterrupt
+        return take(root, kind, key)
+
+    monkeypatch.setattr(leases, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.lease_all([(KIND, "1" * 32), (KIND, "2" * 32)])
+    assert list(store.leases()) == []
+
+
+def test_heartbeats_of_all_leases_by_one_thread_that_ends(
+    store: Store, key: str, beats: None
+) -> None:
+    n_threads = threading.active_count()
+    taken = store.lease_all([(KIND, f"{i:032x}") for i in range(5)])
+    assert threading.active_count() == n_threads + 1
+    long_ago = time.time() - 1e6
+    for lease in taken:
+        os.utime(owner_file(lease.path), (long_ago, long_ago))
+    deadline = time.monotonic() + 5
+    while max(found.age_s for found in store.leases()) > 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for lease in taken:
+        lease.release()
+    while threading.active_count() > n_threads:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_broken_lease_is_seen_and_not_kept_alive(store: Store, key: str, beats: None) -> None:
+    lease = store.lease(KIND, key)
+    folder(store, key).rename(store.root / "broken")
+    assert lease.lost
+    token = leave(store, key, age_s=100, **ELSEWHERE)
+    time.sleep(0.1)
+    assert only(store).age_s > 90
+    assert lease.lost
+    lease.release()
+    assert only(store).token == token
+
+
+def test_a_lease_taken_again_by_its_process_beats_on(store: Store, key: str, beats: None) -> None:
+    first = store.lease(KIND, key)
+    folder(store, key).rename(store.root / "broken")
+    with store.lease(KIND, key) as second:
+        first.release()
+        assert store.is_leased_here(KIND, key)
+        assert not second.lost
+
+
+def test_a_forked_child_has_no_leases(store: Store, key: str, in_child: Any) -> None:
+    lease = store.lease(KIND, key)
+
+    def child() -> None:
+        assert threading.active_count() == 1
+        assert not store.is_leased_here(KIND, key)
+        assert store.lease(KIND, key) is None
+        lease.release()
+        with store.lease(KIND, "f" * 32):
+            assert threading.active_count() == 2
+        assert only(store).token == lease.token
+
+    assert in_child(child) == 0
+    assert not lease.lost
+    lease.release()
+
+
+def test_leases_of_a_killed_process_are_free_at_once(store: Store, key: str, in_child: Any) -> None:
+    def die() -> None:
+        assert store.lease(KIND, key)
+        os.kill(os.getpid(), 9)
+
+    assert in_child(die) == 128 + 9
+    assert only(store).life is Life.DEAD
+    store.lease(KIND, key).release()
+
+
+def in_processes(n: int, function: Any) -> list[Any]:
+    """What a function gives in each of n processes that begin at once."""
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(n), context.SimpleQueue()
+
+    def run(i: int) -> None:
+        barrier.wait()
+        answers.put(function(i))
+        barrier.wait()
+
+    processes = [context.Process(target=run, args=(i,)) for i in range(n)]
+    for process in processes:
+        process.start()
+    got = [answers.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return got
+
+
+@pytest.mark.parametrize("dead", [None, "a holder", "half made"])
+def test_of_many_at_once_one_gets_it(store: Store, key: str, dead: str | None) -> None:
+    for i in range(10):
+        key = f"{i:032x}"
+        if dead == "a holder":
+            leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
+        elif dead == "half made":
+            half_make(store, key, age_s=HALF_MADE_S + 5)
+
+        def attempt(_: int, key: str = key) -> str | None:
+            lease = store.lease(KIND, key)
+            return lease.token if lease else None
+
+        tokens = [token for token in in_processes(6, attempt) if token]
+        assert len(tokens) == 1
+        assert [found.token for found in store.leases(KIND, [key])] == tokens
+
+
+def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) -> None:
+    """Two judge a lease dead; the first breaks and takes it before the second breaks it."""
+    judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
+    with store.lease(KIND, key) as first:
+        leases._take_away(store.root, KIND, key, judged)
+        assert not first.lost
+        assert only(store).token == first.token
+    assert trash(store) == []
+    leases._take_away(store.root, KIND, key, judged)
+    assert list(store.leases()) == []
+
+
+def test_a_third_that_comes_while_a_lease_is_put_back(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then one of two holders has lost its lease, and sees so; nothing is left over."""
+    judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
+    first = store.lease(KIND, key)
+    read, third = leases.read_claimant, []
+
+    def slow_read(path: Path) -> Any:
+        if not third:
+            third.append(None)
+            third[0] = store.lease(KIND, key)
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "read_claimant", slow_read)
+        leases._take_away(store.root, KIND, key, judged)
+    assert first.lost
+    assert not third[0].lost
+    first.release()
+    assert only(store).token == third[0].token
+    third[0].release()
+    assert trash(store) == []
+
+
+def test_no_two_hold_a_key_at_once(store: Store) -> None:
+    """Many take and release few keys, all of them or none; a mark shows who believes to hold."""
+    keys = [f"{i:032x}" for i in range(4)]
+    marks = store.root / "marks"
+    marks.mkdir(parents=True)
+
+    def run(i: int) -> int:
+        n_taken, turn, deadline = 0, 0, time.monotonic() + 20
+        while n_taken < 10 and time.monotonic() < deadline:
+            turn += 1
+            wanted = [keys[(i + turn) % 4], keys[(i * turn) % 4]]
+            taken = store.lease_all([(KIND, key) for key in wanted])
+            if taken is None:
+                continue
+            n_taken += 1
+            for lease in taken:
+                os.mkdir(marks / lease.key)
+            for lease in taken:
+                os.rmdir(marks / lease.key)
+                lease.release()
+        return n_taken
+
+    assert in_processes(6, run) == [10] * 6
+    assert list(store.leases()) == []
+    assert list(marks.iterdir()) == []
+
+
+def test_times_are_as_documented() -> None:
+    assert (BEAT_S, STALE_S, STALE_IN_JOB_S, ENDED_S, HALF_MADE_S) == (30, 150, 600, 60, 30)
+    assert holder.STALE_S == 5 * BEAT_S
