@@ -16,9 +16,12 @@ from .errors import SpecError
 
 def canonical_json(value: Any) -> str:
     """The canonical JSON text of plain data, as made by `plain`."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _encoder.encode(value)
+
+
+_encoder = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def plain(value: Any, where: str, nested: Callable[[Any, str], Any]) -> Any:

@@ -149,6 +149,82 @@ def test_paths_are_refused(tmp_path):
         _ = Leaf(facts={"root": tmp_path}).key
 
 
+def spelled_plainly(spec: Spec) -> Any:
+    """What a spec is in a key, with nothing remembered: data first, then json.dumps."""
+
+    def data(value: Any) -> Any:
+        if isinstance(value, Spec):
+            return spelled_plainly(value)
+        if isinstance(value, set | frozenset):
+            return sorted(map(data, value), key=lambda item: json.dumps(item, ensure_ascii=False))
+        if isinstance(value, tuple | list):
+            return list(map(data, value))
+        if isinstance(value, dict):
+            return {name: data(item) for name, item in value.items()}
+        return 0.0 if value == 0 and type(value) is float else value
+
+    fields = {n: data(getattr(spec, n)) for n in type(spec).model_fields if n != "device"}
+    if not isinstance(spec, Artifact):
+        return {"type": type(spec).__name__, "fields": fields}
+    body = {"type": type(spec).__name__, "version": spec.version, "fields": fields}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {"type": type(spec).__name__, "key": xxhash.xxh3_128_hexdigest(text.encode())}
+
+
+class Anything(Optimiser):
+    value: Any = None
+
+
+numbers = st.sampled_from(
+    [0, 0.0, -0.0, 1, 1.0, True, False, None, "1", "", "é\u2028", (1,), (True,)]
+)
+leaves = st.builds(
+    Leaf,
+    size=st.integers(-1, 1),
+    rate=st.sampled_from([0.0, -0.0, 1.0]),
+    names=st.sampled_from([(), ("a",), ("1",)]),
+    tags=st.sampled_from([frozenset(), frozenset("ab")]),
+    facts=st.dictionaries(st.sampled_from("abé"), numbers, max_size=2),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+optimisers = st.one_of(st.builds(Adam), st.builds(Optimiser), st.builds(Anything, value=numbers))
+trees = st.builds(Tree, leaf=leaves, optimiser=optimisers, seed=st.integers(0, 1))
+
+
+@given(st.lists(trees, max_size=8))
+def test_what_is_remembered_of_other_specs_changes_no_key(specs: list[Tree]):
+    keys = Keys(Site())
+    for spec in specs * 2:
+        assert keys.of(spec) == spelled_plainly(spec)["key"]
+        assert keys.of(spec.model_copy()) == keys.of(spec)
+
+
+def test_equal_specs_in_different_places_have_their_own_content():
+    class Files(Spec):
+        root: Annotated[str, Exec()]
+
+        def fingerprints(self, site: Site) -> dict[str, str]:
+            return {"content": f"what lies in {self.root}"}
+
+    class Read(Artifact):
+        kind: ClassVar = "results"
+        files: Files
+
+    keys = Keys(Site())
+    here, there = Read(files=Files(root="/here")), Read(files=Files(root="/there"))
+    assert keys.of(here) != keys.of(there)
+    assert keys.of(Read(files=Files(root="/here"))) == keys.of(here)
+
+
+def test_a_type_that_is_defined_again_is_another_type():
+    keys = Keys(Site())
+    older, newer = (
+        type("Leaf", (Leaf,), {"version": v, "__annotations__": {"version": ClassVar[int]}})
+        for v in (1, 2)
+    )
+    assert keys.of(older()) == keys.of(Leaf()) != keys.of(newer())
+
+
 def test_since_keeps_old_keys_and_follows_a_later_default():
     def leaf(default: int) -> type[Artifact]:
         fields = {"size": int, "depth": Annotated[int, Since(legacy=0)]}
