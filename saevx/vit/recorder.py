@@ -182,7 +182,8 @@ def round_tokens(
     elif facts.has_cls:
         kept = torch.cat([tokens_bnd[:, :1], kept], dim=1)
     rounded = kept.to(getattr(torch, dtype))
-    if not bool(torch.isfinite(rounded).all()):
+    lowest_and_highest = torch.stack(torch.aminmax(rounded))  # nan when there is any nan
+    if not bool(torch.isfinite(lowest_and_highest).all()):
         bad = ~torch.isfinite(rounded)
         image = int(bad.flatten(1).any(dim=1).nonzero()[0])
         value = float(kept[image][bad[image]][0])
