@@ -12,7 +12,6 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,7 @@ def test_the_second_waits_and_says_so_and_makes_other_things_first(here: Path):
     file = write("[Slow(value=v, pause_s=0.7) for v in range(3)]")
     first = start(file)
     wait_for_log()
-    write("[Double(slow=Slow(value=1)), Slow(value=7, group=7), Double(slow=Slow(value=7))]")
+    write("[Double(slow=Slow(value=v, group=v // 7)) for v in (1, 7)]")
     second = start(file)
     _, said = second.communicate(timeout=60)
     first.communicate(timeout=60)
@@ -156,7 +155,7 @@ def test_the_second_waits_and_says_so_and_makes_other_things_first(here: Path):
 def test_the_second_uses_what_is_published_before_the_batch_ends(here: Path):
     file = write("[Slow(value=v, pause_s=0.3 if v == 1 else 20) for v in (1, 2)]")
     first = start(file)
-    wait_for_log(2)  # the second artifact of the batch has begun
+    wait_for_log(2)  # the first artifact is published, the batch goes on
     write("[Double(slow=Slow(value=1))]")
     second = start(file, "--json")
     out, _ = second.communicate(timeout=15)
@@ -235,9 +234,9 @@ def make_things(batch: Batch[Thing]) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
+def workspace(tmp_path: Path) -> Workspace:
     batches.clear()
-    yield open_workspace(tmp_path / "store")
+    return open_workspace(tmp_path / "store")
 
 
 class Others:
@@ -370,10 +369,12 @@ def test_a_claim_that_fails_midway_keeps_nothing(
     assert list(workspace.store.leases()) == []
 
 
-def test_the_bar_of_waiting_comes_and_goes(monkeypatch: pytest.MonkeyPatch, capsys: Any):
+def test_the_bar_of_waiting_comes_and_goes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "200")
-    plan = make_plan([Thing(value=1)], Keys(), Store("nowhere"))
+    plan = make_plan([Thing(value=1)], Keys(workspace), workspace.store)
     with Bars() as bars:
         bars.wait({"node7 (process 42)": plan.to_make})
         bars.wait({"node8 (process 43)": plan.to_make})
