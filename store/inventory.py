@@ -75,6 +75,12 @@ class Inventory:
         """
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
+        self.look_at_work()
+        self.dropped = {ref: inputs for kind in KINDS for ref, inputs in _dropped(self.store, kind)}
+        return self._look(progress)
+
+    def look_at_work(self) -> None:
+        """Brings up to date what is being made."""
         self.builds = [build for kind in KINDS for build in _builds(self.store, kind)]
         self.leases = [
             holder
@@ -82,8 +88,6 @@ class Inventory:
             if (self.store.root_of(kind) / kind).is_dir()
             for holder in self.store.leases(kind)
         ]
-        self.dropped = {ref: inputs for kind in KINDS for ref, inputs in _dropped(self.store, kind)}
-        return self._look(progress)
 
     def age_s(self, one: Standing) -> float:
         """Seconds since it was published, by the file server's clock."""
@@ -176,6 +180,20 @@ def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
     return tuple(found)
 
 
+def below(store: Store, ref: Ref) -> list[Ref]:
+    """An artifact and all that it was made from, as far as the store can tell, itself first."""
+    found: dict[Ref, None] = {}
+    waiting = [ref]
+    while waiting:
+        kind, key = waiting.pop()
+        if (kind, key) not in found:
+            found[kind, key] = None
+            artifact = store.find(kind, key)
+            manifest = artifact.manifest if artifact else given_up(store, kind, key)
+            waiting += inputs_of(manifest) if manifest else ()
+    return list(found)
+
+
 def _builds(store: Store, kind: str) -> Iterator[Build]:
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
@@ -205,12 +223,15 @@ def _is_lost(build: Path) -> bool:
 def _dropped(store: Store, kind: str) -> Iterator[tuple[Ref, tuple[Ref, ...]]]:
     folder = dropped(store.root, kind)
     for name in names_in(folder):
-        if is_key(name.removesuffix(".json")) and (manifest := read_dropped(folder / name)):
+        if is_key(name.removesuffix(".json")) and (
+            manifest := given_up(store, kind, name.removesuffix(".json"))
+        ):
             yield (kind, manifest.key), inputs_of(manifest)
 
 
-def read_dropped(file: Path) -> Manifest | None:
-    """The manifest of an artifact that was given up; None where there is no whole one."""
+def given_up(store: Store, kind: str, key: str) -> Manifest | None:
+    """The manifest of an artifact that a collection gave up; None where there is none."""
+    file = dropped(store.root, kind) / f"{key}.json"
     with explained("read", file):
         try:
             data = file.read_bytes()
