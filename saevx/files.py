@@ -52,7 +52,7 @@ def write_file(
                 frame.write_parquet(scratch)
             else:
                 frame.write_json(scratch)
-        return f"{frame.height} rows, {frame.width} columns"
+        return f"a table of {frame.height} x {frame.width}"
     if len(artifacts) > 1:
         raise StoreError("a safetensors file takes the arrays of one artifact: give one key")
     with _replacing(path) as scratch:
@@ -67,11 +67,12 @@ def _frame(artifacts: Sequence[Stored], table: str | None, explode_spec: bool) -
     for artifact in artifacts:
         names = artifact.tables()
         if table is None and len(names) != 1:
-            there = f"the tables {', '.join(names)}: choose one with --table" if names else "none"
-            raise StoreError(
-                f"{artifact.manifest.type} {artifact.key[:8]} has {there}"
-                + ("" if names else "; write its arrays to a .safetensors file")
+            there = (
+                f"the tables {', '.join(names)}: choose one with --table"
+                if names
+                else "no table: write its arrays to a .safetensors file"
             )
+            raise StoreError(f"{artifact.manifest.type} {artifact.key[:8]} has {there}")
         frame = artifact.table(table or names[0])
         if explode_spec:
             columns = explode(artifact.manifest.spec)

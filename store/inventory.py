@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from store.artifact import Artifact
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.files import explained, make_folders
 from store.holder import Holder, server_time
-from store.layout import KINDS, builds, collectors, dropped, is_key, owner_of
+from store.layout import KINDS, builds, collectors, dropped, home, is_key, owner_of
 from store.manifest import Manifest, decode_manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
@@ -76,7 +77,7 @@ class Inventory:
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
         self.look_at_work()
-        self.dropped = {ref: inputs for kind in KINDS for ref, inputs in _dropped(self.store, kind)}
+        self.dropped = {(a.kind, a.key): inputs_of(a.manifest) for a in all_given_up(self.store)}
         return self._look(progress)
 
     def look_at_work(self) -> None:
@@ -220,13 +221,20 @@ def _is_lost(build: Path) -> bool:
     return True
 
 
-def _dropped(store: Store, kind: str) -> Iterator[tuple[Ref, tuple[Ref, ...]]]:
-    folder = dropped(store.root, kind)
-    for name in names_in(folder):
-        if is_key(name.removesuffix(".json")) and (
-            manifest := given_up(store, kind, name.removesuffix(".json"))
-        ):
-            yield (kind, manifest.key), inputs_of(manifest)
+def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:
+    """What collections gave up that could be made again, by manifests alone.
+
+    The path of each is where it was, and would be again.
+    """
+    found: list[Artifact] = []
+    for kind in KINDS:
+        for name in names_in(dropped(store.root, kind)):
+            key = name.removesuffix(".json")
+            if is_key(key) and key.startswith(prefix):
+                manifest = given_up(store, kind, key)
+                if manifest is not None:
+                    found.append(Artifact(home(store.root_of(kind), kind, key), manifest))
+    return found
 
 
 def given_up(store: Store, kind: str, key: str) -> Manifest | None:

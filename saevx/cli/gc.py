@@ -49,7 +49,7 @@ KINDS = ("shards", "checkpoints", "activations", "results")
     help="Delete for good what has lain in the trash for so long.",
 )
 @click.option("--empty-trash", is_flag=True, help="Delete all of the trash for good, at once.")
-@click.option("--forget", metavar="FILE", help="First forget the recorded runs of this experiment.")
+@click.option("--forget", metavar="FILE", help="Forget the recorded runs of this experiment.")
 @click.option(
     "--unrecorded", is_flag=True, help="Go on although no run is recorded and nothing is pinned."
 )
@@ -85,22 +85,21 @@ def gc(
     _check_options(kind, keep_results, as_json, dry_run or yes)
     workspace = open_workspace(store)
     opened = workspace.store
-    if forget is not None and not dry_run:
-        n_runs = forget_runs(opened, forget)
-        click.echo(f"forgot {things(n_runs, 'run')} of {Path(forget).resolve()}", err=True)
-    survey = Survey(opened, grace)
+    survey = Survey(opened, grace, without=str(Path(forget).resolve()) if forget else "")
     _refresh(survey, quiet=as_json)
     work = _plan(survey, workspace, kind, keep_results)
     work.find_trash(opened, kind, 0.0 if empty_trash else trash_days)
     if not as_json:
         work.show(survey, show_all)
-    if work.nothing or dry_run:
+    if dry_run or (work.nothing and not forget):
         if as_json:
             click.echo(json.dumps(work.document(survey)))
         return
     work.refuse_without_roots(survey, unrecorded)
-    if not yes and not click.confirm(work.question()):
+    if not yes and not click.confirm(work.question(forget)):
         return
+    if forget:
+        forget_runs(opened, forget)
     done = collect(survey, work.stale)
     deleted, deleted_bytes = work.empty_trash()
     if as_json:
@@ -153,8 +152,8 @@ class Work:
             "--unrecorded"
         )
 
-    def question(self) -> str:
-        parts = []
+    def question(self, forget: str | None) -> str:
+        parts = [f"Forget the runs of {forget}"] if forget else []
         if self.stale:
             parts.append(
                 f"Move {things(len(self.stale), 'thing')}, {size(self.n_bytes)}, to the trash"
@@ -162,8 +161,9 @@ class Work:
         if self.trash:
             n_bytes = sum(n for _, n in self.trash)
             what = f"{things(len(self.trash), 'thing')}, {size(n_bytes)}, in the trash for good"
-            parts.append(f"{'delete' if parts else 'Delete'} {what}")
-        return f"\n{' and '.join(parts)}?"
+            parts.append(f"delete {what}")
+        text = ", and ".join(parts)
+        return f"\n{text[0].upper()}{text[1:]}?"
 
     def show(self, survey: Survey, show_all: bool) -> None:
         from .console import console, table
@@ -258,6 +258,8 @@ def _show_roots(survey: Survey) -> None:
     alive = [one for ref, one in survey.standing.items() if ref in survey.causes]
     total = size(sum(one.n_bytes for one in alive))
     out.print(f"{things(len(alive))} alive, {total} in {survey.store.root}; kept by", markup=False)
+    if not survey.causes:
+        out.print("  nothing: no run is recorded, and nothing is pinned")
     for run in survey.runs:
         gone = "" if not run.path or Path(run.path).exists() else "  (no such file here)"
         out.print(f"  {run}: {things(len(run.targets), 'target')}{gone}", markup=False)

@@ -55,7 +55,8 @@ def copy_all(
         }
         click.echo(json.dumps(document))
         return
-    had = f"; {things(len(wanted) - len(copied))} were there" if len(copied) < len(wanted) else ""
+    n_there = len(wanted) - len(copied)
+    had = f"; {n_there} of {len(wanted)} there already" if n_there else ""
     click.echo(f"copied {things(len(copied))}, {size(n_bytes)}, to {target.root}{had}")
     if absent:
         click.echo(f"{things(len(absent))} that they were made from are not in {source.root}")
