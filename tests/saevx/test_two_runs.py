@@ -22,7 +22,7 @@ import saevx
 from saevx import Artifact, Batch, recipe
 from saevx.cli.bars import Bars
 from saevx.recipes import find_recipe
-from saevx.resolve.claim import claim
+from saevx.resolve.claim import Patience, claim
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Listener, Outcome, run_plan
 from saevx.workspace import Workspace, open_workspace
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_the_waiting_at_once(here: Path, words: tuple[str, ...]):
 class Thing(Artifact):
     kind = "checkpoints"
     value: int
-    below: tuple[Artifact, ...] = ()
+    below: Artifact | None = None
     group: int = 0
 
 
@@ -293,13 +293,45 @@ def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
     assert list(workspace.store.leases()) == []
 
 
+def make_alone(workspace: Workspace, thing: Thing) -> None:
+    """As another run would."""
+    with Batch((thing,), workspace.store, Keys(workspace)) as batch:
+        find_recipe(Thing).make(batch)
+
+
+def test_a_batch_whose_inputs_another_has_nearly_made_is_made_whole(
+    workspace: Workspace, others: Others, monkeypatch: pytest.MonkeyPatch
+):
+    inputs = [Thing(value=v, group=v) for v in (1, 2)]
+    above = [Thing(value=10 * thing.value, below=thing) for thing in inputs]
+    (lease,) = others.take(inputs[0])
+
+    def meanwhile(patience: Patience) -> None:
+        make_alone(workspace, inputs[0])
+        lease.release()
+
+    monkeypatch.setattr(Patience, "pause", meanwhile)
+    _, outcome = run(workspace, *above)
+    assert batches == [[2], [1], [10, 20]]
+    assert [node.spec for node in outcome.came] == inputs[:1]
+
+
+def test_what_is_published_needs_no_lease(workspace: Workspace, others: Others):
+    """Its maker has not released it yet, or never will."""
+    thing = Thing(value=1)
+    others.take(thing)
+    threading.Timer(0.4, lambda: make_alone(workspace, thing)).start()
+    _, outcome = run(workspace, thing)
+    assert [node.spec for node in outcome.came] == [thing]
+    assert batches == [[1]]
+
+
 def test_what_another_makes_is_taken_in(workspace: Workspace, others: Others):
-    thing, keys = Thing(value=1), Keys(workspace)
+    thing = Thing(value=1)
     (lease,) = others.take(thing)
 
     def make() -> None:
-        with Batch((thing,), workspace.store, keys) as batch:
-            find_recipe(Thing).make(batch)
+        make_alone(workspace, thing)
         lease.release()
 
     threading.Timer(0.4, make).start()
@@ -315,12 +347,11 @@ def test_what_was_published_just_before_the_lease_is_not_made_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
     """Another publishes and releases between our look at the store and our lease."""
-    thing, keys = Thing(value=1), Keys(workspace)
+    thing = Thing(value=1)
     take_all = Store.lease_all
 
     def late(store: Store, wanted: Any) -> Any:
-        with Batch((thing,), workspace.store, keys) as batch:
-            find_recipe(Thing).make(batch)
+        make_alone(workspace, thing)
         return take_all(store, wanted)
 
     monkeypatch.setattr(Store, "lease_all", late)
