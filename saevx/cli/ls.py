@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from ..query import Row
 
+DESCRIBED = 10_000
+"""Up to so many artifacts are listed with the fields in which they differ."""
+
 KINDS = ("shards", "checkpoints", "activations", "results")
 
 
@@ -92,40 +95,53 @@ def ls(
 
 def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list[str]:
     """Lines of text; `width` of the terminal, None where output is none."""
-    from .listing import age, cell, cut, lay_out, size, width_of
+    from .listing import cell, cut, lay_out, width_of
 
-    several = len({row.entry.type for row in rows}) > 1
-    columns: dict[str, list[str]] = {"key": [row.entry.key[:8] for row in rows]}
-    if several:
+    columns = _own_columns(rows)
+    fields: dict[str, list[Scalar]] = {}
+    notes: list[str] = []
+    if asked:
+        fields = {name: [row.get(name) if row.has(name) else "" for row in rows] for name in asked}
+    elif len(rows) > DESCRIBED:
+        notes.append("the fields of so many are not shown: choose some, as with --type and --where")
+    elif "kind" in columns:
+        columns["fields"] = in_words(rows)
+    else:
+        fields = differing(rows)
+    room = None if width is None or asked else width - sum(width_of(*c) for c in columns.items())
+    left_out: list[str] = []
+    for name, values in fields.items():
+        cells = [cell(value) for value in values]
+        if room is not None and (room := room - width_of(name, cells)) < 0:
+            left_out.append(name)
+        else:
+            columns[name] = cells
+    right = {"size", "age"} | {name for name, values in fields.items() if _is_numeric(values)}
+    lines = lay_out(list(columns), list(zip(*columns.values(), strict=True)), right)
+    if not asked:
+        lines = [lines[0], *(cut(line, width) for line in lines[1:])]
+    if left_out:
+        notes.append(f"they differ in {', '.join(left_out)}, too: choose with --columns")
+    return lines + notes
+
+
+def _own_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """What every artifact has, but for what is the same in all of them."""
+    from .listing import age, size
+
+    columns = {"key": [row.entry.key[:8] for row in rows]}
+    if len({row.entry.type for row in rows}) > 1:
         columns["kind"] = [row.entry.kind for row in rows]
     columns["type"] = [row.entry.type for row in rows]
     columns["size"] = [size(row.entry.n_bytes) for row in rows]
     columns["age"] = [age(row.age_s) for row in rows]
     if any(row.is_older for row in rows):
         columns["state"] = ["older version" if row.is_older else "" for row in rows]
-    right, left_out = {"size", "age"}, []
-    if asked:
-        fields = {name: [row.get(name) if row.has(name) else "" for row in rows] for name in asked}
-    elif several:
-        columns["fields"] = in_words(rows)
-        fields = {}
-    else:
-        fields = differing(rows)
-    room = None if width is None or asked else width - sum(width_of(*c) for c in columns.items())
-    for name, values in fields.items():
-        cells = [cell(value) for value in values]
-        if room is not None and (room := room - width_of(name, cells)) < 0:
-            left_out.append(name)
-            continue
-        columns[name] = cells
-        if all(isinstance(value, int | float | None) or value == "" for value in values):
-            right.add(name)
-    lines = lay_out(list(columns), list(zip(*columns.values(), strict=True)), right)
-    if not asked:
-        lines = [lines[0], *(cut(line, width) for line in lines[1:])]
-    if left_out:
-        lines.append(f"they differ in {', '.join(left_out)}, too: choose with --columns")
-    return lines
+    return columns
+
+
+def _is_numeric(values: Sequence[Scalar]) -> bool:
+    return all(isinstance(value, int | float | None) or value == "" for value in values)
 
 
 def differing(rows: Sequence[Row]) -> dict[str, list[Scalar]]:
