@@ -248,7 +248,7 @@ def _keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
 def _code(manifests: Iterable[Manifest]) -> Iterator[Finding]:
     from .resolve.provenance import Origin
 
-    here = (Origin().provenance(n_batch=0)["code"] or {}).get("commit")
+    here = (Origin().code or {}).get("commit")
     made = [manifest.provenance.get("code") or {} for manifest in manifests]
     others = Counter(code["commit"][:10] for code in made if code.get("commit") not in (None, here))
     dirty = sum(bool(code.get("dirty")) for code in made)

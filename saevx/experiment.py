@@ -38,11 +38,6 @@ class Experiment:
         return self.path.stem
 
     @property
-    def wants_tables(self) -> bool:
-        """Whether anybody looks at what was made: a report, or a generator's next stage."""
-        return self.report is not None or self.is_staged
-
-    @property
     def is_staged(self) -> bool:
         """Whether `targets` is a generator, whose later specs may follow from earlier tables."""
         return isgeneratorfunction(self.targets)
@@ -62,7 +57,7 @@ class Experiment:
                 specs = found.send(result)
             except StopIteration:
                 return
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise user_error(self.path, error) from error
             result = yield _check(self.path, specs)
 
@@ -93,20 +88,20 @@ def _execute(path: Path) -> ModuleType:
         raise ExperimentError(f"{path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))  # as if it were run, so that it can import its neighbours
+    if str(path.parent) not in sys.path:
+        # As if it were run, so that it can import its neighbours, within its functions too.
+        sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
-    finally:
-        sys.path.remove(str(path.parent))
     return module
 
 
 def _calling(path: Path, targets: Callable[[], Any]) -> Any:
     try:
         return targets()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
 
 
