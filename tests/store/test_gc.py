@@ -121,7 +121,7 @@ def test_a_spec_keeps_what_it_names_when_the_parent_between_is_gone(
 ) -> None:
     put(store, make, A)
     scorer = {"type": "Scorer", "kind": "results", "key": A, "fields": {}}
-    nested = {"type": "Table", "kind": "results", "key": C, "fields": {"inside": [scorer]}}
+    nested = {"type": "Table", "kind": "results", "key": C, "fields": {"a": [{"b": scorer}]}}
     put(store, make, C, B, spec=nested)
     want(store, C).complete()
     assert stale_keys(store) == set()
@@ -516,14 +516,19 @@ def at(
     return log
 
 
-def test_c2_a_run_that_begins_after_the_survey_is_heard(store: Store, make: Any) -> None:
+def test_c2_a_run_that_begins_after_the_survey_is_heard(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(store, make, A)
     put(store, make, B)
     found = look(store)
     doomed = list(found.stale({}))
     want(store, A)
+    tried: list[str] = []
+    real = gc.move
+    monkeypatch.setattr(gc, "move", lambda *args: tried.append(args[2]) or real(*args))
     done = collect(found, doomed)
-    assert [item.ref[1] for item in done.moved] == [B]
+    assert [item.ref[1] for item in done.moved] == tried == [B]  # never away, not even for a moment
     assert "going on" in done.spared[0][1]
 
 
@@ -629,8 +634,11 @@ def test_a_run_that_ends_while_records_are_read_is_not_lost(
         return found
 
     monkeypatch.setattr(roots, "read_record", late)
-    assert stale_keys(store) == {A}
+    found = Roots(store)
+    found.refresh()
     assert log
+    assert {ref for run in found.runs for ref in run.targets} == {ref(B)}
+    assert stale_keys(store) == {A}
 
 
 def test_a_notebook_that_ends_between_two_looks_is_not_lost(
