@@ -79,4 +79,4 @@ def _add(document: dict[str, Any], prefix: str, path: str, columns: dict[str, Sc
 
 
 def _is_document(value: Any) -> bool:
-    return isinstance(value, dict) and "type" in value and "fields" in value
+    return type(value) is dict and "type" in value and "fields" in value

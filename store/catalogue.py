@@ -172,11 +172,7 @@ class _Reader:
         known = {record.key: record for record in old.records} if old else {}
         records: list[Record] = []
         whole = True
-        for key in _names(self.folder / name):
-            if not (is_key(key) and key.startswith(name)):
-                continue
-            self.n_looked_at += 1
-            here = self._stamp(f"{name}/{key}")
+        for key, here in self._folders(name):
             record = known.get(key)
             if record is None or record.stamp != here:
                 record = self._read(f"{name}/{key}", key, _settled(here, settled_ns))
@@ -184,7 +180,23 @@ class _Reader:
                 whole = False  # damaged: it may be made again
             else:
                 records.append(record)
+            self.n_looked_at += 1
         return Shelf(_settled(stamp, settled_ns) if whole else NEVER, records)
+
+    def _folders(self, name: str) -> list[tuple[str, Stamp]]:
+        """Folders of artifacts on a shelf, by key; those that go meanwhile are left out."""
+        found: list[tuple[str, Stamp]] = []
+        path = f"{self.folder}/{name}"
+        with explained("list", path):
+            try:
+                items = list(os.scandir(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            for item in items:
+                if is_key(item.name) and item.name.startswith(name):
+                    with suppress(FileNotFoundError):
+                        found.append((item.name, _stamp_of(item.stat())))
+        return sorted(found)
 
     def _read(self, path: str, key: str, stamp: Stamp) -> Record | None:
         try:
@@ -211,14 +223,17 @@ class _Reader:
         path = f"{self.folder}/{path}"
         with explained("look at", path):
             try:
-                stat = os.stat(path)
+                return _stamp_of(os.stat(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        return stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _settled(stamp: Stamp | None, settled_ns: int) -> Stamp:
-    return stamp if stamp is not None and max(stamp) < settled_ns else NEVER
+def _stamp_of(stat: os.stat_result) -> Stamp:
+    return stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _settled(stamp: Stamp, settled_ns: int) -> Stamp:
+    return stamp if max(stamp) < settled_ns else NEVER
 
 
 def _time_ns(folder: Path) -> int:
