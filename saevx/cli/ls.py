@@ -62,18 +62,12 @@ def ls(
     from ..query import check_fields, in_order, search
 
     opened = open_store(store)
-    rows, known = search(
-        opened,
-        kind=kind,
-        type=type_name,
-        where=where,
-        versions=_versions_today() if stale else None,
-    )
-    if stale:
-        rows = [row for row in rows if row.is_older]
+    versions = _versions_today() if stale else None
+    found = search(opened, kind=kind, type=type_name, where=where, versions=versions)
+    rows = [row for row in found.rows if row.is_older or not stale]
     asked, order = _fields(columns), _fields(sort)
     if rows:
-        check_fields([*asked, *(field.removeprefix("-") for field in order)], known)
+        check_fields([*asked, *(field.removeprefix("-") for field in order)], found.fields)
     rows = in_order(rows, order)
     n_found, n_bytes = len(rows), sum(row.entry.n_bytes for row in rows)
     if limit is not None:
@@ -90,6 +84,8 @@ def ls(
     some = f"{len(rows)} of " if len(rows) < n_found else ""
     what = "artifact" if n_found == 1 else "artifacts"
     lines.append(f"{some}{n_found} {what}, {size(n_bytes)} in {opened.root}")
+    if type_name and type_name not in found.types and found.types:
+        lines.append(f"no {type_name} among them; the types are {', '.join(sorted(found.types))}")
     click.echo("\n".join(lines))
 
 
