@@ -140,6 +140,7 @@ class _Fresh(Site):
         what: str,
         holds: Callable[[str], bool],
         take: Callable[[], tuple[Fingerprint, str]],
+        identity: Callable[[], str | None] | None = None,
     ) -> Fingerprint:
         if what not in self._seen:
             remembered = self._recall(what)
