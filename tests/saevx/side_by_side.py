@@ -4,6 +4,8 @@ Every run does what `saevx run` does, over targets drawn at random. What it find
 it is recorded must stay there until the next run of its file begins, though the collections leave
 no grace time: all that no run wants goes at once, and the trash is emptied.
 
+Both sides dawdle at random where the protocol in store/gc.py says that a race is.
+
     python side_by_side.py (run|gc) STORE NUMBER SECONDS
 """
 
@@ -16,16 +18,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from saevx import Artifact, Batch, open_workspace, recipe
 from saevx.recipes import find_recipe
+from saevx.resolve import record
 from saevx.resolve.record import graph_of, plan_recorded, run_recorded
 from saevx.resolve.run import explain
 from spec import Keys
-from store import Store
+from store import Store, gc, roots
 from store.gc import collect, empty_trash
 from store.records import Ref
 from store.roots import Recording
@@ -84,9 +87,24 @@ def draw(rng: random.Random) -> list[Artifact]:
     ]
 
 
+def dawdle(rng: random.Random, module: Any, name: str, most_s: float) -> None:
+    """Sleeps for up to `most_s` before and after each call of `module.name`."""
+    real = getattr(module, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(rng.random() * most_s)
+        found = real(*args, **kwargs)
+        time.sleep(rng.random() * most_s)
+        return found
+
+    setattr(module, name, wrapped)
+
+
 def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
     """Runs of one experiment file, one after the other; every fifth is one from a notebook."""
     rng = random.Random(number)
+    dawdle(rng, roots, "write_record", 0.004)
+    dawdle(rng, record, "make_plan", 0.01)
     workspace = open_workspace(root)
     store = workspace.store
     tally: Counter[str] = Counter()
@@ -129,6 +147,9 @@ def check(store: Store, refs: set[Ref], when: str, tally: Counter[str]) -> None:
 
 def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
     store = Store(root)
+    rng = random.Random(number)
+    dawdle(rng, gc, "move", 0.002)
+    dawdle(rng, gc, "_put_back_wanted", 0.005)
     tally: Counter[str] = Counter()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
