@@ -165,13 +165,13 @@ def test_json_tells_everything(rows: Any, store: Store):
         assert row["fields"]["vit.name"] == "vit_tiny"
 
 
-def test_stale_compares_with_specs_as_they_are_today(rows: Any, monkeypatch: pytest.MonkeyPatch):
+def test_older_compares_with_specs_as_they_are_today(rows: Any, monkeypatch: pytest.MonkeyPatch):
     from spec import Shards
 
-    assert [row["version"] for row in rows("--stale")] == [1]
+    assert [row["version"] for row in rows("--older")] == [1]
     monkeypatch.setattr(Shards, "version", 2)
-    assert [row["type"] for row in rows("--stale")] == ["Shards", "Shards", "TraitAP"]
-    assert rows("--kind", "shards")[0]["state"] is None  # without --stale, the store is all it has
+    assert [row["type"] for row in rows("--older")] == ["Shards", "Shards", "TraitAP"]
+    assert rows("--kind", "shards")[0]["state"] is None  # without --older, the store is all it has
 
 
 @pytest.mark.parametrize(
