@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, to_document
+from store.roots import Recording
 
 from .errors import MissingArtifact, RunFailed, SaevxWarning, SpecError
 from .explode import explode
 from .recipes import find_recipe
-from .resolve.plan import make_plan
-from .resolve.run import Listener, explain, run_plan
+from .resolve.record import plan_recorded, run_recorded
+from .resolve.run import Listener, explain
 from .workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -47,8 +48,12 @@ def run(
     """
     workspace = _workspace(store)
     keys = Keys(workspace)
-    plan = make_plan(_specs(targets), keys, workspace.store)
-    outcome = run_plan(plan, keys, workspace.store, find_recipe, listener)
+    recording = Recording(workspace.store, None, "notebook")
+    try:
+        plan = plan_recorded(_specs(targets), keys, workspace.store, recording)
+        plan, outcome = run_recorded(plan, keys, workspace.store, recording, find_recipe, listener)
+    finally:
+        recording.close()
     if not outcome.ok:
         causes = [
             f"{type(plan.nodes[key].spec).__name__} {key}: {explain(error)}"

@@ -44,11 +44,12 @@ class WeightsFile(Weights):
 class RandomInit(Weights):
     """Weights as timm initialises them: the control that says what architecture alone gives.
 
-    DINOv2's blocks begin with a layer scale of 1e-5 there, so that each adds next to nothing: every
-    layer of such a control is the patch embedding, up to some 1e-5.
+    Where the ViT scales what a block adds (LayerScale), it does so by `layer_scale`. timm's own
+    start, 1e-5 for DINOv2's, is for training: with it every layer would be the patch embedding.
     """
 
     seed: int = Field(0, ge=0)
+    layer_scale: float = Field(1.0, gt=0)
 
 
 class Resize(Spec):

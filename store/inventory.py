@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from store.artifact import Artifact
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.files import explained, make_folders
 from store.holder import Holder, server_time
-from store.layout import KINDS, builds, collectors, dropped, is_key, owner_of
+from store.layout import KINDS, builds, collectors, dropped, home, is_key, owner_of
 from store.manifest import Manifest, decode_manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
@@ -75,6 +76,12 @@ class Inventory:
         """
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
+        self.look_at_work()
+        self.dropped = {(a.kind, a.key): inputs_of(a.manifest) for a in all_given_up(self.store)}
+        return self._look(progress)
+
+    def look_at_work(self) -> None:
+        """Brings up to date what is being made."""
         self.builds = [build for kind in KINDS for build in _builds(self.store, kind)]
         self.leases = [
             holder
@@ -82,8 +89,6 @@ class Inventory:
             if (self.store.root_of(kind) / kind).is_dir()
             for holder in self.store.leases(kind)
         ]
-        self.dropped = {ref: inputs for kind in KINDS for ref, inputs in _dropped(self.store, kind)}
-        return self._look(progress)
 
     def age_s(self, one: Standing) -> float:
         """Seconds since it was published, by the file server's clock."""
@@ -176,6 +181,20 @@ def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
     return tuple(found)
 
 
+def below(store: Store, ref: Ref) -> list[Ref]:
+    """An artifact and all that it was made from, as far as the store can tell, itself first."""
+    found: dict[Ref, None] = {}
+    waiting = [ref]
+    while waiting:
+        kind, key = waiting.pop()
+        if (kind, key) not in found:
+            found[kind, key] = None
+            artifact = store.find(kind, key)
+            manifest = artifact.manifest if artifact else given_up(store, kind, key)
+            waiting += inputs_of(manifest) if manifest else ()
+    return list(found)
+
+
 def _builds(store: Store, kind: str) -> Iterator[Build]:
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
@@ -202,15 +221,25 @@ def _is_lost(build: Path) -> bool:
     return True
 
 
-def _dropped(store: Store, kind: str) -> Iterator[tuple[Ref, tuple[Ref, ...]]]:
-    folder = dropped(store.root, kind)
-    for name in names_in(folder):
-        if is_key(name.removesuffix(".json")) and (manifest := read_dropped(folder / name)):
-            yield (kind, manifest.key), inputs_of(manifest)
+def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:
+    """What collections gave up that could be made again, by manifests alone.
+
+    The path of each is where it was, and would be again.
+    """
+    found: list[Artifact] = []
+    for kind in KINDS:
+        for name in names_in(dropped(store.root, kind)):
+            key = name.removesuffix(".json")
+            if is_key(key) and key.startswith(prefix):
+                manifest = given_up(store, kind, key)
+                if manifest is not None:
+                    found.append(Artifact(home(store.root_of(kind), kind, key), manifest))
+    return found
 
 
-def read_dropped(file: Path) -> Manifest | None:
-    """The manifest of an artifact that was given up; None where there is no whole one."""
+def given_up(store: Store, kind: str, key: str) -> Manifest | None:
+    """The manifest of an artifact that a collection gave up; None where there is none."""
+    file = dropped(store.root, kind) / f"{key}.json"
     with explained("read", file):
         try:
             data = file.read_bytes()

@@ -21,6 +21,9 @@ LAYOUT = 1
 
 KINDS = ("shards", "checkpoints", "activations", "results")
 
+RESERVED = (".build", ".trash", ".leases", ".catalogue")
+"""What lies beside the artifacts of a kind."""
+
 NODE_FILE = "zarr.json"
 VALID_SUFFIX = ".valid"
 """Ends the name of the array that says which rows of a table's column are not null."""
@@ -71,6 +74,11 @@ def check_path(path: str) -> str:
     return path
 
 
+def is_inside(file: str) -> bool:
+    """Whether a path in a manifest, which may come from elsewhere, stays within its artifact."""
+    return all(part not in ("", ".", "..") and "\0" not in part for part in file.split("/"))
+
+
 def _fault_of(name: str) -> str | None:
     if not name:
         return "it has an empty part"
@@ -117,6 +125,11 @@ def trash_name(key: str) -> str:
 
 def leases(root: Path, kind: str) -> Path:
     return root / kind / ".leases"
+
+
+def catalogue_file(root: Path, kind: str, form: str) -> Path:
+    """What is remembered of a kind; one file for each form in which that is done."""
+    return root / kind / ".catalogue" / f"{form}.msgpack"
 
 
 def owner_file(lease: Path) -> Path:

@@ -138,7 +138,7 @@ def is_over(owner: str, file: Path) -> bool:
     return False
 
 
-T = TypeVar("T", Run, Pin)
+T = TypeVar("T", bound=Run | Pin)
 
 
 class _Layout(msgspec.Struct):

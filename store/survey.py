@@ -12,7 +12,7 @@ from store.holder import Holder
 from store.inventory import Inventory, Standing
 from store.layout import leases
 from store.owner import Life
-from store.records import Graph, Ref, Run
+from store.records import Graph, Ref, Run, life_of
 from store.roots import Roots
 from store.store import Store
 from store.trash import bytes_in, identity_of
@@ -60,9 +60,11 @@ class Survey:
     and by the specs in them.
     """
 
-    def __init__(self, store: Store, grace_s: float = GRACE_S) -> None:
+    def __init__(self, store: Store, grace_s: float = GRACE_S, without: str = "") -> None:
         self.store = store
         self.grace_s = grace_s
+        self.without = without
+        """Path of an experiment file whose runs are to be forgotten, and count no more."""
         self.roots = Roots(store)
         self.inventory = Inventory(store)
         self.runs: list[Run] = []
@@ -86,7 +88,8 @@ class Survey:
         before = self.roots.runs
         changed = self.inventory.refresh(progress)
         self.roots.refresh()
-        self.runs = [*self.roots.runs, *(run for run in before if run not in self.roots.runs)]
+        runs = [*self.roots.runs, *(run for run in before if run not in self.roots.runs)]
+        self.runs = [run for run in runs if not self._is_forgotten(run)]
         seen = self.runs, self.roots.pins, self.making(), self._young()
         if changed or seen != self._seen:
             self.causes = self._reach()
@@ -157,6 +160,10 @@ class Survey:
         if now is not None and one.version < now:
             return OLDER, f"version {one.version} of {one.type}, which is at {now} now"
         return NOT_REACHED, "no recorded run, no pin, and nothing alive is made from it"
+
+    def _is_forgotten(self, run: Run) -> bool:
+        ended = run.finished is not None or life_of(run.owner) is not Life.ALIVE
+        return bool(self.without) and run.path == self.without and ended
 
     def _young(self) -> list[Ref]:
         return [one.ref for one in self.standing.values() if self.is_young(one)]

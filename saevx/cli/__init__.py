@@ -9,6 +9,14 @@ COMMANDS = {
     "plan": ("saevx.cli.plan:plan", "Say what `run` would make, and why; run nothing."),
     "ls": ("saevx.cli.ls:ls", "List the artifacts in the store."),
     "show": ("saevx.cli.show:show", "Show one artifact: what it is made of, where it came from."),
+    "why": ("saevx.cli.why:why", "Say what keeps an artifact, or why it is stale."),
+    "gc": ("saevx.cli.gc:gc", "Move what nothing needs any more to the trash."),
+    "pin": ("saevx.cli.pin:pin", "Keep an artifact, whatever experiments want; list the pins."),
+    "unpin": ("saevx.cli.pin:unpin", "Let go of a pinned artifact."),
+    "restore": ("saevx.cli.pin:restore", "Bring an artifact back from the trash."),
+    "doctor": ("saevx.cli.doctor:doctor", "Find what is wrong in the store; --fix sets it aside."),
+    "export": ("saevx.cli.export:export", "Copy artifacts to a store, or one to a file."),
+    "import": ("saevx.cli.import_:import_", "Copy artifacts from another store."),
 }
 """Name -> where the command is, and its line in the help (kept here, so that help loads none)."""
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ..resolve.run import Outcome
     from ..workspace import Workspace
 
-PLANS_AGAIN = 3
-"""So often a stage is planned anew because something was removed under it."""
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -88,11 +85,10 @@ def make_stage(
 ) -> tuple[Plan, Outcome]:
     """Plan one stage's specs, and make what is missing."""
     from ..recipes import find_recipe
-    from ..resolve.record import plan_recorded, vanished
-    from ..resolve.run import Outcome, run_plan
+    from ..resolve.record import plan_recorded, run_recorded
+    from ..resolve.run import Outcome
 
-    store = workspace.store
-    plan = plan_recorded(specs, keys, store, recording)
+    plan = plan_recorded(specs, keys, workspace.store, recording)
     if plan.done:
         return plan, Outcome()
     from .bars import Bars, count
@@ -100,17 +96,7 @@ def make_stage(
     if not quiet:
         click.echo(f"{experiment.name}: to make: {count(plan.to_make)}", err=True)
     with Bars(quiet) as bars:
-        outcome = run_plan(plan, keys, store, find_recipe, bars)
-        for _ in range(PLANS_AGAIN):
-            lost = vanished(plan, outcome, store)
-            if not lost:
-                break
-            click.echo(f"{len(lost)} inputs vanished meanwhile, as {lost[0]}: again", err=True)
-            made, came = outcome.made, outcome.came
-            plan = plan_recorded(specs, keys, store, recording)
-            outcome = run_plan(plan, keys, store, find_recipe, bars)
-            outcome.made, outcome.came = made + outcome.made, came + outcome.came
-    return plan, outcome
+        return run_recorded(plan, keys, workspace.store, recording, find_recipe, bars)
 
 
 def read_stage(specs: list[Artifact], workspace: Workspace) -> Any:

@@ -27,7 +27,7 @@ def show(key: str, store: str | None, as_json: bool) -> None:
     from ..config import open_store
 
     opened = open_store(store)
-    artifact = find_one(opened, key)
+    artifact = find_one(opened, key, given_up=True)
     if as_json:
         click.echo(json.dumps(_document(artifact)))
         return
@@ -39,11 +39,12 @@ def show(key: str, store: str | None, as_json: bool) -> None:
     manifest = artifact.manifest
     for line in _tree(opened, manifest.kind, manifest.key, {}, set()):
         out.print(line, markup=False)
+    there = artifact.path.is_dir()
     facts = {
-        "path": artifact.path,
+        "path": artifact.path if there else "given up by `saevx gc`; a run makes it again",
         "made": manifest.created,
         "size": f"{decimal(artifact.n_bytes)} in {len(manifest.files)} files",
-        "arrays": ", ".join(artifact.arrays()),
+        **({"arrays": ", ".join(artifact.arrays())} if there else {}),
         **{name: _short(value) for name, value in manifest.attributes.items()},
         **{name: _short(value) for name, value in manifest.provenance.items()},
     }
@@ -53,11 +54,18 @@ def show(key: str, store: str | None, as_json: bool) -> None:
         out.print(f"{name:{width}}  {value}", markup=False)
 
 
-def find_one(store: Store, key: str) -> Stored:
-    """The artifact whose key begins with `key`; raises StoreError for none, or several."""
+def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
+    """The artifact whose key begins with `key`; raises StoreError for none, or several.
+
+    With `given_up`, also one of which only the manifest was kept; its path is not there then.
+    """
     from ..errors import StoreError
 
     found = store.match(key)
+    if not found and given_up:
+        from store.inventory import all_given_up
+
+        found = all_given_up(store, key)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -80,14 +88,18 @@ def _tree(
     below: str = "",
 ) -> list[str]:
     """Lines of the tree below an artifact; what is gone, or `drawn` already, ends its branch."""
+    from store.inventory import given_up
+
     artifact = store.find(kind, key)
-    if artifact is None:
+    manifest = artifact.manifest if artifact else given_up(store, kind, key)
+    if manifest is None:
         return [f"{lead}○ {spec.get('type', kind)}  {key[:8]}  (not in the store any more)"]
-    manifest = artifact.manifest
+    mark = "●" if artifact else "○"
     if key in drawn:
-        return [f"{lead}● {manifest.type}  {key[:8]}  (as above)"]
+        return [f"{lead}{mark} {manifest.type}  {key[:8]}  (as above)"]
     drawn.add(key)
-    lines = [f"{lead}● {_title(manifest.spec)}  {key[:8]}"]
+    state = "" if artifact else "  (given up; a run makes it again)"
+    lines = [f"{lead}{mark} {_title(manifest.spec)}  {key[:8]}{state}"]
     parents = list(manifest.parents.values())
     for i, parent in enumerate(parents):
         last = i == len(parents) - 1

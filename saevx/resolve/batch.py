@@ -24,7 +24,12 @@ class Batch(Generic[A]):
     """What a recipe gets. Use as a context manager: drafts not published by its end are dropped."""
 
     def __init__(
-        self, specs: tuple[A, ...], store: Store, keys: Keys, progress: Progress | None = None
+        self,
+        specs: tuple[A, ...],
+        store: Store,
+        keys: Keys,
+        progress: Progress | None = None,
+        settled: Callable[[str], None] | None = None,
     ) -> None:
         self.specs = specs
         self.site: Site = keys.site
@@ -35,6 +40,8 @@ class Batch(Generic[A]):
         self._store = store
         self._keys = keys
         self._progress = progress
+        self._settled = settled or (lambda key: None)
+        """Called with the key of each spec that is published or has failed."""
         self._drafts: dict[str, Draft] = {}
         self._stack = ExitStack()
         self._origin = Origin()
@@ -79,11 +86,14 @@ class Batch(Generic[A]):
             provenance=self._origin.provenance(n_batch=len(self.specs)),
             attributes=dict(attributes or {}),
         )
+        self._settled(key)
         return self.made[key]
 
     def fail(self, spec: A, error: BaseException) -> None:
         """Give up on one spec, and go on with the others."""
-        self.failed[self._keys.of(spec)] = error
+        key = self._keys.of(spec)
+        self.failed[key] = error
+        self._settled(key)
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the batch has come: `done` of `total` `unit`s."""

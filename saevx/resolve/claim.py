@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from store import Life
@@ -15,7 +14,7 @@ from store import Life
 from .plan import Node
 
 if TYPE_CHECKING:
-    from store import Store
+    from store import Lease, Store
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
@@ -27,18 +26,24 @@ Held = dict[str, list[Node]]
 class Claim:
     """Nodes that this run may make. A context manager; their leases end with it."""
 
-    def __init__(self, nodes: list[Node], came: list[Node], leases: ExitStack) -> None:
+    def __init__(self, nodes: list[Node], came: list[Node], leases: list[Lease]) -> None:
         self.nodes = nodes
         """What is to be made."""
         self.came = came
         """What another run has made since it was looked for."""
-        self._leases = leases
+        self._leases = {lease.key: lease for lease in leases}
 
     def __enter__(self) -> Claim:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._leases.close()
+        for key in list(self._leases):
+            self.release(key)
+
+    def release(self, key: str) -> None:
+        """Let other runs have what is published, or has failed."""
+        if lease := self._leases.pop(key, None):
+            lease.release()
 
 
 def claim(nodes: list[Node], store: Store) -> Claim | None:
@@ -48,12 +53,16 @@ def claim(nodes: list[Node], store: Store) -> Claim | None:
     leases = store.lease_all(where for where in wanted if not store.is_leased_here(*where))
     if leases is None:
         return None
-    with ExitStack() as stack:
-        for lease in leases:
-            stack.enter_context(lease)
+    taken = Claim(nodes, [], leases)
+    try:
         # Another run may have published, and released, between our look and our lease.
-        came, absent = look(nodes, store)
-        return Claim(absent, came, stack.pop_all())
+        taken.came, taken.nodes = look(nodes, store)
+    except BaseException:
+        taken.__exit__()
+        raise
+    for node in taken.came:
+        taken.release(node.key)
+    return taken
 
 
 def look(nodes: Iterable[Node], store: Store) -> tuple[list[Node], list[Node]]:

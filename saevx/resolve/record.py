@@ -13,13 +13,15 @@ from spec import Artifact, Keys
 from store.gc import wait_for_collectors
 
 from .plan import Plan, State, make_plan
+from .run import FindRecipe, Listener, Outcome, run_plan
 
 if TYPE_CHECKING:
     from store import Store
     from store.records import Graph, Ref
     from store.roots import Recording
 
-    from .run import Outcome
+PLANS_AGAIN = 3
+"""So often a plan is made anew because something was removed under it."""
 
 
 def plan_recorded(
@@ -47,15 +49,37 @@ def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
     return graph
 
 
-def vanished(plan: Plan, outcome: Outcome, store: Store) -> list[str]:
-    """Keys of inputs that were there when a run began, and are gone where it failed."""
+def run_recorded(
+    plan: Plan,
+    keys: Keys,
+    store: Store,
+    recording: Recording,
+    find_recipe: FindRecipe,
+    listener: Listener | None = None,
+) -> tuple[Plan, Outcome]:
+    """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
+
+    Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
+    """
+    targets = [plan.nodes[key].spec for key in plan.targets]
+    outcome = run_plan(plan, keys, store, find_recipe, listener)
+    for _ in range(PLANS_AGAIN):
+        if not _vanished(plan, outcome, store):
+            break
+        made, came = outcome.made, outcome.came
+        plan = plan_recorded(targets, keys, store, recording)
+        outcome = run_plan(plan, keys, store, find_recipe, listener)
+        outcome.made, outcome.came = made + outcome.made, came + outcome.came
+    return plan, outcome
+
+
+def _vanished(plan: Plan, outcome: Outcome, store: Store) -> bool:
+    """Whether something failed whose inputs were there when the run began, and are gone."""
     suspects = {key: None for failed in outcome.failed for key in plan.nodes[failed].inputs}
-    nodes = [plan.nodes[key] for key in suspects]
-    return [
-        node.key
-        for node in nodes
-        if node.state is State.PRESENT and store.find(node.spec.kind, node.key) is None
-    ]
+    return any(
+        node.state is State.PRESENT and store.find(node.spec.kind, node.key) is None
+        for node in (plan.nodes[key] for key in suspects)
+    )
 
 
 def _ref(spec: Artifact, keys: Keys) -> Ref:

@@ -11,7 +11,7 @@ from spec import Artifact, Keys
 
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
-from .claim import Held, Patience, claim, look, who_holds
+from .claim import Claim, Held, Patience, claim, look, who_holds
 from .plan import Node, Plan, State, group
 from .recipe import Recipe
 
@@ -99,12 +99,13 @@ class _Worker:
                 self.listener.wait({})
                 patience.reset()
             else:
+                if held is not None:
+                    self.listener.wait(held)
                 # A run that begins at this moment gets all its leases during the pause, and the
                 # two do not share a batch that one of them could make in one go.
                 patience.pause()
                 ready = (node for nodes in left for node in nodes if self._is_ready(node))
                 held = who_holds(ready, self.store)
-                self.listener.wait(held)
             batches = left
 
     def _advance(self, nodes: list[Node], held: Held | None) -> list[Node]:
@@ -126,7 +127,7 @@ class _Worker:
         with claimed:
             self._take_in(claimed.came)
             if claimed.nodes:
-                self._run_batch(claimed.nodes)
+                self._run_batch(claimed)
         tried = {node.key for node in part}
         return [node for node in left if node.key not in tried]
 
@@ -138,10 +139,11 @@ class _Worker:
     def _is_ready(self, node: Node) -> bool:
         return all(self.plan.nodes[key].state is State.PRESENT for key in node.inputs)
 
-    def _run_batch(self, nodes: list[Node]) -> None:
+    def _run_batch(self, claimed: Claim) -> None:
+        nodes, specs = claimed.nodes, tuple(node.spec for node in claimed.nodes)
         recipe = self.recipes[type(nodes[0].spec)]
         progress = self.listener.begin(nodes)
-        with Batch(tuple(node.spec for node in nodes), self.store, self.keys, progress) as batch:
+        with Batch(specs, self.store, self.keys, progress, claimed.release) as batch:
             try:
                 recipe.make(batch)
             except Exception as error:  # a recipe's bug fails its batch, not the other branches

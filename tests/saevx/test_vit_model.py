@@ -8,8 +8,9 @@ import pytest
 import timm
 import torch
 
+from saevx.device import device
 from saevx.errors import SpecError
-from saevx.vit.model import LoadedViT, check_layers, device, inspect_vit, load_vit
+from saevx.vit.model import LoadedViT, check_layers, inspect_vit, load_vit
 from spec import RandomInit, Squash, ViT
 
 NAMES = {

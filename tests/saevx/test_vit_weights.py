@@ -47,6 +47,19 @@ def test_a_seed_names_its_tensors(state):
     assert not equal(state_of(tiny(RandomInit(seed=2))), state)
 
 
+def test_the_blocks_of_a_random_dinov2_do_something():
+    def apart(layer_scale: float) -> float:
+        weights = RandomInit(layer_scale=layer_scale)
+        vit = load_vit(
+            ViT(name="vit_small_patch14_dinov2", weights=weights, resize=Squash(size=28))
+        )
+        acts = vit.residual(torch.rand(1, 3, 28, 28), [0, 3])
+        return float((acts[3] - acts[0]).abs().max() / acts[0].std())
+
+    assert apart(1e-5) < 1e-3  # as timm starts to train
+    assert apart(1.0) > 0.1
+
+
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
 def test_torch_files_load(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "weights.pth")

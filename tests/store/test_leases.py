@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +90,28 @@ def test_one_holder_at_a_time(store: Store, key: str) -> None:
     assert trash(store) == []
     lease.release()
     store.lease(KIND, key).release()
+
+
+@pytest.mark.parametrize("job", [None, "77"])
+def test_a_lease_on_disk(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch, job: str | None
+) -> None:
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    with store.lease(KIND, key) as lease:
+        place = store.root / KIND / ".leases"
+        assert os.listdir(place / key) == ["owner.json"]
+        content = json.loads((place / key / "owner.json").read_text())
+        assert re.fullmatch("[0-9a-f]{16}", content.pop("token"))
+        assert content == {
+            **Owner.here()._asdict(),
+            "job": job,
+            "restarts": "0" if job else None,
+        }
+        assert not (place / ".clock").exists()
+        assert store.lease(KIND, key) is None
+        assert (place / ".clock").read_bytes() == b""
+        assert lease.token == only(store).token
 
 
 def test_a_key_of_another_kind_is_another_lease(store: Store, key: str) -> None:
@@ -378,7 +402,9 @@ def test_heartbeats_of_all_leases_by_one_thread_that_ends(
         time.sleep(0.01)
 
 
-def test_a_broken_lease_is_seen_and_not_kept_alive(store: Store, key: str, beats: None) -> None:
+def test_a_broken_lease_is_seen_and_not_kept_alive(
+    store: Store, key: str, beats: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = store.lease(KIND, key)
     folder(store, key).rename(store.root / "broken")
     assert lease.lost
@@ -386,6 +412,7 @@ def test_a_broken_lease_is_seen_and_not_kept_alive(store: Store, key: str, beats
     time.sleep(0.1)
     assert only(store).age_s > 90
     assert lease.lost
+    monkeypatch.setattr(leases, "_take_away", lambda *args: pytest.fail("the lease is another's"))
     lease.release()
     assert only(store).token == token
 

@@ -1,0 +1,108 @@
+"""saevx pin, unpin, restore: keep artifacts, let go of them, bring them back from the trash."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from contextlib import suppress
+
+import click
+
+from .options import clear_errors, json_option, store_option
+
+
+@click.command()
+@click.argument("key", required=False)
+@click.option("--note", default="", help="Why it is kept, for whoever wonders later.")
+@store_option
+@json_option
+@clear_errors
+def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
+    """Keep the artifact KEY and all that it is made from, whatever no experiment wants any more.
+
+    Without KEY, list what is pinned.
+    """
+    from store.inventory import below
+    from store.records import when
+    from store.roots import Roots
+    from store.roots import pin as write_pin
+
+    from ..config import open_store
+    from .show import find_one
+
+    opened = open_store(store)
+    if key is not None:
+        artifact = find_one(opened, key)
+        ref = artifact.kind, artifact.key
+        user = ""
+        with suppress(OSError, KeyError):
+            user = getpass.getuser()
+        made = write_pin(opened, ref, below(opened, ref), note, user)
+        if as_json:
+            click.echo(json.dumps({"kind": ref[0], "key": ref[1], "nodes": len(made.nodes)}))
+        else:
+            more = f" and {len(made.nodes) - 1} that it is made from" if made.nodes[1:] else ""
+            click.echo(f"pinned {artifact.manifest.type} {artifact.key[:8]}{more}")
+        return
+    roots = Roots(opened)
+    roots.refresh()
+    if as_json:
+        fields = ("kind", "key", "note", "user", "created")
+        click.echo(json.dumps([{n: getattr(p, n) for n in fields} for p in roots.pins]))
+        return
+    from .console import console, table
+
+    rows = [[p.key[:8], p.kind, when(p.created), p.user, p.note] for p in roots.pins]
+    if rows:
+        console().print(table(["key", "kind", "pinned", "by", "note"], rows))
+    else:
+        click.echo("nothing is pinned")
+
+
+@click.command()
+@click.argument("key")
+@store_option
+@clear_errors
+def unpin(key: str, store: str | None) -> None:
+    """Let go of the pinned artifact KEY; `saevx gc` may collect it then."""
+    from store.layout import check_prefix
+    from store.roots import Roots
+    from store.roots import unpin as remove_pin
+
+    from ..config import open_store
+    from ..errors import StoreError
+
+    opened = open_store(store)
+    roots = Roots(opened)
+    roots.refresh()
+    found = [p for p in roots.pins if p.key.startswith(check_prefix(key))]
+    if len(found) != 1:
+        there = ", ".join(p.key[:8] for p in found or roots.pins) or "nothing"
+        what = "several pins begin" if found else "no pin begins"
+        raise StoreError(f"{what} with {key!r}; pinned are {there}")
+    remove_pin(opened, found[0].ref)
+    click.echo(f"unpinned {found[0].kind} {found[0].key[:8]}")
+
+
+@click.command()
+@click.argument("key")
+@store_option
+@clear_errors
+def restore(key: str, store: str | None) -> None:
+    """Bring the artifact KEY back from the trash."""
+    from store.layout import check_prefix
+    from store.trash import entries
+    from store.trash import restore as bring_back
+
+    from ..config import open_store
+    from ..errors import StoreError
+
+    opened = open_store(store)
+    found = sorted(
+        {(e.kind, e.key) for e in entries(opened) if e.key.startswith(check_prefix(key))}
+    )
+    if len(found) != 1:
+        what = "several things" if found else "nothing"
+        names = ": " + ", ".join(key for _, key in found[:5]) if found else ""
+        raise StoreError(f"{what} in the trash of {opened.root} begins with {key!r}{names}")
+    click.echo(f"restored {bring_back(opened, *found[0])}")

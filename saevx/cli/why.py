@@ -1,0 +1,90 @@
+"""saevx why: what keeps an artifact, or why it is stale."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import clear_errors, json_option, store_option
+from .units import duration
+
+if TYPE_CHECKING:
+    from store import Store
+    from store.records import Ref
+    from store.survey import Survey
+
+
+@click.command()
+@click.argument("key")
+@click.option(
+    "--grace", type=duration, default="1h", show_default=True, metavar="TIME", help="As for gc."
+)
+@store_option
+@json_option
+@clear_errors
+def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
+    """Say what keeps the artifact KEY, or why `saevx gc` would move it to the trash."""
+    from store.survey import Survey
+
+    from ..config import open_store
+    from ..doctor import known_versions
+
+    opened = open_store(store)
+    survey = Survey(opened, grace)
+    survey.refresh()
+    ref = _find(survey, key)
+    chain = survey.why(ref)
+    stale = next((s for s in survey.stale(known_versions()) if s.ref == ref), None)
+    if as_json:
+        document: dict[str, Any] = {
+            "kind": ref[0],
+            "key": ref[1],
+            "present": ref in survey.standing,
+            "alive": bool(chain),
+            "root": chain[0][1].root if chain else None,
+            "chain": [{"kind": kind, "key": k} for (kind, k), _ in chain],
+            "reason": stale.reason if stale else None,
+            "detail": stale.detail if stale else None,
+        }
+        click.echo(json.dumps(document))
+        return
+    name = _name(opened, ref)
+    if stale is not None:
+        click.echo(f"{name} is stale: {stale.reason}: {stale.detail}")
+        return
+    absent = "" if ref in survey.standing else " (not in the store now)"
+    click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
+    for depth, (link, _) in enumerate(chain):
+        click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
+
+
+def _find(survey: Survey, key: str) -> Ref:
+    from store.layout import check_prefix
+    from store.trash import entries
+
+    from ..errors import StoreError
+
+    check_prefix(key)
+    known = survey.standing.keys() | survey.causes.keys()
+    found = sorted(ref for ref in known if ref[1].startswith(key))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"{k} ({kind})" for kind, k in found[:5])
+        raise StoreError(
+            f"{len(found)} artifacts have keys that begin with {key!r}: {names}; give more digits"
+        )
+    if any(entry.key.startswith(key) for entry in entries(survey.store)):
+        raise StoreError(f"{key} is in the trash; `saevx restore {key}` brings it back")
+    raise StoreError(f"no artifact in {survey.store.root} has a key that begins with {key!r}")
+
+
+def _name(store: Store, ref: Ref) -> str:
+    from store.inventory import given_up
+
+    kind, key = ref
+    found = store.find(kind, key)
+    manifest = found.manifest if found else given_up(store, kind, key)
+    return f"{manifest.type if manifest else kind} {key[:8]}"

@@ -1,0 +1,30 @@
+"""The device that models and scorers run on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from spec import SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device() -> torch.device:
+    """Where models run: SAEVX_DEVICE ("cpu", "cuda", "cuda:1") if set, else a GPU if there is one.
+
+    Raises SpecError for a device that is not there.
+    """
+    import torch
+
+    wanted = os.environ.get("SAEVX_DEVICE", "").strip()
+    if not wanted:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(wanted)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SpecError(f"SAEVX_DEVICE={wanted} cannot be used: {reason}") from error
+    return found
