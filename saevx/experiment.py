@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from inspect import isgenerator, isgeneratorfunction
 from pathlib import Path
 from types import ModuleType
@@ -86,20 +87,32 @@ def load_experiment(path: Path) -> Experiment:
     return Experiment(path, module.targets, report)
 
 
-def _execute(path: Path) -> ModuleType:
+def import_copy(path: Path, copy: Path) -> None:
+    """Run the copy of an experiment file for the spec types and recipes that it defines.
+
+    It is told that it lies at `path`, where its data may lie beside it; modules that it imports
+    are first looked for beside the copy. Raises ExperimentError when it raises.
+    """
+    _execute(path, copy)
+
+
+def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     name = f"saevx_experiment_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = SourceFileLoader(name, str(copy)) if copy else None
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ExperimentError(f"{path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))  # as if it were run, so that it can import its neighbours
+    # As if it were run, so that it can import its neighbours.
+    neighbours = str((copy or path).parent)
+    sys.path.insert(0, neighbours)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise user_error(path, error) from error
     finally:
-        sys.path.remove(str(path.parent))
+        sys.path.remove(neighbours)
     return module
 
 

@@ -6,7 +6,7 @@ the run wants, or is over before the run looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from store import Store
     from store.records import Graph, Ref
     from store.roots import Recording
+
+Execute = Callable[["Plan", Keys, "Store", FindRecipe, "Listener | None"], Outcome]
 
 PLANS_AGAIN = 3
 """So often a plan is made anew because something was removed under it."""
@@ -56,19 +58,22 @@ def run_recorded(
     recording: Recording,
     find_recipe: FindRecipe,
     listener: Listener | None = None,
+    execute: Execute = run_plan,
 ) -> tuple[Plan, Outcome]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
+
+    `execute` runs one plan: in this process, unless said otherwise.
 
     Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
     """
     targets = [plan.nodes[key].spec for key in plan.targets]
-    outcome = run_plan(plan, keys, store, find_recipe, listener)
+    outcome = execute(plan, keys, store, find_recipe, listener)
     for _ in range(PLANS_AGAIN):
         if not _vanished(plan, outcome, store):
             break
         made, came = outcome.made, outcome.came
         plan = plan_recorded(targets, keys, store, recording)
-        outcome = run_plan(plan, keys, store, find_recipe, listener)
+        outcome = execute(plan, keys, store, find_recipe, listener)
         outcome.made, outcome.came = made + outcome.made, came + outcome.came
     return plan, outcome
 
