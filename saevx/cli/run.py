@@ -122,9 +122,7 @@ def make_stage(
         click.echo(f"{experiment.name}: to make: {count(plan.to_make)}", err=True)
     if sending.executor != "inline":
         execute = sending.executing(experiment)
-        return run_recorded(
-            plan, keys, workspace.store, recording, find_recipe, execute=execute
-        )
+        return run_recorded(plan, keys, workspace.store, recording, find_recipe, execute=execute)
     with Bars(sending.quiet) as bars:
         return run_recorded(plan, keys, workspace.store, recording, find_recipe, bars)
 

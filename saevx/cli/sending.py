@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..config import read_config
 
 if TYPE_CHECKING:
@@ -144,7 +142,9 @@ class _Watching:
             f"{counts.waiting} waiting"
         )
         text += f", {counts.failed} failed" if counts.failed else ""
-        text += f"; Slurm gives no answer for {counts.silent_s:.0f} s" if counts.silent_s > 5 else ""
+        text += (
+            f"; Slurm gives no answer for {counts.silent_s:.0f} s" if counts.silent_s > 5 else ""
+        )
         if self._bar is not None:
             self._bar.update(
                 self._task, description=text, completed=counts.made, total=counts.total

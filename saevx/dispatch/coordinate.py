@@ -19,7 +19,7 @@ import xxhash
 from spec import Keys, Spec, to_document
 from store import leases
 from store.layout import KINDS
-from store.owner import Owner
+from store.owner import Life, Owner
 
 from ..errors import Detached, JobFailed
 from ..explode import explode
@@ -27,8 +27,8 @@ from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from ..resolve.run import check
 from . import slurm
-from .executors import Executor, local_lives
-from .flights import Flight, Flights, made_meanwhile
+from .executors import Executor, local_life
+from .flights import Flight, Flights, abandoned, made_meanwhile
 from .folder import FOLDER, RunFolder, active_runs, all_runs, prefix_of
 from .outcomes import Attempt, describe, memory_factor, wants_another
 from .profiles import Profile, Resources
@@ -46,6 +46,8 @@ REMEMBERED_RUNS = 5
 """The failures of so many earlier runs of the same file are looked up."""
 UNSEEN_S = 20.0
 """A file server shows what another host has published after some seconds."""
+AGAIN = "--retry-failed, or a change of the code, tries it again"
+
 PATIENCE_S = 20.0
 """For so long a submission is tried while Slurm does not answer."""
 
@@ -98,6 +100,8 @@ class Coordinator:
         self.flights = Flights(executor)
         self.attempts: dict[str, list[Attempt]] = {}
         self.began = time.time()
+        self._path = str(request.path.resolve()) if request.path else ""
+        self._prefix = prefix_of(request.name, self._path)
         self._folder: RunFolder | None = None
         self._snapshot = Snapshot(request.path)
         self._code = self._snapshot.digest
@@ -152,9 +156,8 @@ class Coordinator:
                 continue
             if result.end in (End.MADE, End.CAME) or self._is_there(key):
                 self._unseen[key] = time.monotonic()
-                ours = self._folder is not None and flight.folder.name == self._folder.name
-                list_ = self.outcome.made if ours and result.end is End.MADE else self.outcome.came
-                list_.append(self.left[key])
+                ours = flight.folder.name.startswith(self._prefix) and result.end is End.MADE
+                (self.outcome.made if ours else self.outcome.came).append(self.left[key])
                 continue
             attempt = Attempt(result, progressed, outcome.ended, info.code, flight.where)
             if self._counts_still(attempt):
@@ -210,9 +213,9 @@ class Coordinator:
         flying = self._flying_keys()
         ready: dict[str, Node] = {}
         for key, node in self.left.items():  # inputs come before what reads them
-            if key not in flying and key not in self._unseen:
-                if all(self._comes(below, flying, ready) for below in node.inputs):
-                    ready[key] = node
+            idle = key not in flying and key not in self._unseen
+            if idle and all(self._comes(below, flying, ready) for below in node.inputs):
+                ready[key] = node
         return list(ready.values())
 
     def _comes(self, key: str, flying: dict[str, Flight], ready: dict[str, Node]) -> bool:
@@ -259,24 +262,28 @@ class Coordinator:
                 for element in wanted:
                     self._known.add(element)
                     flight = Flight(folder, element, job)
-                    outcome = folder.outcome(element.array, element.index)
+                    outcome = folder.outcome(element.array, element.at)
                     if outcome is not None:
                         self._take_in(flight, outcome)
-                    elif job.startswith("slurm:") or local_lives(job):
+                    elif job.startswith("slurm:") or local_life(job) is Life.ALIVE:
                         self.flights.add(flight)
+                    elif local_life(job) is Life.DEAD:
+                        folder.write_outcome(*element[1:], abandoned(flight))
 
     def _recall_failures(self) -> None:
         """Errors of earlier runs of the same code: they would come again."""
-        prefix = prefix_of(self.request.name, str(self.request.path.resolve()) if self.request.path else "")
-        for folder in all_runs(self.store, prefix)[-REMEMBERED_RUNS:]:
+        for folder in all_runs(self.store, self._prefix)[-REMEMBERED_RUNS:]:
             if not folder.ended or folder.info.code != self._code or self.request.retry_failed:
                 continue
             for name, index in folder.outcome_names():
                 outcome = folder.outcome(name, index)
-                flight = Flight(folder, Element(folder.name, name, index), folder.job_of(name) or "")
+                flight = Flight(
+                    folder, Element(folder.name, name, index), folder.job_of(name) or ""
+                )
                 for key, result in (outcome.results if outcome else {}).items():
                     if result.end is End.ERROR and key in self.left and not self._is_there(key):
-                        attempt = Attempt(result, False, 0.0, self._code, flight.where)
+                        where = f"{flight.where}\nin an earlier run of the same code: {AGAIN}"
+                        attempt = Attempt(result, False, 0.0, self._code, where)
                         self.attempts.setdefault(key, []).append(attempt)
                         self._give_up(key)
 
@@ -332,14 +339,13 @@ class Coordinator:
 
     def _own_folder(self) -> RunFolder:
         if self._folder is None:
-            path = self.request.path.resolve() if self.request.path else None
-            folder = RunFolder.make(self.store, self.request.name, str(path or ""))
+            folder = RunFolder.make(self.store, self.request.name, self._path)
             copied = self._snapshot.write(folder.code)
             needs = _defines_specs() or any(map(_is_users, (r.make for r in self.recipes.values())))
             folder.write_info(
                 RunInfo(
                     name=self.request.name,
-                    path=str(path or ""),
+                    path=self._path,
                     experiment=str(copied) if copied and needs else "",
                     executor=self.executor.name,
                     owner=str(Owner.here()),
@@ -359,9 +365,8 @@ class Coordinator:
 
     def _end_runs(self) -> None:
         """Mark runs of this experiment of which nothing flies any more."""
-        prefix = prefix_of(self.request.name, str(self.request.path.resolve()) if self.request.path else "")
         for folder in active_runs(self.store):
-            if folder.name.startswith(prefix) and _is_over(folder):
+            if folder.name.startswith(self._prefix) and _is_over(folder):
                 folder.end()
 
     def _counts(self) -> Counts:

@@ -30,7 +30,7 @@ class Executor(Protocol):
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        """Submit an array to run after other jobs. Returns its job, as `RunFolder.job_of` has it."""
+        """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does."""
         ...
 
     def wait(self, seconds: float) -> None:
@@ -115,18 +115,20 @@ class Local:
             self._pool.close()
 
 
-def local_lives(job: str) -> bool:
-    """Whether the process on this host that a local run belongs to still runs.
+def local_life(job: str) -> Life:
+    """Whether the process that a local run belongs to still runs.
 
     Of one on another host nobody knows: its leases say what it is making.
     """
     try:
-        return Owner.parse(job.removeprefix("local:")).life() is Life.ALIVE
+        return Owner.parse(job.removeprefix("local:")).life()
     except ValueError:
-        return False
+        return Life.DEAD
 
 
-def death_outcome(keys: Collection[str], end: End, message: str, death: slurm.Death | None = None) -> Outcome:
+def death_outcome(
+    keys: Collection[str], end: End, message: str, death: slurm.Death | None = None
+) -> Outcome:
     """The outcome of an element that could not write its own."""
     return Outcome(
         results={key: Result(end=end, message=message) for key in keys},

@@ -7,11 +7,13 @@ runs them (squeue, then sacct; the pool of local processes).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from store.owner import Life
+
 from . import slurm
-from .executors import Executor, Local, death_outcome, local_lives
+from .executors import Executor, Local, death_outcome, local_life
 from .folder import RunFolder, element_keys
 from .records import Element, End, Outcome
 
@@ -40,7 +42,7 @@ class Flight:
 
     @property
     def slurm_job(self) -> slurm.Job:
-        return slurm.Job(self.job.removeprefix("slurm:"), self.element.index)
+        return slurm.Job(self.job.removeprefix("slurm:"), self.element.at)
 
     @property
     def keys(self) -> list[str]:
@@ -49,9 +51,9 @@ class Flight:
     @property
     def where(self) -> str:
         """For people: the job, and where its log is."""
-        name, index = self.element.array, self.element.index
+        name, index = self.element.array, self.element.at
         job = self.slurm_job
-        told = f"Slurm job {job.array}_{job.index}, " if self.job.startswith("slurm:") else ""
+        told = f"Slurm job {job.array}_{job.at}, " if self.job.startswith("slurm:") else ""
         return f"{told}log: {self.folder.log(name, index)}"
 
 
@@ -86,8 +88,8 @@ class Flights:
         folders = {flight.element.run: flight.folder for flight in self.flying.values()}
         written = {run: folder.outcome_names() for run, folder in folders.items()}
         for element, flight in list(self.flying.items()):
-            if (element.array, element.index) in written[element.run]:
-                outcome = flight.folder.outcome(element.array, element.index)
+            if (element.array, element.at) in written[element.run]:
+                outcome = flight.folder.outcome(element.array, element.at)
                 if outcome is not None:
                     ended.append((flight, outcome))
                     del self.flying[element]
@@ -126,14 +128,14 @@ class Flights:
         pool = self.executor if isinstance(self.executor, Local) else None
         live, running = (pool.live(), pool.running()) if pool else (set(), set())
         missing = []
-        lives: dict[str, bool] = {}
+        lives: dict[str, Life] = {}
         for flight in locals_:
-            at = flight.element.array, flight.element.index
+            at = flight.element.array, flight.element.at
             if pool and pool.owns(flight.folder):
                 flight.running = at in running
                 if at not in live:
                     missing.append(flight)
-            elif not lives.setdefault(flight.job, local_lives(flight.job)):
+            elif lives.setdefault(flight.job, local_life(flight.job)) is Life.DEAD:
                 missing.append(flight)
             else:
                 flight.running = flight.folder.progress(*at) is not None
@@ -154,7 +156,7 @@ class Flights:
         for flight in ripe:
             outcome = self._post_mortem(flight, deaths, now)
             if outcome is not None:
-                flight.folder.write_outcome(flight.element.array, flight.element.index, outcome)
+                flight.folder.write_outcome(flight.element.array, flight.element.at, outcome)
                 ended.append((flight, outcome))
                 del self.flying[flight.element]
         return ended
@@ -162,12 +164,10 @@ class Flights:
     def _post_mortem(
         self, flight: Flight, deaths: dict[slurm.Job, slurm.Death] | None, now: float
     ) -> Outcome | None:
-        at = flight.element.array, flight.element.index
+        at = flight.element.array, flight.element.at
         if flight.job.startswith("local:"):
             told = self.executor.death(*at) if isinstance(self.executor, Local) else None
-            return death_outcome(
-                flight.keys, End.KILLED, told or "the run that had started it was ended"
-            )
+            return death_outcome(flight.keys, End.KILLED, told) if told else abandoned(flight)
         death = deaths.get(flight.slurm_job) if deaths is not None else None
         if death is not None and death.end is not None:
             return death_outcome(flight.keys, death.end, death.message, death)
@@ -181,13 +181,11 @@ class Flights:
         )
 
 
+def abandoned(flight: Flight) -> Outcome:
+    """The outcome of an element of a local run that has ended."""
+    return death_outcome(flight.keys, End.ABANDONED, "the run that had started it has ended")
+
+
 def made_meanwhile(outcome: Outcome, is_there: Callable[[str], bool]) -> bool:
     """Whether a job that died had made something before: another go then gets further."""
     return outcome.progressed or any(is_there(key) for key in outcome.results)
-
-
-def by_run(flights: Iterable[Flight]) -> dict[str, list[Flight]]:
-    found: dict[str, list[Flight]] = {}
-    for flight in flights:
-        found.setdefault(flight.element.run, []).append(flight)
-    return found

@@ -2,7 +2,7 @@
 
 <root>/.jobs/<experiment>.<hash of path>.<time>.<token>/
     run.json                     RunInfo
-    code/                        the code as it was: rooms/ (saevx, spec, store), files/ (the user's)
+    code/                        the code as it was, as saevx/dispatch/snapshot.py says
     arrays/<name>.json           an array, written before it is submitted
     arrays/<name>.job            its job, written after
     arrays/<name>.dropped        it was never submitted; a job of that name has nothing to do
@@ -193,7 +193,7 @@ def active_runs(store: Store) -> list[RunFolder]:
 
 def element_keys(folder: RunFolder, element: Element) -> list[str]:
     array = folder.array(element.array)
-    return [key for batch in array.elements[element.index] for key in batch] if array else []
+    return [key for batch in array.elements[element.at] for key in batch] if array else []
 
 
 def write(file: Path, record: RunInfo | Array | Outcome | Progress) -> None:

@@ -16,6 +16,7 @@ TRIES_AGAIN = {
     End.OUT_OF_MEMORY: 1,
     End.KILLED: 1,
     End.VANISHED: 1,
+    End.ABANDONED: 20,
     End.BLOCKED: 5,
 }
 """How often a key that ended so is submitted again; not at all if not named here."""
@@ -76,5 +77,7 @@ def describe(attempts: list[Attempt]) -> str:
     if len(attempts) > 1:
         text += f"\ntried {len(attempts)} times"
     if last.result.end in ADVICE:
-        text += f"; {ADVICE[last.result.end]}" if len(attempts) > 1 else f"\n{ADVICE[last.result.end]}"
+        text += (
+            f"; {ADVICE[last.result.end]}" if len(attempts) > 1 else f"\n{ADVICE[last.result.end]}"
+        )
     return f"{text}\n{last.where}" if last.where else text

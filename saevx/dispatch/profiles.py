@@ -46,7 +46,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parallelism: int = 256
     """Elements of one array that may run at the same time."""
     pack: int | None = None
-    """Batches of specs that one job makes one after the other. None: as many as keep arrays small."""
+    """Batches of specs that one job makes in turn. None: as many as keep arrays small."""
 
     def with_memory(self, factor: float) -> Resources:
         """The same with more memory, for what ran out of it."""

@@ -68,6 +68,8 @@ class End(Enum):
     NODE_FAILURE = "node failure"
     KILLED = "killed"
     CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+    """The run whose process it was has ended."""
     VANISHED = "vanished"
     """Slurm does not know the job any more, and it left nothing behind."""
 
@@ -113,4 +115,4 @@ class Element(NamedTuple):
 
     run: str
     array: str
-    index: int
+    at: int

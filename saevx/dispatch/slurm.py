@@ -70,7 +70,7 @@ class Job(NamedTuple):
     """An element as Slurm names it."""
 
     array: str
-    index: int
+    at: int
 
 
 def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequence[str]) -> str:
@@ -84,7 +84,7 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
         def __init__(self) -> None:
             super().__init__(folder=folder.logs / "slurm")
 
-        def submit_array(self, n: int) -> str:
+        def send(self, n: int) -> str:
             self.parameters["map_count"] = n
             command = shlex.join(
                 [sys.executable, "-u", "-m", "saevx.dispatch.worker", str(folder.path), array.name]
@@ -125,14 +125,14 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
         (folder.logs / "slurm").mkdir(parents=True, exist_ok=True)
         executor = _Executor()
         executor.update_parameters(**{k: v for k, v in options.items() if v is not None})
-        return executor.submit_array(len(array.elements))
+        return executor.send(len(array.elements))
     except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
         raise SlurmError(f"Slurm does not take {array.name}: {_last_line(str(error))}") from error
 
 
 def slurm_log(folder: RunFolder, job: Job) -> Path:
     """What Slurm itself, and a worker that cannot begin, said about an element."""
-    return folder.logs / "slurm" / f"{job.array}_{job.index}_0_log.out"
+    return folder.logs / "slurm" / f"{job.array}_{job.at}_0_log.out"
 
 
 def states(jobs: Iterable[str]) -> dict[Job, JobState] | None:
@@ -251,7 +251,7 @@ def find_by_name(name: str, written: float) -> str | None:
 
 def cancel(jobs: Iterable[Job]) -> None:
     """Cancel elements. Raises SlurmError."""
-    names = [f"{job.array}_{job.index}" for job in jobs]
+    names = [f"{job.array}_{job.at}" for job in jobs]
     for start in range(0, len(names), 500):
         try:
             subprocess.run(

@@ -173,13 +173,13 @@ class _Attempt:
         for key in self.keys:
             if key not in self.results:
                 made = self._is_made(key, workspace)
-                self.results[key] = Result(end=End.MADE) if made else Result(end=end, message=message)
+                self.results[key] = (
+                    Result(end=End.MADE) if made else Result(end=end, message=message)
+                )
 
     def progressed(self, workspace: Workspace) -> bool:
         """Whether a later go begins further on than this one did."""
-        return any(
-            key not in self._at_begin and self._is_made(key, workspace) for key in self.keys
-        )
+        return any(key not in self._at_begin and self._is_made(key, workspace) for key in self.keys)
 
     def _is_made(self, key: str, workspace: Workspace) -> bool:
         return workspace.store.find(self.array.documents[key]["kind"], key) is not None
@@ -241,7 +241,9 @@ class _Attempt:
         self.folder.write_outcome(self.array.name, self.index, outcome)
         for key, result in self.results.items():
             told = f": {result.message}" if result.message else ""
-            print(f"{self.array.documents[key]['type']} {key}: {result.end.value}{told}", flush=True)
+            print(
+                f"{self.array.documents[key]['type']} {key}: {result.end.value}{told}", flush=True
+            )
         return outcome
 
 
