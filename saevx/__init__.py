@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         DatasetError,
         ExperimentError,
         MissingArtifact,
+        QueryError,
         RecipeError,
         RunFailed,
         SaevxError,
@@ -63,8 +64,8 @@ _SPEC_NAMES = (
     "Squash TraitAP TraitSet ViT Weights WeightsFile"
 )
 _ERROR_NAMES = (
-    "ConfigError CorruptArtifact DatasetError ExperimentError MissingArtifact RecipeError "
-    "RunFailed SaevxError SaevxWarning SpecError StoreError WeightsError"
+    "ConfigError CorruptArtifact DatasetError ExperimentError MissingArtifact QueryError "
+    "RecipeError RunFailed SaevxError SaevxWarning SpecError StoreError WeightsError"
 )
 _HOMES: dict[str, str] = {
     **dict.fromkeys(_SPEC_NAMES.split(), "spec"),
@@ -94,6 +95,7 @@ __all__ = [
     "MissingArtifact",
     "OpenMoji",
     "OpenMojiImages",
+    "QueryError",
     "RandomInit",
     "RandomPrototypes",
     "RecipeError",

@@ -1,4 +1,4 @@
-"""python -m saevx: the command line."""
+"""`python -m saevx`, the command line for where scripts are not on the path."""
 
 from .cli import main
 

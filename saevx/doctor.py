@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from spec import Artifact, DatasetError, Exec, Keys, Site, Spec, SpecError, from_document
+from spec.document import known_types
 from spec.site import Fingerprint
 from store.doctor import Finding
 from store.manifest import Manifest
@@ -21,17 +22,6 @@ from .workspace import Workspace
 
 KEYS_CHECKED = 2_000
 """In a store of more artifacts, keys are computed anew only when every byte is read, too."""
-
-
-def known_types() -> dict[str, type[Spec]]:
-    """Spec types by name, among the modules imported so far."""
-    types: dict[str, type[Spec]] = {}
-    waiting: list[type[Spec]] = [Spec]
-    while waiting:
-        found = waiting.pop()
-        types[found.__name__] = found
-        waiting.extend(found.__subclasses__())
-    return types
 
 
 def known_versions() -> dict[str, int]:
@@ -258,7 +248,7 @@ def _keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
 def _code(manifests: Iterable[Manifest]) -> Iterator[Finding]:
     from .resolve.provenance import Origin
 
-    here = (Origin().provenance(n_batch=0)["code"] or {}).get("commit")
+    here = (Origin().code or {}).get("commit")
     made = [manifest.provenance.get("code") or {} for manifest in manifests]
     others = Counter(code["commit"][:10] for code in made if code.get("commit") not in (None, here))
     dirty = sum(bool(code.get("dirty")) for code in made)

@@ -22,6 +22,10 @@ class ExperimentError(HowError):
     """An experiment file that cannot be used."""
 
 
+class QueryError(HowError):
+    """A search that cannot be understood, or names a field that there is not."""
+
+
 class RecipeError(HowError):
     """A recipe that cannot make its artifact."""
 
@@ -57,6 +61,7 @@ __all__ = [
     "HowError",
     "JobFailed",
     "MissingArtifact",
+    "QueryError",
     "RecipeError",
     "RunFailed",
     "SaevxError",

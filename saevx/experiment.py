@@ -39,11 +39,6 @@ class Experiment:
         return self.path.stem
 
     @property
-    def wants_tables(self) -> bool:
-        """Whether anybody looks at what was made: a report, or a generator's next stage."""
-        return self.report is not None or self.is_staged
-
-    @property
     def is_staged(self) -> bool:
         """Whether `targets` is a generator, whose later specs may follow from earlier tables."""
         return isgeneratorfunction(self.targets)
@@ -63,7 +58,7 @@ class Experiment:
                 specs = found.send(result)
             except StopIteration:
                 return
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise user_error(self.path, error) from error
             result = yield _check(self.path, specs)
 
@@ -104,22 +99,21 @@ def _execute(path: Path, copy: Path | None = None) -> ModuleType:
         raise ExperimentError(f"{path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # As if it were run, so that it can import its neighbours.
     neighbours = str((copy or path).parent)
-    sys.path.insert(0, neighbours)
+    if neighbours not in sys.path:
+        # As if it were run, so that it can import its neighbours, within its functions too.
+        sys.path.insert(0, neighbours)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
-    finally:
-        sys.path.remove(neighbours)
     return module
 
 
 def _calling(path: Path, targets: Callable[[], Any]) -> Any:
     try:
         return targets()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
 
 

@@ -5,10 +5,22 @@ descriptions keep the name of their field (`vit.name`, `train.split`). The name 
 itself holds its type. Should a lifted name be taken by a field further out, it keeps its full path.
 """
 
+from __future__ import annotations
+
 import json
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store import Manifest
 
 Scalar = str | int | float | bool | None
+
+FORM = "facts-1"
+"""Names what `facts_of` gives. Change it together with that, and catalogues are made anew."""
+
+LONGEST = 500
+"""Characters of a text that are kept among the facts."""
 
 
 def explode(document: dict[str, Any]) -> dict[str, Scalar]:
@@ -18,6 +30,33 @@ def explode(document: dict[str, Any]) -> dict[str, Scalar]:
         columns["key"] = document["key"]
     _add(document, "", "", columns)
     return columns
+
+
+def facts_of(manifest: Manifest, taken: Collection[str]) -> dict[str, Scalar]:
+    """What can be searched for: the spec's columns, then the attributes that are plain values.
+
+    Names that are `taken` are prefixed: `spec.size`, `attributes.size`.
+    """
+    spec = manifest.spec
+    columns = explode(spec if _is_document(spec) else {"type": manifest.type, "fields": spec})
+    facts = {
+        f"spec.{name}" if name in taken else name: value
+        for name, value in columns.items()
+        if name not in ("type", "key")
+    }
+    for name, value in _plain(manifest.attributes):
+        facts[f"attributes.{name}" if name in taken or name in facts else name] = value
+    return {name: v[:LONGEST] if isinstance(v, str) else v for name, v in facts.items()}
+
+
+def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, Scalar]]:
+    found: list[tuple[str, Scalar]] = []
+    for name, value in attributes.items():
+        if isinstance(value, dict):
+            found += [(f"{name}.{inner}", scalar) for inner, scalar in _plain(value)]
+        elif not isinstance(value, list):
+            found.append((name, value))
+    return found
 
 
 def _add(document: dict[str, Any], prefix: str, path: str, columns: dict[str, Scalar]) -> None:
@@ -40,4 +79,4 @@ def _add(document: dict[str, Any], prefix: str, path: str, columns: dict[str, Sc
 
 
 def _is_document(value: Any) -> bool:
-    return isinstance(value, dict) and "type" in value and "fields" in value
+    return type(value) is dict and "type" in value and "fields" in value

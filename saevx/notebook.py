@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from spec import Artifact, Keys, to_document
 from store.roots import Recording
 
-from .errors import MissingArtifact, RunFailed, SaevxWarning, SpecError
+from .errors import RunFailed, SpecError
 from .explode import explode
 from .recipes import find_recipe
+from .resolve.lookup import open_input, read
 from .resolve.record import plan_recorded, run_recorded
 from .resolve.run import Listener, explain
 from .workspace import Workspace, open_workspace
@@ -20,9 +20,6 @@ from .workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     import polars as pl
 
-    from store import Artifact as Stored
-
-    from .resolve.recipe import Recipe
 
 Where = str | Path | Workspace | None
 """A store's root, a workspace, or None for that of the current folder."""
@@ -36,7 +33,7 @@ def load(spec: Artifact, store: Where = None) -> Any:
     """
     workspace = _workspace(store)
     keys = Keys(workspace)
-    return _load(spec, workspace, keys)
+    return _load(_spec(spec), workspace, keys)
 
 
 def run(
@@ -78,7 +75,7 @@ def table(
     workspace = _workspace(store)
     keys = Keys(workspace)
     frames: list[pl.DataFrame] = []
-    for spec in _specs(specs):
+    for spec in {keys.of(spec): spec for spec in _specs(specs)}.values():
         if spec.kind != "results":
             raise SpecError(f"{type(spec).__name__} is no table but {spec.kind}: use saevx.load")
         frame = _load(spec, workspace, keys)
@@ -92,40 +89,28 @@ def table(
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
 
-def read(artifact: Stored, recipe: Recipe[Any]) -> Any:
-    """A stored artifact in the form that its recipe's readers get.
-
-    Warns with SaevxWarning where the recipe found what it made suspicious.
-    """
-    for text in artifact.manifest.attributes.get("warnings", []):
-        warnings.warn(
-            f"{artifact.manifest.type} {artifact.key}: {text}", SaevxWarning, stacklevel=4
-        )
-    return artifact if recipe.load is None else recipe.load(artifact)
-
-
 def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:
-    key = keys.of(spec)
-    artifact = workspace.store.find(spec.kind, key)
-    if artifact is None:
-        why = workspace.store.absence(spec.kind, key)
-        raise MissingArtifact(
-            spec.kind,
-            key,
-            str(workspace.store.root_of(spec.kind)),
-            f"{why}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` makes it, if FILE.py is "
-            "an experiment with it among its targets; in Python, `saevx.run(spec)` does.",
-        )
-    return read(artifact, find_recipe(type(spec)))
+    return read(open_input(spec, keys, workspace.store), find_recipe(type(spec)))
 
 
 def _workspace(store: Where) -> Workspace:
-    return store if isinstance(store, Workspace) else open_workspace(store)
+    if isinstance(store, Workspace):
+        return store
+    if store is not None and not isinstance(store, str | Path):
+        raise TypeError(f"store is {store!r}; give the root of a store, or a Workspace")
+    return open_workspace(store)
 
 
 def _specs(specs: Artifact | Iterable[Artifact]) -> Sequence[Artifact]:
-    found = [specs] if isinstance(specs, Artifact) else list(specs)
-    for spec in found:
-        if not isinstance(spec, Artifact):
-            raise SpecError(f"{spec!r} is no spec of an artifact, as Shards or TraitAP are")
-    return found
+    """The specs of artifacts that were given."""
+    if isinstance(specs, str) or not isinstance(specs, Artifact | Iterable):
+        raise SpecError(f"{specs!r:.200} is no spec of an artifact, nor a list of them")
+    return [_spec(spec) for spec in ([specs] if isinstance(specs, Artifact) else specs)]
+
+
+def _spec(spec: Artifact) -> Artifact:
+    if not isinstance(spec, Artifact) or not hasattr(type(spec), "kind"):
+        raise SpecError(
+            f"{spec!r:.200} is no spec of an artifact, as Shards(...) or TraitAP(...) are"
+        )
+    return spec

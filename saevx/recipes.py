@@ -9,7 +9,6 @@ from typing import Any
 
 from spec import Artifact
 
-from .errors import RecipeError
 from .resolve.recipe import Recipe, declared_recipe
 
 MODULES = {
@@ -21,16 +20,8 @@ MODULES = {
 
 
 def find_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
-    """The recipe of a spec type, or of the nearest of its bases.
-
-    Raises RecipeError when none is known.
-    """
+    """The recipe of a spec type, its module imported. Raises RecipeError when none is known."""
     for base in spec_type.__mro__:
         if base.__name__ in MODULES:
             import_module(MODULES[base.__name__])
-    recipe = declared_recipe(spec_type)
-    if recipe is None:
-        raise RecipeError(
-            f"no recipe makes {spec_type.__name__}: declare one with @recipe({spec_type.__name__})"
-        )
-    return recipe
+    return declared_recipe(spec_type)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from .errors import ExperimentError, StoreError
-from .experiment import Experiment
+from .experiment import Experiment, user_error
 
 if TYPE_CHECKING:
     import altair as alt
@@ -18,20 +20,21 @@ if TYPE_CHECKING:
 Part = Any
 """A polars frame, an altair chart, or a line of text."""
 
+_NAME = re.compile(r"[^\W_][\w .-]*")
+
 PNG_SCALE = 2
 """Pixels of a PNG per pixel of the chart, for sharp figures."""
 
 
 @dataclass
 class Report:
-    """The parts of a report, and the files that they were saved to."""
+    """What an experiment's `report` gave, by name."""
 
+    experiment: Experiment
     parts: dict[str, Part]
-    files: list[Path] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def show(self) -> None:
-        """Print the frames, the text, and where the charts are."""
+        """Print the frames and the text."""
         import click
         import polars as pl
 
@@ -41,67 +44,109 @@ class Report:
                 click.echo(_as_text(part))
             elif isinstance(part, str):
                 click.echo(f"\n{part}")
-        click.echo("")
-        for file in self.files:
-            click.echo(f"saved {file}")
+
+    def save(self, folder: Path) -> list[Path]:
+        """Save frames as .csv and charts as .png and .html below `folder`; gives the files.
+
+        Raises StoreError when they cannot be written, ExperimentError when a part cannot be drawn.
+        """
+        home = self._home(folder)
+        files: list[Path] = []
+        for name, part in self.parts.items():
+            try:
+                files += _save(home, name, part)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise StoreError(f"cannot save {name!r} of the report in {home}: {why}") from error
+            except Exception as error:  # polars and altair fail in their own ways
+                raise ExperimentError(
+                    f"{self.experiment.path}: the part {name!r} of the report cannot be saved: "
+                    f"{error}"
+                ) from error
+        return files
+
+    def _home(self, folder: Path) -> Path:
+        """`folder`/<experiment>, made; another file of the same name has a folder of its own."""
+        path = str(self.experiment.path.resolve())
+        for home in (
+            folder / self.experiment.name,
+            folder / f"{self.experiment.name}-{xxhash.xxh3_64_hexdigest(path.encode())[:8]}",
+        ):
+            mark = home / ".experiment"
+            try:
+                home.mkdir(parents=True, exist_ok=True)
+                if not mark.exists():
+                    mark.write_text(path)
+                if mark.read_text() == path:
+                    break
+            except OSError as error:
+                raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error
+        return home
 
 
-def make_report(experiment: Experiment, tables: list[pl.DataFrame], folder: Path) -> Report:
-    """Call the experiment's `report` with one table of all its results; save what it gives.
+def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
+    """Call the experiment's `report` with the table of all its results.
 
-    It may give a frame, a chart, a text, or a dict of them by name. Files go to
-    `folder`/<experiment>/<name>.csv, .png and .html. Raises ExperimentError when it fails.
+    It may give a polars frame, an altair chart, a text, or a dict of them by name. Raises
+    ExperimentError when it fails, or gives something else.
     """
     import polars as pl
 
-    from .experiment import user_error
-
     assert experiment.report is not None
-    table = pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
     try:
-        given = experiment.report(table)
-    except Exception as error:
+        given = experiment.report(pl.DataFrame() if table is None else table)
+    except (Exception, SystemExit) as error:
         raise user_error(experiment.path, error) from error
     parts: dict[str, Part] = given if isinstance(given, dict) else {experiment.name: given}
-    report = Report({name: part for name, part in parts.items() if part is not None})
-    home = folder / experiment.name
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        for name, part in report.parts.items():
-            report.files += _save(home, str(name), part, experiment.path)
-    except OSError as error:
-        raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error
-    return report
+    parts = {str(name): part for name, part in parts.items() if part is not None}
+    for name, part in parts.items():
+        if not _NAME.fullmatch(name):
+            raise ExperimentError(
+                f"{experiment.path}: report names a part {name!r}; names become files, so use "
+                "letters, digits, spaces, '-', '_' and '.'"
+            )
+        if not _is_part(part):
+            raise ExperimentError(
+                f"{experiment.path}: report gives {type(part).__name__} for {name!r}; it may give "
+                "polars frames, altair charts and text"
+            )
+    return Report(experiment, parts)
 
 
-def _save(home: Path, name: str, part: Part, experiment: Path) -> list[Path]:
+def _is_part(part: Part) -> bool:
     import polars as pl
 
+    return isinstance(part, str | pl.DataFrame) or _is_chart(part)
+
+
+def _is_chart(part: Part) -> bool:
+    return hasattr(part, "to_dict") and hasattr(part, "save")
+
+
+def _save(home: Path, name: str, part: Part) -> list[Path]:
     if isinstance(part, str):
         return []
-    if isinstance(part, pl.DataFrame):
-        file = home / f"{name}.csv"
-        part.write_csv(file)
-        return [file]
-    if hasattr(part, "to_dict") and hasattr(part, "save"):
+    if _is_chart(part):
         return _save_chart(home, name, part)
-    raise ExperimentError(
-        f"{experiment}: report gives {type(part).__name__} for {name!r}; it may give polars "
-        "frames, altair charts and text"
-    )
+    file = home / f"{name}.csv"
+    part.write_csv(file)
+    return [file]
 
 
 def _save_chart(home: Path, name: str, chart: alt.Chart) -> list[Path]:
     """Draw a chart, unless the same one is drawn already: drawing takes a second."""
+    import altair as alt
+
     files = [home / f"{name}.png", home / f"{name}.html"]
-    drawn = home / f"{name}.drawn"
-    text = json.dumps(chart.to_dict(), sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if drawn.exists() and drawn.read_text() == digest and all(file.exists() for file in files):
-        return files
-    drawn.unlink(missing_ok=True)
-    chart.save(str(files[0]), scale_factor=PNG_SCALE)
-    chart.save(str(files[1]), inline=True)  # opens without a network
+    drawn = home / f".{name}.drawn"
+    with alt.data_transformers.enable("default", max_rows=None):  # a file takes any number
+        text = json.dumps(chart.to_dict(), sort_keys=True, default=str)
+        digest = xxhash.xxh3_128_hexdigest(text.encode())
+        if drawn.exists() and drawn.read_text() == digest and all(file.exists() for file in files):
+            return files
+        drawn.unlink(missing_ok=True)
+        chart.save(str(files[0]), scale_factor=PNG_SCALE)
+        chart.save(str(files[1]), inline=True)  # opens without a network
     drawn.write_text(digest)
     return files
 
@@ -110,9 +155,9 @@ def _as_text(frame: pl.DataFrame) -> str:
     import polars as pl
 
     with pl.Config(
-        tbl_rows=200,
+        tbl_rows=-1,
         tbl_cols=-1,
-        tbl_width_chars=200,
+        tbl_width_chars=10_000,
         fmt_str_lengths=60,
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,

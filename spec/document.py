@@ -46,7 +46,7 @@ def from_document(document: Document) -> Spec:
     Raises SpecError when its type is not known here (import the module that defines it first), or
     pydantic's ValidationError when its fields do not fit the type as it is today.
     """
-    found = _types().get(document["type"])
+    found = known_types().get(document["type"])
     if found is None:
         raise SpecError(
             f"no spec type {document['type']!r} is known here: import the module that defines it"
@@ -64,11 +64,12 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _types() -> dict[str, type[Spec]]:
+def known_types() -> dict[str, type[Spec]]:
+    """Spec types by name, of the modules imported so far; of two of one name, the later one."""
     types: dict[str, type[Spec]] = {}
     waiting: list[type[Spec]] = [Spec]
-    while waiting:
-        found = waiting.pop()
+    for found in waiting:
         types[found.__name__] = found
+        # In the order in which they were declared: a notebook's cell may be run again.
         waiting.extend(found.__subclasses__())
     return types

@@ -115,6 +115,22 @@ def write_new(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
+def read_file(path: str, folder: int | None = None) -> bytes:
+    """A whole file, in as few calls of the system as can be. Raises OSError.
+
+    `path` may be relative to an open folder.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        size = os.fstat(fd).st_size
+        data = os.read(fd, size)
+        while len(data) < size and (more := os.read(fd, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
 def digest(data: bytes | memoryview) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 

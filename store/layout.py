@@ -97,7 +97,7 @@ def _fault_of(name: str) -> str | None:
 
 def home(root: Path, kind: str, key: str) -> Path:
     """Where a published artifact lies."""
-    return root / kind / key[:2] / key
+    return Path(f"{root}/{kind}/{key[:2]}/{key}")
 
 
 def builds(root: Path, kind: str) -> Path:

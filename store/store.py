@@ -14,7 +14,7 @@ from store.files import explained, look_afresh
 from store.holder import Holder
 from store.layout import KINDS, check_key, check_kind, check_prefix, home, is_key
 from store.leases import Lease
-from store.manifest import Manifest, examine, read_manifest
+from store.manifest import examine, read_manifest
 
 
 class Store:
@@ -45,20 +45,26 @@ class Store:
         Looks at the manifest and at the size of every file. Raises StoreError where that cannot
         be done, NewerLayout.
         """
-        found = self._examine(kind, key)
-        return None if isinstance(found, str) else Artifact(self._home(kind, key), found)
+        found = self.look(kind, key)
+        return None if isinstance(found, str) else found
 
     def open(self, kind: str, key: str) -> Artifact:
         """The artifact. Raises MissingArtifact where `find` returns None."""
-        found = self._examine(kind, key)
+        found = self.look(kind, key)
         if isinstance(found, str):
             raise MissingArtifact(kind, key, str(self.root_of(kind)), found)
-        return Artifact(self._home(kind, key), found)
+        return found
 
     def absence(self, kind: str, key: str) -> str | None:
         """Why `find` returns None, in words; None where it does not."""
-        found = self._examine(kind, key)
+        found = self.look(kind, key)
         return found if isinstance(found, str) else None
+
+    def look(self, kind: str, key: str) -> Artifact | str:
+        """The artifact, else why it is absent, in words: `find` and `absence` in one look."""
+        path = self._home(check_kind(kind), check_key(key))
+        found = examine(str(path), kind, key)
+        return found if isinstance(found, str) else Artifact(path, found)
 
     def draft(self, kind: str, key: str) -> Draft:
         """A new artifact in the making, to be used in a with statement."""
@@ -131,9 +137,6 @@ class Store:
 
     def _home(self, kind: str, key: str) -> Path:
         return home(self.root_of(kind), kind, key)
-
-    def _examine(self, kind: str, key: str) -> Manifest | str:
-        return examine(str(self._home(check_kind(kind), check_key(key))), kind, key)
 
     def _with_manifest(self, kind: str, key: str) -> Iterator[Artifact]:
         place = self._home(kind, key)

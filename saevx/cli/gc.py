@@ -156,7 +156,7 @@ class Work:
         parts = [f"Forget the runs of {forget}"] if forget else []
         if self.stale:
             parts.append(
-                f"Move {things(len(self.stale), 'thing')}, {size(self.n_bytes)}, to the trash"
+                f"move {things(len(self.stale), 'thing')}, {size(self.n_bytes)}, to the trash"
             )
         if self.trash:
             n_bytes = sum(n for _, n in self.trash)

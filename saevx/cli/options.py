@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -23,13 +26,37 @@ json_option = click.option(
 )
 
 
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let a polite end from outside clean up as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def clear_errors(command: F) -> F:
-    """Turn saevx's own errors into a message and exit code 1; a bug keeps its traceback."""
+    """Turn saevx's own errors into a message and exit code 1; a bug keeps its traceback.
+
+    Ctrl-C and SIGTERM end with 130, and a word on how to go on.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with _sigterm_as_interrupt():
+                return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("stopped: what is made stays; run it again to go on from there", err=True)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             from ..errors import Detached, SaevxError  # here, since it loads every spec
 

@@ -54,9 +54,9 @@ def plan(file: Path, store: str | None, show_all: bool, as_json: bool) -> None:
             complete = not experiment.is_staged
             break
         if experiment.is_staged:
-            from .run import read_stage
+            from ..stages import give_back
 
-            result = read_stage(specs, workspace)
+            result = give_back(specs, workspace)
     stages.close()
     if as_json:
         click.echo(json.dumps(_document(experiment.name, plans, complete)))

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from ..dispatch.executors import Executor
     from ..experiment import Experiment
     from ..resolve.plan import Plan
+    from ..resolve.provenance import Origin
     from ..resolve.record import Execute
-    from ..resolve.run import FindRecipe, Listener, Outcome
+    from ..resolve.recipe import FindRecipe
+    from ..resolve.run import Listener, Outcome
 
 LINE_S = 10.0
 """Where there is no terminal, a line of news comes no more often."""
@@ -83,14 +85,21 @@ class Sending:
         """What runs a plan by the executor that was asked for."""
 
         def execute(
-            plan: Plan, keys: Keys, store: Store, find: FindRecipe, listener: Listener | None
+            plan: Plan,
+            keys: Keys,
+            store: Store,
+            find: FindRecipe,
+            listener: Listener | None,
+            origin: Origin | None,
         ) -> Outcome:
             from ..dispatch.coordinate import Coordinator, Request
+            from ..resolve.provenance import Origin
 
             with _Watching(self.quiet) as watch:
                 request = Request(
                     name=experiment.name,
                     path=experiment.path,
+                    origin=origin or Origin(experiment.path),
                     profile=self.profile,
                     retry_failed=self.retry_failed,
                     detach=self.detach,

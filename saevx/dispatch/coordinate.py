@@ -24,6 +24,7 @@ from store.owner import Life, Owner
 from ..errors import Detached, JobFailed
 from ..explode import explode
 from ..resolve.plan import Node, Plan, State
+from ..resolve.provenance import Origin
 from ..resolve.run import Outcome as RunOutcome
 from ..resolve.run import check
 from . import slurm
@@ -39,7 +40,7 @@ from .tasks import array_name, chunks, waves
 if TYPE_CHECKING:
     from store import Store
 
-    from ..resolve.run import FindRecipe
+    from ..resolve.recipe import FindRecipe
 
 TICK_S = 0.5
 REMEMBERED_RUNS = 5
@@ -74,6 +75,8 @@ class Request:
     path: Path | None
     """Of its file."""
     profile: Profile
+    origin: Origin
+    """The code, for provenance."""
     retry_failed: bool = False
     detach: bool = False
     """Submit, and do not wait."""
@@ -351,6 +354,7 @@ class Coordinator:
                     owner=str(Owner.here()),
                     user=getpass.getuser(),
                     code=self._code,
+                    origin=self.request.origin.record,
                     folder=os.getcwd(),
                     store_root=str(self.store.root),
                     store_roots={kind: str(self.store.root_of(kind)) for kind in KINDS},

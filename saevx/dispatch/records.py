@@ -27,6 +27,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     code: str
     """Digest of the code."""
+    origin: dict[str, Any]
+    """Commits of the code, as an Origin records them."""
     folder: str
     """Where the run was started; jobs run there."""
     store_root: str

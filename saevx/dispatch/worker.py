@@ -98,6 +98,7 @@ class Worker:
 
         from ..recipes import find_recipe
         from ..resolve.plan import Plan
+        from ..resolve.provenance import Origin
         from ..resolve.run import run_plan
 
         workspace = self._load()
@@ -113,7 +114,8 @@ class Worker:
                 nodes[key] = _node(spec, key)
         if nodes:
             plan = Plan(nodes, tuple(nodes))
-            outcome = run_plan(plan, keys, store, find_recipe, attempt.listener())
+            origin = Origin.from_record(self.info.origin)
+            outcome = run_plan(plan, keys, store, find_recipe, attempt.listener(), origin)
             results |= attempt.results_of(outcome)
         return results
 

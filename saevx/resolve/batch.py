@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spec import Artifact, Keys, Site, to_document
 
-from .provenance import Origin
+from .lookup import open_input, read
+from .provenance import Origin, Stopwatch
+from .recipe import FindRecipe, declared_recipe
 
 if TYPE_CHECKING:
     from store import Artifact as Stored
@@ -30,6 +32,9 @@ class Batch(Generic[A]):
         keys: Keys,
         progress: Progress | None = None,
         settled: Callable[[str], None] | None = None,
+        *,
+        find_recipe: FindRecipe = declared_recipe,
+        origin: Origin | None = None,
     ) -> None:
         self.specs = specs
         self.site: Site = keys.site
@@ -44,7 +49,9 @@ class Batch(Generic[A]):
         """Called with the key of each spec that is published or has failed."""
         self._drafts: dict[str, Draft] = {}
         self._stack = ExitStack()
-        self._origin = Origin()
+        self._find_recipe = find_recipe
+        self._origin = origin or Origin()
+        self._watch = Stopwatch()
 
     def __enter__(self) -> Batch[A]:
         return self
@@ -60,7 +67,11 @@ class Batch(Generic[A]):
 
     def input(self, artifact: Artifact) -> Stored:
         """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
-        return self._store.open(artifact.kind, self._keys.of(artifact))
+        return open_input(artifact, self._keys, self._store)
+
+    def load(self, artifact: Artifact) -> Any:
+        """An input as `saevx.load` gives it. Raises MissingArtifact when it is not there."""
+        return read(self.input(artifact), self._find_recipe(type(artifact)))
 
     def draft(self, spec: A) -> Draft:
         """Where the artifact of `spec` is built; the same one at each call."""
@@ -83,7 +94,7 @@ class Batch(Generic[A]):
                 name: {"kind": parent.kind, "key": self._keys.of(parent)}
                 for name, parent in spec.inputs().items()
             },
-            provenance=self._origin.provenance(n_batch=len(self.specs)),
+            provenance=self._origin.provenance(self._watch, n_batch=len(self.specs)),
             attributes=dict(attributes or {}),
         )
         self._settled(key)

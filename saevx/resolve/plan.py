@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
 
-from ..errors import CorruptArtifact
+from .lookup import find
 
 if TYPE_CHECKING:
     from store import Store
@@ -89,16 +89,9 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
 
 
 def _look_up(spec: Artifact, key: str, keys: Keys, store: Store) -> Node:
-    artifact = store.find(spec.kind, key)
-    if artifact is None:
+    if find(spec, keys, store) is None:
         why = store.absence(spec.kind, key) or "it came while the plan was made"
         return Node(spec, key, State.TO_MAKE, why)
-    if artifact.manifest.canonical != keys.canonical(spec):
-        raise CorruptArtifact(
-            f"{artifact.path} is stored under the key of {type(spec).__name__} {key}, but describes"
-            f" another spec.\n  stored: {artifact.manifest.canonical}\n  wanted: "
-            f"{keys.canonical(spec)}\nMove the folder away and run again."
-        )
     return Node(spec, key, State.PRESENT, "in the store")
 
 

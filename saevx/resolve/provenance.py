@@ -17,31 +17,65 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "polars", "zarr",
 """Packages whose versions may change a result in its last digits."""
 
 
-class Origin:
-    """Taken when a batch begins; says of each artifact where it came from."""
+class Stopwatch:
+    """Wall and CPU seconds since it was made."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
-        self._code = _commit(Path(__file__).resolve().parent)
-        self._experiment_code = _commit(Path.cwd())
 
-    def provenance(self, *, n_batch: int) -> dict[str, Any]:
-        """The provenance of an artifact that was made in this process.
+    @property
+    def wall_s(self) -> float:
+        return round(time.perf_counter() - self._wall, 3)
 
-        Times count from the beginning of the batch, whose `n_batch` artifacts share them.
+    @property
+    def cpu_s(self) -> float:
+        return round(time.process_time() - self._cpu, 3)
+
+
+class Origin:
+    """The code that a run runs, taken when it begins: saevx's, and that of the experiment.
+
+    `experiment` is the experiment's file; in a notebook the current folder stands for it.
+    """
+
+    def __init__(self, experiment: Path | None = None) -> None:
+        self.experiment = experiment
+        self.code = _commit(Path(__file__).resolve())
+        """Commit and dirtiness of saevx's own checkout; None where it is not in one."""
+        self._experiment_code = _commit(experiment.resolve() if experiment else Path.cwd())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What another process needs to know of it, as plain JSON data."""
+        name = str(self.experiment) if self.experiment else None
+        return {"experiment": name, "code": self.code, "experiment_code": self._experiment_code}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Origin:
+        """Inverse of `record`: the code that was there when the work was sent off."""
+        made = cls.__new__(cls)
+        made.experiment = Path(record["experiment"]) if record["experiment"] else None
+        made.code, made._experiment_code = record["code"], record["experiment_code"]
+        return made
+
+    def provenance(self, watch: Stopwatch, *, n_batch: int) -> dict[str, Any]:
+        """The provenance of an artifact made in this process since `watch` began.
+
+        Its times are shared by the `n_batch` artifacts that were made in one go.
         """
         return {
             "host": platform.node(),
             "user": os.environ.get("USER", ""),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "wall_s": round(time.perf_counter() - self._wall, 3),
-            "cpu_s": round(time.process_time() - self._cpu, 3),
+            "wall_s": watch.wall_s,
+            "cpu_s": watch.cpu_s,
             "n_batch": n_batch,
             "peak_memory_bytes": _peak_memory_bytes(),
             "python": platform.python_version(),
             "packages": _versions(),
-            "code": self._code,
+            "code": self.code,
+            "experiment": self.experiment.name if self.experiment else None,
             "experiment_code": self._experiment_code,
         }
 
@@ -62,8 +96,13 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _commit(folder: Path) -> dict[str, Any] | None:
-    """The git commit that `folder` is at and whether tracked files differ; None outside git."""
+def _commit(path: Path) -> dict[str, Any] | None:
+    """The git commit of the repository that tracks `path`, and whether tracked files differ.
+
+    None outside git, and for a file that the repository around it does not track, such as a
+    package installed into an environment within somebody's checkout.
+    """
+    folder = path if path.is_dir() else path.parent
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -75,6 +114,8 @@ def _commit(folder: Path) -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
+        if path.is_file() and not git("ls-files", "--", path.name):
+            return None
         return {
             "commit": git("rev-parse", "HEAD"),
             "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spec import Artifact, Site
 
+from ..errors import RecipeError
+
 if TYPE_CHECKING:
     from store import Artifact as Stored
 
@@ -55,6 +57,26 @@ def recipe(
     return declare
 
 
-def declared_recipe(spec_type: type[Artifact]) -> Recipe[Any] | None:
-    """The recipe declared for a type or the nearest of its bases, among modules imported so far."""
-    return next((_recipes[base] for base in spec_type.__mro__ if base in _recipes), None)
+FindRecipe = Callable[[type[Artifact]], Recipe[Any]]
+
+
+def declared_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
+    """The recipe declared for a type, or for a base that has all of its fields.
+
+    Looks among the modules imported so far. A base's recipe would not read a field that a subclass
+    adds, so two specs would differ in key and not in content. Raises RecipeError for that, and
+    where there is none.
+    """
+    for base in spec_type.__mro__:
+        if base not in _recipes:
+            continue
+        added = sorted(spec_type.model_fields.keys() - base.model_fields.keys())
+        if added:
+            raise RecipeError(
+                f"{spec_type.__name__} adds {', '.join(added)} to {base.__name__}, whose recipe "
+                f"knows nothing of that: declare one with @recipe({spec_type.__name__})"
+            )
+        return _recipes[base]
+    raise RecipeError(
+        f"no recipe makes {spec_type.__name__}: declare one with @recipe({spec_type.__name__})"
+    )

@@ -13,14 +13,17 @@ from spec import Artifact, Keys
 from store.gc import wait_for_collectors
 
 from .plan import Plan, State, make_plan
-from .run import FindRecipe, Listener, Outcome, run_plan
+from .provenance import Origin
+from .recipe import FindRecipe
+from .run import Listener, Outcome, run_plan
 
 if TYPE_CHECKING:
     from store import Store
     from store.records import Graph, Ref
     from store.roots import Recording
 
-Execute = Callable[["Plan", Keys, "Store", FindRecipe, "Listener | None"], Outcome]
+Execute = Callable[["Plan", Keys, "Store", FindRecipe, "Listener | None", "Origin | None"], Outcome]
+"""What runs a plan; `run_plan` does so in this process."""
 
 PLANS_AGAIN = 3
 """So often a plan is made anew because something was removed under it."""
@@ -58,22 +61,21 @@ def run_recorded(
     recording: Recording,
     find_recipe: FindRecipe,
     listener: Listener | None = None,
+    origin: Origin | None = None,
     execute: Execute = run_plan,
 ) -> tuple[Plan, Outcome]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
 
-    `execute` runs one plan: in this process, unless said otherwise.
-
     Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
     """
     targets = [plan.nodes[key].spec for key in plan.targets]
-    outcome = execute(plan, keys, store, find_recipe, listener)
+    outcome = execute(plan, keys, store, find_recipe, listener, origin)
     for _ in range(PLANS_AGAIN):
         if not _vanished(plan, outcome, store):
             break
         made, came = outcome.made, outcome.came
         plan = plan_recorded(targets, keys, store, recording)
-        outcome = execute(plan, keys, store, find_recipe, listener)
+        outcome = execute(plan, keys, store, find_recipe, listener, origin)
         outcome.made, outcome.came = made + outcome.made, came + outcome.came
     return plan, outcome
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,13 @@ from spec import Artifact, Keys
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
 from .claim import Claim, Held, Patience, claim, look, who_holds
+from .lookup import find
 from .plan import Node, Plan, State, group
-from .recipe import Recipe
+from .provenance import Origin
+from .recipe import FindRecipe, Recipe
 
 if TYPE_CHECKING:
     from store import Store
-
-FindRecipe = Callable[[type[Artifact]], Recipe[Any]]
 
 
 @dataclass
@@ -61,10 +60,12 @@ def run_plan(
     store: Store,
     find_recipe: FindRecipe,
     listener: Listener | None = None,
+    origin: Origin | None = None,
 ) -> Outcome:
     """Make everything in `plan` that is to be made; independent branches go on after a failure.
 
-    Raises SpecError, before anything runs, when specs cannot be made: all faults in one message.
+    `origin` goes into the provenance; it is taken here unless given. Raises SpecError, before
+    anything runs, when specs cannot be made: all faults in one message.
     """
     listener = listener or Listener()
     recipes = {type(node.spec): find_recipe(type(node.spec)) for node in plan.to_make}
@@ -72,7 +73,7 @@ def run_plan(
     batch_text = {
         node.key: keys.text(recipes[type(node.spec)].batch_by(node.spec)) for node in plan.to_make
     }
-    worker = _Worker(plan, keys, store, recipes, listener)
+    worker = _Worker(plan, keys, store, find_recipe, listener, origin or Origin())
     worker.make(group(plan.to_make, batch_text))
     return worker.outcome
 
@@ -84,8 +85,9 @@ class _Worker:
     plan: Plan
     keys: Keys
     store: Store
-    recipes: dict[type[Artifact], Recipe[Any]]
+    find_recipe: FindRecipe
     listener: Listener
+    origin: Origin
     outcome: Outcome = field(default_factory=Outcome)
 
     def make(self, batches: list[list[Node]]) -> None:
@@ -133,6 +135,7 @@ class _Worker:
 
     def _take_in(self, came: list[Node]) -> None:
         for node in came:
+            find(node.spec, self.keys, self.store)  # raises where it is another spec's
             node.state = State.PRESENT
         self.outcome.came += came
 
@@ -141,9 +144,17 @@ class _Worker:
 
     def _run_batch(self, claimed: Claim) -> None:
         nodes, specs = claimed.nodes, tuple(node.spec for node in claimed.nodes)
-        recipe = self.recipes[type(nodes[0].spec)]
+        recipe = self.find_recipe(type(nodes[0].spec))
         progress = self.listener.begin(nodes)
-        with Batch(specs, self.store, self.keys, progress, claimed.release) as batch:
+        with Batch(
+            specs,
+            self.store,
+            self.keys,
+            progress,
+            claimed.release,
+            find_recipe=self.find_recipe,
+            origin=self.origin,
+        ) as batch:
             try:
                 recipe.make(batch)
             except Exception as error:  # a recipe's bug fails its batch, not the other branches

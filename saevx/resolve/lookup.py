@@ -1,0 +1,57 @@
+"""Looking a spec up in the store, and reading what was made of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from spec import Artifact, Keys
+
+from ..errors import CorruptArtifact, MissingArtifact, SaevxWarning
+
+if TYPE_CHECKING:
+    from store import Artifact as Stored
+    from store import Store
+
+    from .recipe import Recipe
+
+
+def find(spec: Artifact, keys: Keys, store: Store) -> Stored | None:
+    """What the store has under the spec's key; None where it is absent.
+
+    Raises CorruptArtifact when that was made from another spec: a key alone is never a hit.
+    """
+    stored = store.find(spec.kind, keys.of(spec))
+    if stored is not None and stored.manifest.canonical != keys.canonical(spec):
+        raise CorruptArtifact(
+            f"{stored.path} is stored under the key of {type(spec).__name__} {stored.key}, but "
+            f"describes another spec.\n  stored: {stored.manifest.canonical}\n  wanted: "
+            f"{keys.canonical(spec)}\nMove the folder away and run again."
+        )
+    return stored
+
+
+def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
+    """As `find`; raises MissingArtifact, saying what makes it, where it is absent."""
+    stored = find(spec, keys, store)
+    if stored is None:
+        key = keys.of(spec)
+        raise MissingArtifact(
+            spec.kind,
+            key,
+            str(store.root_of(spec.kind)),
+            f"{store.absence(spec.kind, key)}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` "
+            "makes it, if FILE.py is an experiment with it among its targets; in Python, "
+            "`saevx.run(spec)` does.",
+        )
+    return stored
+
+
+def read(stored: Stored, recipe: Recipe[Any]) -> Any:
+    """A stored artifact in the form that its recipe's readers get.
+
+    Warns with SaevxWarning where the recipe found what it made suspicious.
+    """
+    for text in stored.manifest.attributes.get("warnings", []):
+        warnings.warn(f"{stored.manifest.type} {stored.key}: {text}", SaevxWarning, stacklevel=4)
+    return stored if recipe.load is None else recipe.load(stored)

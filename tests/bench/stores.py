@@ -1,0 +1,271 @@
+"""Listing, planning and publishing at scale.
+
+Run as `python tests/bench/stores.py [--quick] [--rounds N] [--keep FOLDER]`. Stores of up to 100,000
+artifacts are generated: the files of artifacts that were really published, with the manifest of
+another spec. What the generator writes is compared with what a recipe publishes first.
+
+- `ls` runs in processes of its own: cold (no catalogue and, as root, no page cache) and warm.
+- A no-op run and a plan are timed within one process, from specs to their end, beside the time that
+  building the specs takes; the command line over 1,000 targets beside the same over one.
+- Publishing is compared with writing and flushing the same files plainly, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+from _report import Bar, at_most, median_wall_s, report, wall_s
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "saevx"))
+
+from cub_tree import make_cub
+
+from saevx import (
+    CUB200,
+    Artifact,
+    ImageScores,
+    RandomInit,
+    RandomPrototypes,
+    Shards,
+    Squash,
+    TraitAP,
+    ViT,
+)
+from saevx.resolve.batch import Batch
+from saevx.resolve.plan import make_plan
+from saevx.workspace import Workspace
+from spec import Keys, to_document
+from store import Manifest, Reference, Store
+from store.layout import home, node_file
+from store.manifest import encode_manifest, read_manifest
+
+N_TRAITS = 312
+"""As many rows as a table over CUB-200-2011 has."""
+
+
+def targets(cub: Path, n: int) -> list[Artifact]:
+    """`n` different tables. Every one is built anew from the image set up, as in a plain loop."""
+    choices = itertools.product(
+        range(1 + n // 5000), (16, 64, 256, 1024, 4096, None), (128, 512, 2048, 8192), range(24)
+    )
+    found: list[Artifact] = []
+    for seed, n_train, k, layer in itertools.islice(choices, n):
+        vit = ViT(name="vit_tiny_patch16_224", weights=RandomInit(seed=0), resize=Squash(size=32))
+        train, test = (CUB200(split=split, root=str(cub)) for split in ("train", "test"))
+        shards = Shards(images=train.images, vit=vit, layer=layer)
+        scorer = RandomPrototypes(shards=shards, n=k, seed=seed)
+        found.append(TraitAP(scorer=scorer, train=train, test=test, n_train=n_train))
+    if len(found) < n:
+        found += [
+            target.model_copy(update={"n_train": 5000 + i})
+            for i, target in zip(range(n - len(found)), itertools.cycle(found[:]), strict=False)
+        ]
+    return found
+
+
+class Template(NamedTuple):
+    """An artifact that was really published."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+def publish(spec: Artifact, workspace: Workspace) -> Template:
+    """Through the same door as a recipe, with the arrays or the table that one would write."""
+    rng = np.random.default_rng(0)
+    with Batch((spec,), workspace.store, Keys(workspace)) as batch:
+        draft = batch.draft(spec)
+        facts: dict[str, Any] = {}
+        if isinstance(spec, TraitAP):
+            draft.table("traits", frame())
+            facts = {"n_traits": N_TRAITS, "left_out": [], "mean_ap": 0.25, "mean_constant_ap": 0.1}
+        else:
+            draft.write("values", rng.standard_normal((64, 8), np.float32))
+        made = batch.publish(spec, facts)
+    files = {name: (made.path / name).read_bytes() for name in made.manifest.files}
+    return Template(made.manifest, files)
+
+
+def frame() -> pl.DataFrame:
+    rng = np.random.default_rng(1)
+    return pl.DataFrame(
+        {
+            "trait": [f"has_part_{i // 8}::colour_{i % 8}" for i in range(N_TRAITS)],
+            "prototype": rng.integers(0, 1024, N_TRAITS),
+            "ap": rng.random(N_TRAITS),
+            "train_ap": rng.random(N_TRAITS),
+            "constant_ap": rng.random(N_TRAITS),
+            "n_pos_train": rng.integers(0, 99, N_TRAITS),
+            "n_pos_test": rng.integers(0, 99, N_TRAITS),
+            "n_train_images": np.full(N_TRAITS, 959),
+            "n_test_images": np.full(N_TRAITS, 959),
+            "left_out": [None] * N_TRAITS,
+        },
+        schema_overrides={"left_out": pl.String},
+    )
+
+
+class Generator:
+    """Writes artifacts of any spec after the templates, without drafts and without flushing."""
+
+    def __init__(self, workspace: Workspace, scratch: Path, examples: list[Artifact]) -> None:
+        self.keys = Keys(workspace)
+        aside = Workspace(Store(scratch), {})
+        self.templates = {type(spec): publish(spec, aside) for spec in examples}
+
+    def manifest(self, spec: Artifact) -> Manifest:
+        return msgspec.structs.replace(
+            self.templates[type(spec)].manifest,
+            key=self.keys.of(spec),
+            canonical=self.keys.canonical(spec),
+            spec=to_document(spec, self.keys),
+            parents={
+                name: Reference(parent.kind, self.keys.of(parent))
+                for name, parent in spec.inputs().items()
+            },
+        )
+
+    def write(self, store: Store, spec: Artifact, *, with_files: bool) -> None:
+        manifest = self.manifest(spec)
+        folder = home(store.root_of(spec.kind), spec.kind, manifest.key)
+        folder.mkdir(parents=True)
+        if with_files:
+            files = self.templates[type(spec)].files
+            for name in sorted({os.path.dirname(name) for name in files}):
+                (folder / name).mkdir(exist_ok=True)
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+        (folder / node_file("")).write_bytes(encode_manifest(manifest))
+
+    def check(self, spec: Artifact, workspace: Workspace) -> None:
+        """Raises AssertionError when it writes something else than a recipe publishes."""
+        really = publish(spec, workspace)
+        made = self.manifest(spec)
+        origin = {"created": made.created, "provenance": made.provenance}
+        assert msgspec.structs.replace(really.manifest, **origin) == made
+        assert really.files == self.templates[type(spec)].files
+        folder = home(workspace.store.root, spec.kind, made.key)
+        whole = encode_manifest(really.manifest)
+        assert (folder / node_file("")).read_bytes() == whole
+        shutil.rmtree(folder)
+        self.write(workspace.store, spec, with_files=True)
+        found = workspace.store.open(spec.kind, made.key)
+        assert found.verify() == []
+        assert found.manifest == made
+
+
+def with_inputs(specs: list[Artifact], keys: Keys, n: int) -> list[Artifact]:
+    """Specs and all below them, each once, `n` at most: those below first."""
+    found: dict[str, Artifact] = {}
+
+    def add(spec: Artifact) -> None:
+        if keys.of(spec) not in found:
+            for below in spec.inputs().values():
+                add(below)
+            found[keys.of(spec)] = spec
+
+    for spec in specs:
+        add(spec)
+        if len(found) >= n:
+            break
+    return list(found.values())[:n]
+
+
+class Run(NamedTuple):
+    """One run of the command line in a process of its own."""
+
+    wall_s: float
+    peak_memory_bytes: int
+    n_lines: int
+
+
+def saevx(*words: str, cwd: Path) -> Run:
+    code = "from saevx.cli import main; main()"
+    env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, env=env, cwd=cwd)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, words
+        out.seek(0)
+        return Run(seconds, usage.ru_maxrss * 1024, sum(1 for _ in out))
+
+
+def drop_page_cache() -> bool:
+    """Whether that was permitted."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def forget_catalogues(root: Path) -> None:
+    for folder in root.glob("*/.catalogue"):
+        shutil.rmtree(folder)
+
+
+def bench_ls(folder: Path, cub: Path, n: int, rounds: int) -> tuple[dict[str, Any], dict[str, Bar]]:
+    workspace = Workspace(Store(folder / "many"), {})
+    wanted = targets(cub, n)
+    keys = Keys(workspace)
+    specs = with_inputs(wanted, keys, n)
+    generator = Generator(workspace, folder / "templates", examples(specs))
+    for spec in examples(specs):
+        generator.check(spec, Workspace(Store(folder / "checked"), {}))
+    if not (folder / "many").exists():
+        seconds = wall_s(lambda: [generator.write(workspace.store, s, with_files=False) for s in specs])
+        print(f"{len(specs)} artifacts generated in {seconds:.0f} s", flush=True)
+    ls = ("ls", "--store", str(folder / "many"))
+    cold, no_catalogue = [], []
+    for _ in range(rounds):
+        forget_catalogues(folder / "many")
+        dropped = drop_page_cache()
+        cold.append(saevx(*ls, cwd=folder))
+        forget_catalogues(folder / "many")
+        no_catalogue.append(saevx(*ls, cwd=folder))
+    forms = {
+        "warm": ls,
+        "where": (*ls, "--where", "layer=13", "--where", "n_train>=64"),
+        "json": (*ls, "--json"),
+    }
+    runs = {name: [saevx(*words, cwd=folder) for _ in range(2 * rounds + 1)] for name, words in forms.items()}
+    assert cold[0].n_lines >= len(specs), cold
+    figures: dict[str, Any] = {
+        "ls_artifacts": len(specs),
+        "ls_page_cache_dropped": dropped,
+        "ls_no_catalogue_s": median(run.wall_s for run in no_catalogue),
+        "ls_catalogue_mb": sum(f.stat().st_size for f in (folder / "many").glob("*/.catalogue/*")) / 1e6,
+        **{f"ls_{name}_s": median(run.wall_s for run in each) for name, each in runs.items()},
+    }
+    peak = max(run.peak_memory_bytes for each in (cold, no_catalogue, *runs.values()) for run in each)
+    bars = {
+        "ls_cold_s": at_most(median(run.wall_s for run in cold), 20),
+        "ls_warm_s": at_most(median(run.wall_s for run in runs["warm"]), 1.5),
+        "ls_memory_bytes": at_most(peak, 1 << 30),
+    }
+    return figures, bars
+
+
+def examples(specs: list[Artifact]) -> list[Artifact]:
+    """One of each type."""
+    return list({type(spec): spec for spec in specs}.values())

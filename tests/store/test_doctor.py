@@ -1,0 +1,306 @@
+"""The doctor: every altered byte, every missing file, and everything else that is not right."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from store import Artifact, Store, doctor
+from store.doctor import Doctor, Finding
+from store.files import digest
+from store.gc import _announced
+from store.layout import builds, collectors, runs
+from store.manifest import Manifest, encode_manifest
+from store.roots import Recording, pin
+from store.trash import entries
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def thing(store: Store, n: int = 0, kind: str = "results", **changes: Any) -> Artifact:
+    """An artifact whose key is right, with arrays, a group and a table."""
+    canonical = json.dumps({"type": "Thing", "version": 1, "fields": {"n": n}})
+    with store.draft(kind, digest(canonical.encode())) as draft:
+        with draft.array("acts", (40, 3), "f2", rows_per_chunk=5, rows_per_shard=20) as writer:
+            writer.append(np.random.default_rng(n).standard_normal((40, 3)).astype("f2"))
+        draft.write("group/ids", np.arange(10, dtype="i4"))
+        draft.table("table", pl.DataFrame({"trait": ["a", "b", "a"], "ap": [0.5, None, 1.0]}))
+        facts: dict[str, Any] = {"type": "Thing", "version": 1, "spec": {"n": n}, "parents": {}}
+        return draft.publish(**(facts | {"canonical": canonical, "provenance": {}} | changes))
+
+
+def files_of(artifact: Artifact) -> list[Path]:
+    return sorted(path for path in artifact.path.rglob("*") if path.is_file())
+
+
+def look(store: Store, **options: Any) -> list[Finding]:
+    return list(Doctor(store).findings(**options))
+
+
+def errors(store: Store, **options: Any) -> list[str]:
+    return [f"{f.topic}: {f.what}" for f in look(store, **options) if f.severity == "error"]
+
+
+def rewrite(artifact: Artifact, **changes: Any) -> None:
+    """Another manifest, well made."""
+    fields = {name: getattr(artifact.manifest, name) for name in Manifest.__struct_fields__}
+    data = encode_manifest(Manifest(**(fields | changes)))
+    (artifact.path / "zarr.json").write_bytes(data)
+
+
+def test_nothing_is_wrong_with_a_store_as_it_is_written(store: Store) -> None:
+    assert look(store, deep=True) == []
+    for n in range(3):
+        thing(store, n, "shards")
+    seen: list[tuple[int, int]] = []
+    assert look(store, deep=True, progress=lambda done, total: seen.append((done, total))) == []
+    total = sum(artifact.n_bytes for artifact in store.scan())
+    assert seen[-1] == (total, total)
+
+
+def test_every_flipped_byte_is_found(store: Store) -> None:
+    """At least 500 positions over all files, each file's first and last bytes among them."""
+    artifact = thing(store)
+    rng = random.Random(0)
+    places: list[tuple[Path, int]] = []
+    for file in files_of(artifact):
+        size = file.stat().st_size
+        ends = {0, 1, size // 2, size - 2, size - 1}
+        places += [(file, at) for at in sorted(ends | {rng.randrange(size) for _ in range(60)})]
+    assert len(places) >= 500
+    assert {file for file, _ in places} == set(files_of(artifact))
+    for file, at in places:
+        whole = file.read_bytes()
+        altered = bytearray(whole)
+        altered[at] ^= rng.randrange(1, 256)
+        file.write_bytes(altered)
+        found = [f for f in look(store, deep=True) if f.severity == "error"]
+        assert len(found) == 1, (file, at)
+        assert found[0].path == artifact.path
+        file.write_bytes(whole)
+    assert look(store, deep=True) == []
+
+
+def test_every_file_cut_short_grown_or_gone_is_found_without_reading_them(store: Store) -> None:
+    artifact = thing(store)
+    for file in files_of(artifact):
+        whole = file.read_bytes()
+        for data in (whole[:-1], whole[: len(whole) // 2], b"", whole + b"\0", None):
+            file.unlink() if data is None else file.write_bytes(data)
+            (what,) = errors(store)
+            assert what.startswith("damaged: ")
+            assert store.find("results", artifact.key) is None  # absent for the next run, too
+            file.write_bytes(whole)
+    assert errors(store) == []
+
+
+def other_kind(artifact: Artifact) -> None:
+    rewrite(artifact, kind="shards")
+
+
+def other_spec(artifact: Artifact) -> None:
+    rewrite(artifact, canonical=artifact.manifest.canonical.replace("0", "1"))
+
+
+def other_version(artifact: Artifact) -> None:
+    rewrite(artifact, version=2)
+
+
+def other_type(artifact: Artifact) -> None:
+    rewrite(artifact, type="Other")
+
+
+def wrong_place(artifact: Artifact) -> None:
+    place = artifact.path.parent.parent / "00" / artifact.key
+    place.parent.mkdir()
+    artifact.path.rename(place)
+
+
+def a_file_in_its_place(artifact: Artifact) -> None:
+    shutil.rmtree(artifact.path)
+    artifact.path.write_text("mine")
+
+
+def newer(artifact: Artifact) -> None:
+    rewrite(artifact, layout=2)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (other_kind, "its manifest is that of shards/"),
+        (other_spec, "its key is not the digest of its spec"),
+        (other_version, "calls itself Thing version 2, but its spec is Thing version 1"),
+        (other_type, "calls itself Other version 1"),
+        (wrong_place, "lies in the wrong folder"),
+        (a_file_in_its_place, "has no manifest"),
+        (newer, "has layout 2, written by a later saevx"),
+    ],
+)
+def test_manifests(store: Store, harm: Callable[[Artifact], None], says: str) -> None:
+    artifact = thing(store)
+    harm(artifact)
+    (what,) = errors(store)
+    assert says in what
+
+
+def test_mending_moves_what_is_damaged_and_nothing_else(store: Store) -> None:
+    good, short, altered, later = (thing(store, n) for n in range(4))
+    (short.path / "acts" / "c.0.0").write_bytes(b"")
+    file = altered.path / "acts" / "c.1.0"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    newer(later)
+    physician = Doctor(store)
+    findings = list(physician.findings(deep=True))
+    assert {f.ref[1] for f in findings if f.fix == "trash" and f.ref} == {short.key, altered.key}
+    assert sum(physician.mend(finding) for finding in findings) == 2
+    assert sorted(store.keys("results")) == sorted([good.key, later.key])
+    assert {entry.key for entry in entries(store)} == {short.key, altered.key}
+    assert [f.topic for f in look(store, deep=True)] == ["newer layout"]
+    assert thing(store, 2).verify() == []
+
+
+def test_what_was_repaired_meanwhile_is_not_moved(store: Store) -> None:
+    artifact = thing(store)
+    (artifact.path / "zarr.json").unlink()
+    physician = Doctor(store)
+    (finding,) = physician.findings()
+    thing(store)  # a run sees damage too, and makes it again
+    assert not physician.mend(finding)
+    assert store.open("results", artifact.key).verify() == []
+
+
+def test_what_is_collected_meanwhile_is_no_finding(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = thing(store)
+    real = doctor.digest_file
+
+    def late(path: Path) -> Any:
+        if artifact.path.exists():
+            artifact.path.rename(store.root / "gone")
+        return real(path)
+
+    monkeypatch.setattr(doctor, "digest_file", late)
+    assert errors(store, deep=True) == []
+
+
+def test_files_that_no_manifest_names(store: Store) -> None:
+    artifact = thing(store)
+    (artifact.path / "acts" / "c.7.0").write_bytes(b"x")
+    (artifact.path / "notes.txt").write_text("mine")
+    (found,) = look(store)
+    assert (found.severity, found.topic) == ("warning", "unexpected files")
+    assert "acts/c.7.0, notes.txt" in found.what
+    assert store.find("results", artifact.key)
+
+
+def test_things_that_are_not_ours(store: Store) -> None:
+    thing(store)
+    for path in ("notes.txt", "results/notes.txt", "results/ab/notes.txt", "results/.build"):
+        (store.root / path).parent.mkdir(exist_ok=True)
+        if path[-6:] != ".build":
+            (store.root / path).write_text("mine")
+    (store.root / "results" / "readings").mkdir()
+    found = look(store)
+    assert {(f.severity, f.topic) for f in found} == {("info", "not ours")}
+    assert sorted(Path(f.where).name for f in found) == ["notes.txt"] * 3 + ["readings"]
+
+
+def test_missing_inputs_are_told_by_kind(store: Store) -> None:
+    parents = {"a": {"kind": "shards", "key": "a" * 32}, "b": {"kind": "shards", "key": "b" * 32}}
+    thing(store, 0, parents=parents)
+    thing(store, 1, parents=parents)
+    (found,) = look(store)
+    assert (found.severity, found.topic, found.where) == ("info", "missing inputs", "shards")
+    assert found.what.startswith("2 ")
+
+
+def test_orphans(store: Store, in_child: Any) -> None:
+    thing(store)
+
+    def leave() -> None:
+        store.draft("results", "a" * 32).__enter__()
+        assert store.lease("results", "b" * 32)
+        with _announced(store):
+            os.kill(os.getpid(), 9)
+
+    assert in_child(leave) == 137
+    elsewhere = builds(store.root, "results") / f"{'c' * 32}.elsewhere.01234567.1.1.1.abcdefab"
+    elsewhere.mkdir()
+    with store.draft("results", "d" * 32), store.lease("results", "d" * 32):  # type: ignore[union-attr]
+        physician = Doctor(store)
+        found = list(physician.findings())
+        warnings = [f for f in found if f.severity == "warning"]
+        assert [f.topic for f in warnings] == ["orphans"] * 3
+        assert [f.topic for f in found if f.severity == "info"] == ["work elsewhere"]
+        assert all(physician.mend(finding) for finding in warnings)
+        assert [f.topic for f in look(store)] == ["work elsewhere"]
+        assert len(os.listdir(builds(store.root, "results"))) == 2
+    assert [name for name in os.listdir(collectors(store.root)) if name[0] != "."] == []
+    old = time.time() - 8 * 86400
+    os.utime(elsewhere, (old, old))
+    assert [f.topic for f in look(store)] == ["orphans"]  # nobody wrote to it for a week
+
+
+def test_records(store: Store) -> None:
+    artifact = thing(store)
+    recording = Recording(store, Path("/x.py"), "x")
+    recording.want([("results", artifact.key)], {("results", artifact.key): ()})
+    pin(store, ("results", "a" * 32), [])
+    (found,) = look(store)
+    assert found.severity == "warning"
+    assert "pins results aaaaaaaa, which is not in the store" in found.what
+    (folder,) = runs(store.root).iterdir()
+    (folder / "last.json").write_text("{")
+    assert "records" in errors(store)[0]
+
+
+def test_roots_and_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "scratch"
+    store = Store(tmp_path / "store", {"shards": gone})
+    artifact = thing(store)
+    (found,) = look(store)
+    assert (found.severity, found.where) == ("warning", str(gone))
+    assert "is not there" in found.what
+    gone.mkdir()
+    assert look(store) == []
+    # Tests may run as root, whom no mode stops.
+    closed: set[str] = set()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: str(path) not in closed and access(path, mode)
+    )
+    closed.add(str(artifact.path / "acts" / "c.0.0"))
+    assert errors(store) == ["permissions: cannot be read by you: acts/c.0.0"]
+    closed.clear()
+    closed.add(str(store.root))
+    assert errors(store) == ["permissions: cannot be read by you"]
+
+
+def test_a_manifest_that_cannot_be_read_is_told_and_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, other = thing(store, 0), thing(store, 1)
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path) == f"{artifact.path}/zarr.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    physician = Doctor(store)
+    (found,) = physician.findings(deep=True)
+    assert (found.severity, found.topic, found.fix) == ("error", "permissions", "")
+    assert list(physician.manifests) == [("results", other.key)]

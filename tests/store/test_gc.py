@@ -1,0 +1,833 @@
+"""Collection: what is reachable stays, whatever happens meanwhile; the rest goes to the trash."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from store import MissingArtifact, NewerLayout, Store, StoreError, gc, inventory, roots, survey
+from store.gc import collect, given_up, wait_for_collectors
+from store.layout import collectors, runs
+from store.manifest import Manifest, encode_manifest
+from store.records import LAST, Ref, Run, write_record
+from store.roots import Recording, Roots, forget_runs, pin, unpin
+from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, Stale, Survey
+from store.trash import empty, entries, restore
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+A, B, C, D = (f"{digit}{'0' * 31}" for digit in "abcd")
+EXPERIMENT = Path("/home/someone/cub_layers.py")
+
+
+def put(
+    store: Store, make: Any, key: str, *below: str, kind: str = "results", age_s: float = 9e4,
+    **changes: Any,
+) -> Ref:  # fmt: skip
+    """An artifact of some age, made from others of the same kind."""
+    parents = {f"p{i}": {"kind": kind, "key": k} for i, k in enumerate(below)}
+    artifact = make(store, key, kind, parents=parents, **changes)
+    at = time.time() - age_s
+    os.utime(artifact.path, (at, at))
+    return kind, key
+
+
+def ref(key: str, kind: str = "results") -> Ref:
+    return kind, key
+
+
+def want(store: Store, *targets: str, below: dict[str, Iterable[str]] | None = None,
+         path: Path | None = EXPERIMENT) -> Recording:  # fmt: skip
+    graph = {ref(key): [ref(k) for k in keys] for key, keys in (below or {}).items()}
+    recording = Recording(store, path, "cub_layers")
+    recording.want(map(ref, targets), dict.fromkeys(map(ref, targets), ()) | graph)
+    assert not recording.problem
+    return recording
+
+
+def look(store: Store, **options: Any) -> Survey:
+    found = Survey(store, **options)
+    found.refresh()
+    return found
+
+
+def stale(store: Store, versions: dict[str, int] | None = None, **options: Any) -> list[Stale]:
+    return list(look(store, **options).stale(versions or {}))
+
+
+def stale_keys(store: Store, **options: Any) -> set[str]:
+    return {item.ref[1] for item in stale(store, **options)}
+
+
+def run_gc(store: Store, **options: Any) -> gc.Collected:
+    found = look(store, **options)
+    return collect(found, list(found.stale({})))
+
+
+# What keeps things
+
+
+def test_what_nothing_reaches_is_stale_once_it_is_old(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B, age_s=10)
+    (item,) = stale(store)
+    assert (item.ref, item.reason, item.type) == (ref(A), NOT_REACHED, "Thing")
+    assert item.n_bytes == store.open("results", A).n_bytes
+    assert stale_keys(store, grace_s=5) == {A, B}
+    assert stale_keys(store, grace_s=1e6) == set()
+
+
+def test_the_young_keep_what_they_were_made_from(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B, A)
+    put(store, make, C, B, age_s=0)
+    found = look(store)
+    assert list(found.stale({})) == []
+    assert [link for link, _ in found.why(ref(A))] == [ref(C), ref(B), ref(A)]
+    assert found.why(ref(A))[0][1].root == "younger than 1 h"
+
+
+def test_a_run_keeps_its_targets_and_all_below(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B, A)
+    put(store, make, C, age_s=2e6)
+    want(store, B).complete()
+    found = look(store)
+    assert [item.ref for item in found.stale({})] == [ref(C)]
+    assert "the latest run of /home/someone/cub_layers.py, finished" in found.why(ref(A))[0][1].root
+    assert found.why(ref(C)) == []
+
+
+def test_a_recorded_graph_keeps_what_no_manifest_tells_of(store: Store, make: Any) -> None:
+    """C -> B -> A, where neither C nor B has been made yet."""
+    put(store, make, A)
+    want(store, C, below={C: [B], B: [A], A: []})
+    found = look(store)
+    assert list(found.stale({})) == []
+    assert [link for link, _ in found.why(ref(A))] == [ref(C), ref(B), ref(A)]
+
+
+def test_a_spec_keeps_what_it_names_when_the_parent_between_is_gone(
+    store: Store, make: Any
+) -> None:
+    put(store, make, A)
+    scorer = {"type": "Scorer", "kind": "results", "key": A, "fields": {}}
+    nested = {"type": "Table", "kind": "results", "key": C, "fields": {"a": [{"b": scorer}]}}
+    put(store, make, C, B, spec=nested)
+    want(store, C).complete()
+    assert stale_keys(store) == set()
+
+
+@given(
+    edges=st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda e: e[0] > e[1])),
+    made=st.sets(st.integers(0, 9)),
+    targets=st.lists(st.integers(0, 9), max_size=3),
+    pinned=st.lists(st.integers(0, 9), max_size=2),
+    young=st.sets(st.integers(0, 9), max_size=2),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_alive_is_what_a_plain_walk_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    make: Any,
+    edges: set[tuple[int, int]],
+    made: set[int],
+    targets: list[int],
+    pinned: list[int],
+    young: set[int],
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    keys = [f"{i:032x}" for i in range(10)]
+    below = {i: [b for a, b in sorted(edges) if a == i] for i in range(10)}
+    for i in made:
+        put(store, make, keys[i], *(keys[b] for b in below[i]), age_s=0 if i in young else 9e4)
+
+    def walk(start: int, knows: Callable[[int], bool]) -> set[int]:
+        found = {start}
+        for b in below[start] if knows(start) else []:
+            found |= walk(b, knows)
+        return found
+
+    alive: set[int] = set()
+    if targets:
+        everything = {i for t in targets for i in walk(t, lambda _: True)}
+        graph = {keys[i]: [keys[b] for b in below[i]] for i in everything}
+        want(store, *(keys[i] for i in targets), below=graph).complete()
+        alive |= everything
+    for i in pinned:
+        pin(store, ref(keys[i]), inventory.below(store, ref(keys[i])))
+        alive |= walk(i, lambda x: x in made)
+    for i in young & made:
+        alive |= walk(i, lambda x: x in made)
+    # From what is alive, manifests lead further down than a pin of an absent artifact knew.
+    for i in list(alive):
+        alive |= walk(i, lambda x: x in made)
+    assert stale_keys(store) == {keys[i] for i in made - alive}
+    run_gc(store)
+    assert {int(key, 16) for key in store.keys("results")} == made & alive
+
+
+# Runs that end, and runs that do not
+
+
+def test_a_run_that_was_cut_off_gives_up_nothing(store: Store, make: Any, in_child: Any) -> None:
+    for key in (A, B, C, D):
+        put(store, make, key)
+    want(store, A).complete()
+    assert in_child(lambda: want(store, B)) == 0
+    assert in_child(lambda: want(store, C)) == 0
+    # A of the last complete run, C of the last one cut off; the next try superseded that for B.
+    assert stale_keys(store) == {B, D}
+    assert "not finished" in str(look(store).why(ref(C))[0][1].root)
+    want(store, D).complete()
+    assert stale_keys(store) == {A, B, C}
+    assert os.listdir(runs(store.root) / os.listdir(runs(store.root))[0]) == [LAST]
+
+
+def test_runs_that_go_on_all_count(store: Store, make: Any) -> None:
+    for key in (A, B, C):
+        put(store, make, key)
+    first, second = want(store, A), want(store, B)
+    assert stale_keys(store) == {C}
+    assert "going on" in str(look(store).why(ref(A))[0][1].root)
+    second.complete()
+    assert stale_keys(store) == {C}
+    first.complete()  # ended last, so it is the latest
+    assert stale_keys(store) == {B, C}
+
+
+def test_each_file_has_a_latest_run(store: Store, make: Any) -> None:
+    for key in (A, B, C):
+        put(store, make, key)
+    want(store, A).complete()
+    want(store, B, path=Path("/elsewhere/cub_layers.py")).complete()
+    assert stale_keys(store) == {C}
+    assert stale_keys(store, without=str(EXPERIMENT)) == {A, C}
+    assert forget_runs(store, EXPERIMENT) == 1
+    assert stale_keys(store) == {A, C}
+    going = want(store, A)
+    assert forget_runs(store, EXPERIMENT) == 0
+    assert stale_keys(store, without=str(EXPERIMENT)) == {C}
+    going.complete()
+
+
+def test_a_run_from_a_notebook_is_recorded_while_it_lasts(
+    store: Store, make: Any, in_child: Any
+) -> None:
+    put(store, make, A)
+    recording = want(store, A, path=None)
+    assert stale_keys(store) == set()
+    recording.close()
+    assert stale_keys(store) == {A}
+    assert in_child(lambda: want(store, A, path=None)) == 0  # killed
+    assert stale_keys(store) == {A}
+
+
+def test_stages_add_to_what_a_run_wants(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    recording = want(store, A)
+    recording.want([ref(B)], {ref(B): []})
+    recording.complete()
+    assert stale_keys(store) == set()
+
+
+def test_a_graph_once_recorded_is_known(store: Store) -> None:
+    want(store, C, D, below={C: [B], B: [A], A: [], D: []}).complete()
+    again = Recording(store, EXPERIMENT, "cub_layers")
+    assert again.known([ref(C)]) == {ref(C): (ref(B),), ref(B): (ref(A),), ref(A): ()}
+    assert again.known([ref(C), ref(A)]) is None  # A was no target, so nobody asked for it alone
+    assert Recording(store, Path("/other.py"), "other").known([ref(C)]) is None
+
+
+def test_a_store_that_cannot_be_written_to_stops_no_run(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+
+    def refuse(*_: Any) -> None:
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(roots, "write_record", refuse)
+    recording = Recording(store, EXPERIMENT, "x")
+    recording.want([ref(A)], {ref(A): ()})
+    recording.complete()
+    assert recording.problem == "read-only"
+
+
+def test_two_stores_that_share_a_root_see_each_others_runs(tmp_path: Path, make: Any) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    mine, yours = (Store(tmp_path / name, {"shards": scratch}) for name in ("mine", "yours"))
+    put(mine, make, A, kind="shards")
+    put(mine, make, C, kind="shards")
+    recording = Recording(mine, EXPERIMENT, "cub_layers")
+    recording.want([ref(B)], {ref(B): [("shards", A)], ("shards", A): []})
+    recording.complete()
+    pin(mine, ("shards", C), [("shards", C)])
+    assert stale_keys(yours) == set()
+    unpin(mine, ("shards", C))
+    assert stale_keys(yours) == {C}
+
+
+# Pins
+
+
+def test_a_pin_keeps_an_artifact_and_what_it_was_made_from(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B, A)
+    put(store, make, C, B)
+    pin(store, ref(C), inventory.below(store, ref(C)), note="figure 3", user="ada")
+    assert stale_keys(store) == set()
+    found = look(store)
+    assert "by ada: figure 3" in found.why(ref(A))[0][1].root
+    # Should the one between be lost, the pin still knows what was below it.
+    os.rename(store.open("results", B).path, store.root / "lost")
+    assert stale_keys(store) == set()
+    os.rename(store.root / "lost", store.root / "results" / B[:2] / B)
+    assert unpin(store, ref(C))
+    assert not unpin(store, ref(C))
+    assert stale_keys(store) == {A, B, C}
+
+
+# What is stale for other reasons
+
+
+def test_reasons(store: Store, make: Any) -> None:
+    put(store, make, A, version=1)
+    put(store, make, B, version=2)
+    put(store, make, C)
+    want(store, C).complete()
+    (store.open("results", C).path / "patches" / "c.0.0.0").unlink()
+    at = time.time() - 9e4
+    os.utime(store.root / "results" / C[:2] / C, (at, at))
+    found = {item.ref[1]: item for item in stale(store, {"Thing": 2})}
+    assert {key: item.reason for key, item in found.items()} == {
+        A: OLDER,
+        B: NOT_REACHED,
+        C: FAILED,  # absent for the next run, whoever wants it
+    }
+    assert "c.0.0.0 is missing" in found[C].detail
+    assert "at 2 now" in found[A].detail
+
+
+def test_damage_that_is_new_or_being_repaired_stays(store: Store, make: Any) -> None:
+    put(store, make, A)
+    (store.open("results", A).path / "zarr.json").unlink()  # which makes it new
+    assert stale_keys(store) == set()
+    at = time.time() - 9e4
+    os.utime(store.root / "results" / A[:2] / A, (at, at))
+    assert stale_keys(store) == {A}
+    with store.draft("results", A):
+        assert stale_keys(store) == set()
+
+
+def test_orphans_are_collected_and_work_is_not(
+    store: Store, make: Any, in_child: Any, entries: Any
+) -> None:
+    def leave() -> None:
+        store.draft("results", A).__enter__().write("x", __import__("numpy").arange(100))
+        assert store.lease("results", B)
+        os.kill(os.getpid(), 9)
+
+    assert in_child(leave) == 137
+    with store.draft("results", C) as draft, store.lease("results", D):  # type: ignore[union-attr]
+        draft.write("x", __import__("numpy").arange(3))
+        found = {item.reason: item for item in stale(store)}
+        assert {reason: item.ref[1] for reason, item in found.items()} == {ORPHAN: A, DEAD_LEASE: B}
+        assert found[ORPHAN].n_bytes > 800
+        done = run_gc(store)
+        assert (len(done.moved), done.failed, done.spared) == (2, [], [])
+        assert [name[:32] for name in entries(store, ".build")] == [C]
+        assert [holder.key for holder in store.leases("results")] == [D]
+    assert [name[:32] for name in entries(store, ".trash")] == [A]
+
+
+def test_what_is_being_made_stays(store: Store, make: Any) -> None:
+    put(store, make, A)
+    lease = store.lease("results", A)
+    assert lease is not None
+    with lease:
+        found = look(store)
+        assert list(found.stale({})) == []
+        assert "being made by" in found.why(ref(A))[0][1].root
+    assert stale_keys(store) == {A}
+
+
+def test_what_cannot_be_known_stops_a_collection(store: Store, make: Any) -> None:
+    put(store, make, A)
+    recording = want(store, B)
+    (folder,) = runs(store.root).iterdir()
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    for text, says in ((b"{", "cannot be understood"), (b'{"layout": 2}', "later saevx")):
+        file.write_bytes(text)
+        with pytest.raises(StoreError, match=says):
+            stale(store)
+    file.write_bytes(whole)
+    recording.complete()
+    assert stale_keys(store) == {A}
+
+    # An artifact in a newer layout may need anything.
+    path = store.open("results", A).path / "zarr.json"
+    manifest = store.open("results", A).manifest
+    fields = {name: getattr(manifest, name) for name in Manifest.__struct_fields__}
+    path.write_bytes(encode_manifest(Manifest(**(fields | {"layout": 2}))))
+    with pytest.raises(NewerLayout, match="Upgrade"):
+        stale(store)
+
+
+def test_a_manifest_that_cannot_be_read_stops_a_collection(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B)
+
+    def refuse(folder: str, kind: str, key: str) -> Any:
+        raise StoreError(f"cannot read {key}: permission denied")
+
+    monkeypatch.setattr(inventory, "examine", refuse)
+    with pytest.raises(StoreError, match="2 artifacts cannot be read"):
+        stale(store)
+
+
+# The trash
+
+
+def test_the_trash_gives_back_and_is_emptied(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    before = store.open("results", A).manifest
+    done = run_gc(store)
+    assert sorted(item.ref[1] for item in done.moved) == [A, B]
+    assert store.find("results", A) is None
+    assert restore(store, "results", A) == store.open("results", A).path
+    assert store.open("results", A).manifest == before
+    assert store.open("results", A).verify() == []
+    assert stale_keys(store) == set()  # it counts as new
+    with pytest.raises(MissingArtifact, match="nothing of that key"):
+        restore(store, "results", C)
+    (left,) = entries(store)
+    assert left.key == B
+    assert abs(left.moved - time.time()) < 5
+    ((gone, n_bytes),) = empty([left])
+    assert gone == left
+    assert n_bytes > 0
+    assert list(entries(store)) == []
+
+
+def test_nothing_is_restored_over_another_or_from_what_is_damaged(store: Store, make: Any) -> None:
+    put(store, make, A)
+    run_gc(store)
+    put(store, make, A)
+    with pytest.raises(StoreError, match="there already"):
+        restore(store, "results", A)
+    run_gc(store)
+    for entry in entries(store):
+        (entry.path / "patches" / "c.0.0.0").write_bytes(b"")
+    with pytest.raises(MissingArtifact, match="damaged"):
+        restore(store, "results", A)
+
+
+# Giving up what can be made again
+
+
+def test_what_can_be_made_again_is_given_up_though_reached(store: Store, make: Any) -> None:
+    for key in (A, B, C, D):
+        put(store, make, key, kind="shards")
+    put(store, make, A, kind="checkpoints")
+    put(store, make, A, kind="results")
+    with store.draft("results", B) as draft:
+        draft.write("x", __import__("numpy").zeros(1))
+        parents = {k: {"kind": "shards", "key": k} for k in (A, B, C)}
+        artifact = draft.publish(
+            type="Table", version=1, canonical="", spec={}, provenance={}, parents=parents
+        )
+    os.utime(artifact.path, (0, 0))
+    recording = Recording(store, EXPERIMENT, "x")
+    recording.want([ref(B), ("shards", C)], {ref(B): [], ("shards", C): []})
+    recording.complete()
+    pin(store, ("shards", D), [("shards", D)])
+
+    found = look(store)
+    drop, keep = given_up(found, "shards", lambda m: "its dataset is gone" if m.key == B else None)
+    assert [item.ref for item in drop] == [("shards", A)]
+    reasons = {key: why for (_, key), _, why in keep}
+    assert reasons[B] == "its dataset is gone"
+    assert reasons[C].startswith("a target of the latest run")
+    assert reasons[D].startswith("pinned")
+    collect(found, drop)
+    assert store.find("shards", A) is None
+    assert store.find("results", B)
+    assert inventory.given_up(store, "shards", A).provenance["host"] == "here"  # type: ignore[union-attr]
+
+
+def test_what_was_given_up_still_keeps_what_it_was_made_from(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, B, A, kind="results")
+    put(store, make, C, B)
+    want(store, C).complete()
+    found = look(store)
+    drop, _ = given_up(found, "results", lambda manifest: None)
+    assert {item.ref[1] for item in drop} == {A, B}
+    collect(found, [item for item in drop if item.ref[1] == B])
+    assert stale_keys(store) == set()
+    assert [link for link, _ in look(store).why(ref(A))] == [ref(C), ref(B), ref(A)]
+
+
+def test_an_unfinished_run_gives_up_nothing(store: Store, make: Any) -> None:
+    put(store, make, A)
+    put(store, make, C, A)
+    want(store, C).complete()
+    found = look(store)
+    drop, _ = given_up(found, "results", lambda manifest: None)
+    assert [item.ref[1] for item in drop] == [A]
+    want(store, D, below={D: [A], A: []})
+    done = collect(found, drop)  # asked about before the run began
+    assert done.moved == []
+    assert "used by the latest run" in done.spared[0][1]
+    assert store.find("results", A)
+
+
+# Races, each at the point that a step of the protocol is there for
+
+
+def at(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], object]
+) -> list[str]:
+    """Calls `act` once, right before `module.name` is called the next time."""
+    real, log = getattr(module, name), []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if not log:
+            log.append(name)
+            act()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, wrapped)
+    return log
+
+
+def test_c2_a_run_that_begins_after_the_survey_is_heard(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    found = look(store)
+    doomed = list(found.stale({}))
+    want(store, A)
+    tried: list[str] = []
+    real = gc.move
+    monkeypatch.setattr(gc, "move", lambda *args: tried.append(args[2]) or real(*args))
+    done = collect(found, doomed)
+    assert [item.ref[1] for item in done.moved] == tried == [B]  # never away, not even for a moment
+    assert "going on" in done.spared[0][1]
+
+
+def test_c2_what_came_since_keeps_what_it_needs(store: Store, make: Any) -> None:
+    put(store, make, A)
+    found = look(store)
+    doomed = list(found.stale({}))
+    put(store, make, B, A, age_s=0)
+    assert collect(found, doomed).moved == []
+
+
+def test_c1_a_run_that_the_collection_missed_waits_for_it(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run writes its record after the collection has read them, and before the move."""
+    put(store, make, A)
+    seen: list[object] = []
+
+    def run() -> None:
+        want(store, A)
+        wait_for_collectors(store, lambda: seen.append("waits"))
+        seen.append(store.find("results", A))
+
+    thread = threading.Thread(target=run)
+
+    def begin() -> None:
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not seen and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert seen == ["waits"]  # it does not ask the store while things move
+
+    log = at(monkeypatch, gc, "move", begin)
+    done = run_gc(store)
+    thread.join()
+    assert log == ["move"]
+    # C4 has seen its record, so what it found at last was there again.
+    assert done.moved == []
+    assert seen[1].verify() == []  # type: ignore[union-attr, attr-defined]
+
+
+def test_c4_a_run_that_neither_waits_nor_was_seen_gets_it_back(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    at(monkeypatch, gc, "move", lambda: want(store, A))
+    done = run_gc(store)
+    assert [item.ref[1] for item in done.moved] == [B]
+    assert store.open("results", A).verify() == []
+
+
+def test_c3_what_was_replaced_meanwhile_is_put_back(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    path = store.open("results", A).path
+    (path / "patches" / "c.0.0.0").unlink()
+    os.utime(path, (0, 0))
+    at(monkeypatch, gc, "move", lambda: make(store, A, attributes={"by": "repair"}))
+    done = run_gc(store)
+    assert done.moved == []
+    assert "not the one" in done.spared[0][1]
+    assert store.open("results", A).manifest.attributes == {"by": "repair"}
+
+
+def test_c3_a_collection_that_was_stopped_announces_itself_anew(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    names: list[list[str]] = []
+    real, clock = gc.move, [0.0]
+
+    def slow(*args: Any) -> Any:
+        names.append(sorted(os.listdir(collectors(store.root))))
+        clock[0] += 2 * gc.ANNOUNCED_S
+        return real(*args)
+
+    monkeypatch.setattr(gc, "move", slow)
+    monkeypatch.setattr(gc.time, "monotonic", lambda: clock[0])
+    assert len(run_gc(store).moved) == 2
+    assert names[0] != names[1]
+    assert [name for name in os.listdir(collectors(store.root)) if name[0] != "."] == []
+
+
+@pytest.mark.parametrize("begins", ["before", "meanwhile"])
+def test_a_run_that_ends_while_records_are_read_is_not_lost(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    """Its record moves to last.json after that one was read."""
+    want(store, A).complete()
+    recording = want(store, B) if begins == "before" else None
+    real, log = roots.read_record, []
+
+    def late(file: Path, what: Any) -> Any:
+        found = real(file, what)
+        if file.name == LAST and not log:
+            log.append(file)
+            (recording or want(store, B)).complete()
+        return found
+
+    monkeypatch.setattr(roots, "read_record", late)
+    found = Roots(store)
+    found.refresh()
+    assert log
+    assert {ref for run in found.runs for ref in run.targets} == {ref(B)}
+
+
+def test_a_notebook_that_ends_between_two_looks_is_not_lost(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It publishes after the artifacts were listed, and its record is gone before it is read."""
+    put(store, make, A)
+    recording = want(store, B, below={B: [A], A: []}, path=None)
+    real, log = inventory.Inventory.refresh, []
+
+    def late(self: Any, progress: Any = None) -> bool:
+        found = real(self, progress)
+        if not log:
+            log.append("ended")
+            put(store, make, B, A, age_s=0)
+            recording.close()
+        return found
+
+    monkeypatch.setattr(inventory.Inventory, "refresh", late)
+    assert stale_keys(store) == set()
+
+
+def test_a_collection_that_died_is_not_waited_for(store: Store, in_child: Any) -> None:
+    store.root.mkdir()
+
+    def die() -> None:
+        with gc._announced(store):
+            os.kill(os.getpid(), 9)
+
+    assert in_child(die) == 137
+    assert len(os.listdir(collectors(store.root))) == 1
+    waited: list[int] = []
+    wait_for_collectors(store, lambda: waited.append(1))
+    assert waited == []
+
+
+def test_one_on_another_host_is_waited_for_but_not_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collectors(store.root).mkdir(parents=True)
+    (collectors(store.root) / "elsewhere.01234567.1.1.1.abcdefab").touch()
+    monkeypatch.setattr(gc, "PATIENCE_S", 0.05)
+    waited: list[int] = []
+    wait_for_collectors(store, lambda: waited.append(1))
+    assert waited == [1]
+
+
+def test_two_collections_at_once(store: Store, make: Any) -> None:
+    keys = [f"{i:032x}" for i in range(100)]
+    for key in keys:
+        put(store, make, key)
+    want(store, *keys[::2]).complete()
+    surveys = [look(store) for _ in range(2)]
+    done: list[gc.Collected] = []
+    threads = [
+        threading.Thread(target=lambda s=s: done.append(collect(s, list(s.stale({})))))
+        for s in surveys
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(store.keys("results")) == keys[::2]
+    assert sorted(item.ref[1] for d in done for item in d.moved) == keys[1::2]
+    assert [failure for d in done for failure in d.failed] == []
+
+
+KILLS = ("mkdir", "open", "rename", "replace", "unlink", "utime")
+
+
+def dying(n: int) -> None:
+    """From here on, this process is killed in place of its n-th change of the file system."""
+    calls = 0
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == n:
+                os.kill(os.getpid(), 9)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name in KILLS:
+        setattr(os, name, wrap(getattr(os, name)))
+
+
+def test_kill_at_every_point(store: Store, make: Any, in_child: Any) -> None:
+    n, code = 0, 137
+    while code == 137:
+        n += 1
+        store = Store(store.root.parent / str(n))
+        for key in (A, B, C, D):
+            put(store, make, key)
+        want(store, A).complete()
+        put(store, make, D, kind="shards")
+        pin(store, ref(D), [ref(D), ("shards", D)])
+
+        def work() -> None:
+            dying(n)  # noqa: B023
+            run_gc(store)  # noqa: B023
+            found = look(store)  # noqa: B023
+            drop, _ = given_up(found, "shards", lambda manifest: None)
+            collect(found, drop)
+
+        code = in_child(work)
+        for key in (A, D):
+            assert store.open("results", key).verify() == []
+        for key in (B, C):  # either here or in the trash, whole
+            if store.find("results", key) is None:
+                restore(store, "results", key)
+            assert store.open("results", key).verify() == []
+            os.utime(store.open("results", key).path, (0, 0))
+        if store.find("shards", D) is None:
+            assert inventory.given_up(store, "shards", D)
+            restore(store, "shards", D)
+        assert store.open("shards", D).verify() == []
+        waited: list[int] = []
+        wait_for_collectors(store, lambda: waited.append(1))  # noqa: B023
+        assert waited == []
+        run_gc(store)
+        assert sorted(store.keys("results")) == [A, D]
+    assert code == 0
+    assert n > 25
+
+
+def test_a_move_that_fails_is_told_and_the_rest_goes_on(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B)
+    rename = os.rename
+
+    def refuse(source: Any, target: Any) -> None:
+        if A in str(source):
+            raise PermissionError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    done = run_gc(store)
+    assert [item.ref[1] for item in done.moved] == [B]
+    assert "permission denied" in done.failed[0][1]
+
+
+# Details
+
+
+def test_roots_are_read_again_only_when_they_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want(store, A).complete()
+    found = Roots(store)
+    assert found.refresh()
+    monkeypatch.setattr(roots, "read_record", None)
+    assert not found.refresh()
+    monkeypatch.undo()
+    want(store, B)
+    assert found.refresh()
+    assert len(found.runs) == 2
+
+
+def test_a_survey_sees_what_comes_goes_and_is_replaced(store: Store, make: Any) -> None:
+    put(store, make, A)
+    found = look(store)
+    put(store, make, B)
+    found.refresh()
+    assert found.standing.keys() == {ref(A), ref(B)}
+    (store.open("results", A).path / "zarr.json").unlink()
+    make(store, A, attributes={"new": True})
+    before = found.standing[ref(A)]
+    found.refresh()
+    assert found.standing[ref(A)].identity != before.identity
+    os.rename(store.open("results", B).path, store.root / "elsewhere")
+    found.refresh()
+    assert found.standing.keys() == {ref(A)}
+
+
+def test_a_record_survives_a_round_trip(tmp_path: Path) -> None:
+    graph = {ref(C): (ref(A), ref(B)), ref(A): (), ref(B): (ref(A),)}
+    run = Run.begin("x", tmp_path / "x.py").wanting([ref(C)], graph)
+    write_record(tmp_path / "x.json", run)
+    assert json.loads((tmp_path / "x.json").read_text())["targets"] == [["results", C]]
+    assert roots.read_record(tmp_path / "x.json", Run) == run
+    assert run.graph == graph
+    assert roots.read_record(tmp_path / "none.json", Run) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3600, "1 h"), (86400, "1 day"), (7 * 86400, "7 days"), (5400, "90 min"), (0, "0 s")],
+)
+def test_lengths_of_time_in_words(seconds: float, words: str) -> None:
+    assert survey.duration(seconds) == words
