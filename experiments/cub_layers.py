@@ -33,18 +33,32 @@ def report(table):
     import polars as pl
 
     scored = table.filter(pl.col("left_out").is_null())
-    per_seed = scored.group_by("layer", "n", "n_train_images", "seed").agg(
-        pl.col("ap").mean(), pl.col("constant_ap").mean(), pl.len().alias("traits")
-    )
-    mean_ap = (
-        per_seed.group_by("layer", "n", "n_train_images")
+    # Few train images have positives of few traits: curves over n_train are of those all have.
+    n_sizes = scored["n_train_images"].n_unique()
+    common = pl.col("n_train_images").n_unique().over("trait") == n_sizes
+    groups = ["layer", "n", "n_train_images"]
+    per_seed = (
+        scored.with_columns(common.alias("common"))
+        .group_by(*groups, "seed")
         .agg(
             pl.col("ap").mean().alias("mAP"),
-            pl.col("ap").std().alias("std over seeds"),
             pl.col("constant_ap").mean().alias("constant-score AP"),
-            pl.col("traits").min(),
+            pl.len().alias("traits"),
+            pl.col("ap").filter("common").mean().alias("mAP of common traits"),
+            pl.col("common").sum().alias("common traits"),
         )
-        .sort("layer", "n", "n_train_images")
+    )
+    mean_ap = (
+        per_seed.group_by(groups)
+        .agg(
+            pl.col("mAP").mean(),
+            pl.col("mAP").std().alias("std over seeds"),
+            pl.col("constant-score AP").mean(),
+            pl.col("traits").min(),
+            pl.col("mAP of common traits").mean(),
+            pl.col("common traits").min(),
+        )
+        .sort(groups)
         .rename({"n": "prototypes", "n_train_images": "train images"})
     )
     full = mean_ap.filter(pl.col("train images") == pl.col("train images").max())
@@ -57,7 +71,11 @@ def report(table):
     by_n_train = (
         alt.Chart(mean_ap)
         .mark_line(point=True)
-        .encode(x=alt.X("train images:Q").scale(type="log"), y="mAP:Q", color="prototypes:O")
+        .encode(
+            x=alt.X("train images:Q").scale(type="log"),
+            y="mAP of common traits:Q",
+            color="prototypes:O",
+        )
         .properties(width=160, height=120)
         .facet("layer:O", columns=4)
     )

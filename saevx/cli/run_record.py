@@ -44,16 +44,18 @@ class RunRecord:
 
     def add(self, plan: Plan, outcome: Outcome, store: Store) -> None:
         """Take in the outcome of one stage, and what its recipes found suspicious."""
+        from ..resolve.lookup import warnings_of
         from ..resolve.run import explain
 
+        new = {node.key for node in (*outcome.made, *outcome.came)}
         for key in plan.targets:
             node = plan.nodes[key]
             name = type(node.spec).__name__
             state = node.state.value if key not in outcome.failed else "failed"
             state = "blocked" if key in outcome.blocked else state
             self.targets.append({"key": key, "type": name, "state": state})
-            made = store.find(node.spec.kind, key) if node.spec.kind == "results" else None
-            for text in made.manifest.attributes.get("warnings", []) if made else []:
+            made = store.find(node.spec.kind, key) if key in new else None
+            for text in warnings_of(made) if made else node.warnings:
                 self.warnings.setdefault(text, []).append(f"{name} {key}")
         self.made += len(outcome.made)
         self.came += len(outcome.came)

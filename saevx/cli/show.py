@@ -10,6 +10,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
+    from spec.tree import Branch
     from store import Artifact as Stored
     from store import Store
 
@@ -33,11 +34,13 @@ def show(key: str, store: str | None, as_json: bool) -> None:
         return
     from rich.filesize import decimal
 
+    from spec.tree import lines, short
+
     from .console import console
 
     out = console()
     manifest = artifact.manifest
-    for line in _tree(opened, manifest.kind, manifest.key, {}, set()):
+    for line in lines(_tree(opened, manifest.kind, manifest.key, {})):
         out.print(line, markup=False)
     there = artifact.path.is_dir()
     facts = {
@@ -45,8 +48,8 @@ def show(key: str, store: str | None, as_json: bool) -> None:
         "made": manifest.created,
         "size": f"{decimal(artifact.n_bytes)} in {len(manifest.files)} files",
         **({"arrays": ", ".join(artifact.arrays())} if there else {}),
-        **{name: _short(value) for name, value in manifest.attributes.items()},
-        **{name: _short(value) for name, value in manifest.provenance.items()},
+        **{name: short(value) for name, value in manifest.attributes.items()},
+        **{name: short(value) for name, value in manifest.provenance.items()},
     }
     out.print("")
     width = max(len(name) for name in facts)
@@ -78,45 +81,21 @@ def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
     )
 
 
-def _tree(
-    store: Store,
-    kind: str,
-    key: str,
-    spec: dict[str, Any],
-    drawn: set[str],
-    lead: str = "",
-    below: str = "",
-) -> list[str]:
-    """Lines of the tree below an artifact; what is gone, or `drawn` already, ends its branch."""
+def _tree(store: Store, kind: str, key: str, spec: dict[str, Any]) -> Branch:
+    """The tree below an artifact; what is gone ends its branch, under the type that `spec` says."""
+    from spec.tree import Branch, title
     from store.inventory import given_up
 
     artifact = store.find(kind, key)
     manifest = artifact.manifest if artifact else given_up(store, kind, key)
     if manifest is None:
-        return [f"{lead}○ {spec.get('type', kind)}  {key[:8]}  (not in the store any more)"]
-    mark = "●" if artifact else "○"
-    if key in drawn:
-        return [f"{lead}{mark} {manifest.type}  {key[:8]}  (as above)"]
-    drawn.add(key)
-    state = "" if artifact else "  (given up; a run makes it again)"
-    lines = [f"{lead}{mark} {_title(manifest.spec)}  {key[:8]}{state}"]
-    parents = list(manifest.parents.values())
-    for i, parent in enumerate(parents):
-        last = i == len(parents) - 1
-        nested = _nested(manifest.spec, parent.key)
-        here, further = ("└─ ", "   ") if last else ("├─ ", "│  ")
-        lines += _tree(store, parent.kind, parent.key, nested, drawn, below + here, below + further)
-    return lines
-
-
-def _title(spec: dict[str, Any]) -> str:
-    """Type and fields of a document in one line; nested artifacts have lines of their own."""
-    words = [spec["type"]]
-    for name, value in spec["fields"].items():
-        if isinstance(value, dict) and "key" in value:
-            continue
-        words.append(f"{name}={_short(value)}")
-    return " ".join(words)
+        return Branch(spec.get("type", kind), key, "not in the store any more")
+    inputs = tuple(
+        _tree(store, parent.kind, parent.key, _nested(manifest.spec, parent.key))
+        for parent in manifest.parents.values()
+    )
+    state = "present" if artifact else "given up; a run makes it again"
+    return Branch(title(manifest.spec), key, state, inputs)
 
 
 def _nested(spec: Any, key: str) -> dict[str, Any]:
@@ -128,17 +107,6 @@ def _nested(spec: Any, key: str) -> dict[str, Any]:
             if found := _nested(value, key):
                 return found
     return {}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict) and "type" in value and "fields" in value:
-        inside = ", ".join(f"{n}={_short(v)}" for n, v in value["fields"].items() if v is not None)
-        return f"{value['type']}({inside})"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(_short(item) for item in value)
-    return str(value)
 
 
 def _document(artifact: Stored) -> dict[str, Any]:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 
-def find(spec: Artifact, keys: Keys, store: Store) -> Stored | None:
-    """What the store has under the spec's key; None where it is absent.
+def look(spec: Artifact, keys: Keys, store: Store) -> Stored | str:
+    """What the store has under the spec's key, else why it is absent, in words.
 
     Raises CorruptArtifact when that was made from another spec: a key alone is never a hit.
     """
-    stored = store.find(spec.kind, keys.of(spec))
-    if stored is not None and stored.manifest.canonical != keys.canonical(spec):
+    stored = store.look(spec.kind, keys.of(spec))
+    if not isinstance(stored, str) and stored.manifest.canonical != keys.canonical(spec):
         raise CorruptArtifact(
             f"{stored.path} is stored under the key of {type(spec).__name__} {stored.key}, but "
             f"describes another spec.\n  stored: {stored.manifest.canonical}\n  wanted: "
@@ -31,16 +31,21 @@ def find(spec: Artifact, keys: Keys, store: Store) -> Stored | None:
     return stored
 
 
+def find(spec: Artifact, keys: Keys, store: Store) -> Stored | None:
+    """As `look`; None where it is absent."""
+    stored = look(spec, keys, store)
+    return None if isinstance(stored, str) else stored
+
+
 def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
     """As `find`; raises MissingArtifact, saying what makes it, where it is absent."""
-    stored = find(spec, keys, store)
-    if stored is None:
-        key = keys.of(spec)
+    stored = look(spec, keys, store)
+    if isinstance(stored, str):
         raise MissingArtifact(
             spec.kind,
-            key,
+            keys.of(spec),
             str(store.root_of(spec.kind)),
-            f"{store.absence(spec.kind, key)}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` "
+            f"{stored}.\nIt is a {type(spec).__name__}: `saevx run FILE.py` "
             "makes it, if FILE.py is an experiment with it among its targets; in Python, "
             "`saevx.run(spec)` does.",
         )
@@ -52,6 +57,11 @@ def read(stored: Stored, recipe: Recipe[Any]) -> Any:
 
     Warns with SaevxWarning where the recipe found what it made suspicious.
     """
-    for text in stored.manifest.attributes.get("warnings", []):
+    for text in warnings_of(stored):
         warnings.warn(f"{stored.manifest.type} {stored.key}: {text}", SaevxWarning, stacklevel=4)
     return stored if recipe.load is None else recipe.load(stored)
+
+
+def warnings_of(stored: Stored) -> tuple[str, ...]:
+    """What the recipe found suspicious in what it made."""
+    return tuple(stored.manifest.attributes.get("warnings", ()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
 
-from .lookup import find
+from .lookup import look, warnings_of
 
 if TYPE_CHECKING:
     from store import Store
@@ -22,7 +22,7 @@ class State(Enum):
     TO_MAKE = "to make"
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """One artifact of a plan."""
 
@@ -37,6 +37,8 @@ class Node:
     """Keys of the nodes that will read it."""
     depth: int = 0
     """Longest way down to a node without inputs to make. Nodes of one depth need not each other."""
+    warnings: tuple[str, ...] = ()
+    """What its recipe found suspicious, if it was there when the plan was made."""
 
 
 @dataclass
@@ -89,10 +91,10 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
 
 
 def _look_up(spec: Artifact, key: str, keys: Keys, store: Store) -> Node:
-    if find(spec, keys, store) is None:
-        why = store.absence(spec.kind, key) or "it came while the plan was made"
-        return Node(spec, key, State.TO_MAKE, why)
-    return Node(spec, key, State.PRESENT, "in the store")
+    found = look(spec, keys, store)
+    if isinstance(found, str):
+        return Node(spec, key, State.TO_MAKE, found)
+    return Node(spec, key, State.PRESENT, "in the store", warnings=warnings_of(found))
 
 
 def _link(nodes: dict[str, Node], targets: dict[str, Artifact]) -> None:

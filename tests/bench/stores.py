@@ -1,8 +1,8 @@
 """Listing, planning and publishing at scale.
 
-Run as `python tests/bench/stores.py [--quick] [--rounds N] [--keep FOLDER]`. Stores of up to 100,000
-artifacts are generated: the files of artifacts that were really published, with the manifest of
-another spec. What the generator writes is compared with what a recipe publishes first.
+Run as `python tests/bench/stores.py [--quick] [--rounds N] [--folder FOLDER]`. Stores of up to
+100,000 artifacts are generated: the files of artifacts that were really published, with the
+manifest of another spec. What the generator writes is first compared with what a recipe publishes.
 
 - `ls` runs in processes of its own: cold (no catalogue and, as root, no page cache) and warm.
 - A no-op run and a plan are timed within one process, from specs to their end, beside the time that
@@ -13,7 +13,6 @@ another spec. What the generator writes is compared with what a recipe publishes
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import os
 import shutil
@@ -21,25 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
 from _report import Bar, at_most, median_wall_s, report, wall_s
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "saevx"))
-
-from cub_tree import make_cub
-
 from saevx import (
     CUB200,
     Artifact,
-    ImageScores,
     RandomInit,
     RandomPrototypes,
     Shards,
@@ -53,7 +46,9 @@ from saevx.workspace import Workspace
 from spec import Keys, to_document
 from store import Manifest, Reference, Store
 from store.layout import home, node_file
-from store.manifest import encode_manifest, read_manifest
+from store.manifest import encode_manifest
+
+HERE = Path(__file__).resolve().parent
 
 N_TRAITS = 312
 """As many rows as a table over CUB-200-2011 has."""
@@ -200,7 +195,9 @@ def saevx(*words: str, cwd: Path) -> Run:
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, env=env, cwd=cwd)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *words], stdout=out, env=env, cwd=cwd
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -232,9 +229,8 @@ def bench_ls(folder: Path, cub: Path, n: int, rounds: int) -> tuple[dict[str, An
     generator = Generator(workspace, folder / "templates", examples(specs))
     for spec in examples(specs):
         generator.check(spec, Workspace(Store(folder / "checked"), {}))
-    if not (folder / "many").exists():
-        seconds = wall_s(lambda: [generator.write(workspace.store, s, with_files=False) for s in specs])
-        print(f"{len(specs)} artifacts generated in {seconds:.0f} s", flush=True)
+    seconds = wall_s(lambda: [generator.write(workspace.store, s, with_files=False) for s in specs])
+    print(f"{len(specs)} artifacts generated in {seconds:.0f} s", flush=True)
     ls = ("ls", "--store", str(folder / "many"))
     cold, no_catalogue = [], []
     for _ in range(rounds):
@@ -248,16 +244,22 @@ def bench_ls(folder: Path, cub: Path, n: int, rounds: int) -> tuple[dict[str, An
         "where": (*ls, "--where", "layer=13", "--where", "n_train>=64"),
         "json": (*ls, "--json"),
     }
-    runs = {name: [saevx(*words, cwd=folder) for _ in range(2 * rounds + 1)] for name, words in forms.items()}
+    runs = {
+        name: [saevx(*words, cwd=folder) for _ in range(2 * rounds + 1)]
+        for name, words in forms.items()
+    }
     assert cold[0].n_lines >= len(specs), cold
     figures: dict[str, Any] = {
         "ls_artifacts": len(specs),
         "ls_page_cache_dropped": dropped,
         "ls_no_catalogue_s": median(run.wall_s for run in no_catalogue),
-        "ls_catalogue_mb": sum(f.stat().st_size for f in (folder / "many").glob("*/.catalogue/*")) / 1e6,
+        "ls_catalogue_mb": sum(f.stat().st_size for f in (folder / "many").glob("*/.catalogue/*"))
+        / 1e6,
         **{f"ls_{name}_s": median(run.wall_s for run in each) for name, each in runs.items()},
     }
-    peak = max(run.peak_memory_bytes for each in (cold, no_catalogue, *runs.values()) for run in each)
+    peak = max(
+        run.peak_memory_bytes for each in (cold, no_catalogue, *runs.values()) for run in each
+    )
     bars = {
         "ls_cold_s": at_most(median(run.wall_s for run in cold), 20),
         "ls_warm_s": at_most(median(run.wall_s for run in runs["warm"]), 1.5),
@@ -269,3 +271,190 @@ def bench_ls(folder: Path, cub: Path, n: int, rounds: int) -> tuple[dict[str, An
 def examples(specs: list[Artifact]) -> list[Artifact]:
     """One of each type."""
     return list({type(spec): spec for spec in specs}.values())
+
+
+EXPERIMENT = """
+import sys
+sys.path[:0] = {paths!r}
+from stores import targets as many
+from pathlib import Path
+targets = many(Path({cub!r}), {n})
+"""
+
+
+def bench_no_op(
+    folder: Path, cub: Path, n: int, rounds: int
+) -> tuple[dict[str, Any], dict[str, Bar]]:
+    """A run that finds everything, in this process and by the command line."""
+    store = Store(folder / "whole")
+    workspace = Workspace(store, {})
+    specs = targets(cub, n)
+    generator = Generator(workspace, folder / "templates-whole", specs[:1])
+    generator.check(specs[0], Workspace(Store(folder / "checked-whole"), {}))
+    seconds = wall_s(lambda: [generator.write(store, spec, with_files=True) for spec in specs])
+    print(f"{n} whole artifacts generated in {seconds:.0f} s", flush=True)
+
+    def no_op(some: int) -> Callable[[], object]:
+        def run() -> None:
+            plan = make_plan(targets(cub, some), Keys(Workspace(store, {})), store)
+            assert plan.done
+            assert len(plan.targets) == some
+
+        return run
+
+    small = min(n, 1000)
+    sides = {
+        "few": no_op(small),
+        "many": no_op(n),
+        "few_specs": lambda: targets(cub, small),
+        "many_specs": lambda: targets(cub, n),
+    }
+    took = median_wall_s(sides, rounds)
+    walls: dict[int, list[float]] = {1: [], small: []}
+    for some in walls:
+        (folder / f"run_{some}.py").write_text(
+            EXPERIMENT.format(paths=[str(HERE)], cub=str(cub), n=some)
+        )
+    for _ in range(2 * rounds + 1):
+        for some, seen in walls.items():
+            run = saevx("run", f"run_{some}.py", "--store", str(store.root), cwd=folder)
+            seen.append(run.wall_s)
+    figures = {
+        f"no_op_{small}_specs_s": took["few_specs"],
+        f"no_op_{n}_specs_s": took["many_specs"],
+        f"no_op_{small}_command_line_s": median(walls[small]),
+        "no_op_1_command_line_s": median(walls[1]),
+    }
+    bars = {
+        f"no_op_{small}_s": at_most(took["few"], 0.25),
+        f"no_op_{small}_command_line_beyond_start_s": at_most(
+            median(walls[small]) - median(walls[1]), 0.25
+        ),
+        f"no_op_{n}_s": at_most(took["many"], 4),
+    }
+    return figures, bars
+
+
+class Link(Artifact):
+    """One of a chain: a graph that is deep where that of tables is wide."""
+
+    kind: ClassVar = "checkpoints"
+    seed: int
+    before: Link | None = None
+
+
+def chains(n: int, length: int) -> list[Artifact]:
+    """The last links of chains, `n` links in all."""
+    ends: list[Artifact] = []
+    for seed in range(n // length):
+        end = None
+        for _ in range(length):
+            end = Link(seed=seed, before=end)
+        ends.append(end)
+    return ends
+
+
+def bench_plan(
+    folder: Path, cub: Path, n: int, rounds: int
+) -> tuple[dict[str, Any], dict[str, Bar]]:
+    """Plans of graphs of `n` nodes of which nothing is there, from specs to reasons."""
+    store = Store(folder / "empty")
+    wide = targets(cub, n)
+    keys = Keys(Workspace(store, {}))
+    n_targets = next(i for i in range(0, n, n // 100) if len(with_inputs(wide[:i], keys, n)) >= n)
+    shapes: dict[str, Callable[[], list[Artifact]]] = {
+        "wide": lambda: targets(cub, n)[:n_targets],
+        "deep": lambda: chains(n, 100),
+    }
+    sizes = {}
+
+    def plan(name: str) -> None:
+        specs = shapes[name]()
+        start = time.perf_counter()
+        made = make_plan(specs, Keys(Workspace(store, {})), store)
+        seconds[name].append(time.perf_counter() - start)
+        sizes[name] = len(made.nodes)
+
+    seconds: dict[str, list[float]] = {name: [] for name in shapes}
+    for _ in range(rounds):
+        for name in shapes:
+            plan(name)
+    figures = {f"plan_{name}_nodes": size for name, size in sizes.items()}
+    bars = {f"plan_{name}_s": at_most(median(seconds[name]), 3) for name in shapes}
+    return figures, bars
+
+
+def bench_publish(folder: Path, rounds: int) -> tuple[dict[str, Any], dict[str, Bar]]:
+    """A table drafted and published, beside its files written and flushed one after another."""
+    store = Store(folder / "publish")
+    table = frame()
+    facts = {"type": "TraitAP", "version": 1, "canonical": "{}", "spec": {}, "parents": {}}
+    numbers = itertools.count()
+    with store.draft("results", f"{next(numbers):032x}") as draft:
+        draft.table("traits", table)
+        made = draft.publish(**facts, provenance={})
+    files = {
+        name: (made.path / name).read_bytes() for name in [*made.manifest.files, node_file("")]
+    }
+    folders = sorted({os.path.dirname(name) for name in files})
+
+    def ours() -> None:
+        key = f"{next(numbers) % 256:02x}{next(numbers):030x}"
+        with store.draft("results", key) as draft:
+            draft.table("traits", table)
+            draft.publish(**facts, provenance={})
+
+    def plain() -> None:
+        place = folder / f"plain{next(numbers)}"
+        for name in folders:
+            (place / name).mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            with open(place / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in folders:
+            fd = os.open(place / name, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+
+    for run in (ours, plain):
+        run()
+    took = median_wall_s({"ours": ours, "plain": plain}, 10 * rounds + 1)
+    figures = {f"publish_{name}_ms": seconds * 1e3 for name, seconds in took.items()}
+    return figures, {"publish_beyond_plain_ms": at_most((took["ours"] - took["plain"]) * 1e3, 15)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="stores of a twentieth of the size")
+    parser.add_argument(
+        "--folder", type=Path, help="where to put the stores, on the disk to measure"
+    )
+    options = parser.parse_args()
+    part = 20 if options.quick else 1
+    figures: dict[str, Any] = {"cores": os.cpu_count(), "rounds": options.rounds}
+    bars: dict[str, Bar] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        folder = Path(scratch)
+        sys.path.append(str(HERE.parent / "saevx"))
+        from cub_tree import make_cub
+
+        cub = make_cub(folder / "cub").root
+        for bench in (
+            lambda: bench_publish(folder, options.rounds),
+            lambda: bench_plan(folder, cub, 20_000 // part, options.rounds),
+            lambda: bench_no_op(folder, cub, 20_000 // part, options.rounds),
+            lambda: bench_ls(folder, cub, 100_000 // part, options.rounds),
+        ):
+            found, held = bench()
+            print(found, held, flush=True)
+            figures |= found
+            bars |= held
+    figures["load"] = os.getloadavg()[0]
+    return report("stores", figures, bars)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

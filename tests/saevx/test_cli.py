@@ -155,6 +155,9 @@ def test_a_wrong_saevx_toml_is_refused(toml: str, says: str):
         ("targets = [Number(valeu=1)]", "Extra inputs are not permitted"),
         ("1 / 0", "ZeroDivisionError"),
         ("targets = [", "SyntaxError"),
+        ("sys.exit()", "SystemExit"),
+        ("def targets():\n    sys.exit(0)", "SystemExit"),
+        ("def targets():\n    yield sys.exit(0)", "SystemExit"),
         ("targets = [Number(value=1)]\nreport = 3", "report is 3"),
     ],
 )
@@ -254,12 +257,75 @@ def report(table):
 
 
 @pytest.mark.parametrize(
-    ("body", "says"), [("return 1 / 0", "ZeroDivisionError"), ("return 3", "report gives int")]
+    ("body", "says"),
+    [
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("return 3", "report gives int"),
+        ("return {'../up': table}", "names become files"),
+        (
+            "return table.select(table.columns[:1]).to_struct('s').to_frame()",
+            "'squares' of the rep",
+        ),
+        ("sys.exit()", "SystemExit"),
+    ],
 )
 def test_a_report_that_fails_says_so(body: str, says: str):
     result = saevx("run", write(SQUARES + f"def report(table):\n    {body}\n"))
     assert result.exit_code == 1
     assert says in result.stderr
+
+
+def test_a_target_named_twice_counts_once():
+    file = write(SQUARES.replace("(1, 2, 3)", "(1, 2, 2, 1)") + "\ndef report(t): return t\n")
+    assert len(as_json("run", file)["targets"]) == 2
+    assert len(Path(".saevx/reports/squares/squares.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_stage_that_repeats_a_spec_does_not_double_its_rows():
+    file = write(
+        """
+        def targets():
+            yield [Square(number=Number(value=1))]
+            yield [Square(number=Number(value=value)) for value in (1, 2)]
+
+        def report(table):
+            return table
+        """
+    )
+    assert as_json("run", file)["made"] == 4
+    assert len(Path(".saevx/reports/squares/squares.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_report_that_cannot_be_saved_is_printed_all_the_same():
+    file = write(SQUARES + "\ndef report(table): return table.select('square')\n")
+    Path(".saevx").mkdir()
+    Path(".saevx/reports").write_text("in the way")
+    result = saevx("run", file)
+    assert result.exit_code == 0
+    assert "| 9      |" in result.stdout
+    assert "cannot save the report" in result.stderr
+
+
+def test_reports_of_two_files_of_one_name_keep_apart():
+    report = "\ndef report(table): return {'all': table.select('square')}\n"
+    Path("other").mkdir()
+    first = as_json("run", write(SQUARES + report))["report"]
+    second = as_json("run", write(SQUARES.replace("3)", "4)") + report, "other/squares.py"))[
+        "report"
+    ]
+    assert first != second
+    assert Path(first[0]).read_text() == "square\n1\n4\n9\n"
+
+
+def test_an_experiment_imports_its_neighbours_within_its_functions():
+    Path("sub").mkdir()
+    Path("sub/base_of_mine.py").write_text("VALUES = (1, 2)")
+    code = """
+    def targets():
+        from base_of_mine import VALUES
+        return [Number(value=value) for value in VALUES]
+    """
+    assert as_json("run", write(code, "sub/mine.py"))["made"] == 2
 
 
 def test_json_of_an_error_is_json():
@@ -276,23 +342,41 @@ def process(*words: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("after_s", [0.6, 0.9, 1.2, 1.5, 1.8])
-def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(after_s: float):
-    file = write("targets = [Number(value=v, pause_s=0.04) for v in range(20)]")
+@pytest.mark.parametrize(
+    ("killed", "n_made"), [("inside 1", 0), ("after 1", 1), ("inside 4", 3), ("after 6", 6)]
+)
+def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(
+    killed: str, n_made: int, monkeypatch: pytest.MonkeyPatch
+):
+    file = write("targets = [Square(number=Number(value=v)) for v in range(6)]")
+    monkeypatch.setenv("TOY_KILLED", killed)
     run = process("run", file)
-    time.sleep(after_s)
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    rows = as_json("ls")
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    monkeypatch.delenv("TOY_KILLED")
     from saevx.config import open_store
 
     store = open_store()
-    for row in rows:
-        assert store.open("checkpoints", row["key"]).verify() == []
+    assert [artifact.verify() for artifact in store.scan()] == [[]] * n_made
     again = as_json("run", file)
-    assert again["made"] == 20 - len(rows)
-    assert len(as_json("ls")) == 20
-    assert list(Path(".saevx/checkpoints/.build").iterdir()) == []
+    assert again["made"] == 12 - n_made
+    assert [target["state"] for target in again["targets"]] == ["present"] * 6
+    assert list(Path(".saevx").glob("*/.build/*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_at_once_and_says_how_to_go_on(number: signal.Signals):
+    file = write("targets = [Number(value=v, pause_s=0.2) for v in range(100)]")
+    run = process("run", file)
+    while not list(Path(".saevx").glob("checkpoints/??/*")):
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(number)
+    _, err = run.communicate(timeout=10)
+    assert run.returncode == 130
+    assert "run it again to go on" in err
+    assert "Traceback" not in err
+    assert list(Path(".saevx").glob("*/.build/*")) == []
 
 
 def test_output_to_a_pipe_has_no_bars():

@@ -188,6 +188,35 @@ def test_another_spec_under_the_same_key_is_an_error_and_no_hit(workspace: Works
         make_plan([forged], keys, workspace.store)
 
 
+def test_a_subclass_with_a_field_of_its_own_needs_a_recipe_of_its_own(workspace: Workspace):
+    class Scaled(Number):
+        scale: float = 1.0
+
+    with pytest.raises(saevx.RecipeError, match=r"Scaled adds scale to Number.*@recipe\(Scaled\)"):
+        run(Scaled(value=1), workspace)
+
+    class Renamed(Number):
+        pass
+
+    run(Renamed(value=1), workspace)
+    assert load(Renamed(value=1), workspace) == 1
+
+
+def test_what_is_no_spec_of_an_artifact_is_refused(workspace: Workspace):
+    for wrong in ("abc", 3, [Number(value=1)], saevx.Squash(size=3)):
+        with pytest.raises(SpecError, match="is no spec of an artifact"):
+            load(wrong, workspace)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="give the root of a store"):
+        load(Number(value=1), workspace.store)  # type: ignore[arg-type]
+
+
+def test_loading_compares_the_spec_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    run(Number(value=1), workspace)
+    monkeypatch.setattr(Keys, "canonical", lambda self, spec: "{}")
+    with pytest.raises(saevx.CorruptArtifact, match="another spec"):
+        load(Number(value=1), workspace)
+
+
 def test_load_of_what_is_missing_names_what_makes_it(workspace: Workspace):
     with pytest.raises(saevx.MissingArtifact, match=r"(?s)saevx run FILE.py.*saevx\.run\(spec\)"):
         load(add(1, 2), workspace)

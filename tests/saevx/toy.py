@@ -1,6 +1,7 @@
 """Specs and recipes that only write numbers, for experiment files that tests write."""
 
 import os
+import signal
 import time
 from typing import Annotated, ClassVar
 
@@ -29,7 +30,11 @@ def make_numbers(batch: Batch[Number]) -> None:
             batch.fail(spec, RecipeError(f"{spec.value} is below zero: use a positive number"))
             continue
         batch.draft(spec).write("value", np.arange(1000) + spec.value)
+        if os.environ.get("TOY_KILLED") == f"inside {done}":
+            os.kill(os.getpid(), signal.SIGKILL)
         batch.publish(spec)
+        if os.environ.get("TOY_KILLED") == f"after {done}":
+            os.kill(os.getpid(), signal.SIGKILL)
         batch.progress(done, len(batch.specs), "numbers")
 
 
