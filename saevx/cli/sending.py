@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..experiment import Experiment
     from ..resolve.plan import Plan
     from ..resolve.provenance import Origin
-    from ..resolve.record import Execute
     from ..resolve.recipe import FindRecipe
+    from ..resolve.record import Execute
     from ..resolve.run import Listener, Outcome
 
 LINE_S = 10.0
