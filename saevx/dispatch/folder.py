@@ -154,7 +154,7 @@ class RunFolder:
 
     def write_progress(self, array: str, index: int, progress: Progress) -> None:
         with suppress(StoreError):  # work matters more than the news of it
-            write(self.path / "progress" / f"{array}.{index}.json", progress)
+            write(self.path / "progress" / f"{array}.{index}.json", progress, sync=False)
 
     def log(self, array: str, index: int) -> Path:
         """What an element printed; its name follows from the executor's name of the array."""
@@ -196,18 +196,19 @@ def element_keys(folder: RunFolder, element: Element) -> list[str]:
     return [key for batch in array.elements[element.at] for key in batch] if array else []
 
 
-def write(file: Path, record: RunInfo | Array | Outcome | Progress) -> None:
+def write(file: Path, record: RunInfo | Array | Outcome | Progress, sync: bool = True) -> None:
     """Write a record whole or not at all. Raises StoreError."""
-    _replace(file, msgspec.json.encode(record))
+    _replace(file, msgspec.json.encode(record), sync)
 
 
-def _replace(file: Path, data: bytes) -> None:
+def _replace(file: Path, data: bytes, sync: bool = True) -> None:
     scratch = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
     try:
         with open(scratch, "wb") as out:
             out.write(data)
             out.flush()
-            os.fsync(out.fileno())
+            if sync:
+                os.fsync(out.fileno())
         os.replace(scratch, file)
     except OSError as error:
         with suppress(OSError):
