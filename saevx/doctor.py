@@ -140,6 +140,7 @@ class _Fresh(Site):
         what: str,
         holds: Callable[[str], bool],
         take: Callable[[], tuple[Fingerprint, str]],
+        identity: Callable[[], str | None] | None = None,
     ) -> Fingerprint:
         if what not in self._seen:
             remembered = self._recall(what)
@@ -183,14 +184,14 @@ def _types(manifests: Iterable[Manifest]) -> Iterator[Finding]:
         now = versions.get(name)
         if now is None:
             advice = "import the module that defines it, or leave them: they load as plain arrays"
-            what = f"{n} artifacts are of this type, which is not known here"
+            what = f"{_count(n)} of this type, which is not known here"
             yield Finding("info", "types", name, what, advice)
         elif version < now:
-            what = f"{n} artifacts are of version {version}, and the type is at {now} now"
+            what = f"{_count(n)} of version {version}, and the type is at {now} now"
             advice = "runs make new ones when needed; `saevx gc` collects what nothing reaches"
             yield Finding("info", "types", name, what, advice)
         elif version > now:
-            what = f"{n} artifacts are of version {version}, and this code knows {now}"
+            what = f"{_count(n)} of version {version}, and this code knows {now}"
             yield Finding("warning", "types", name, what, "update the code that you run")
 
 
@@ -210,10 +211,10 @@ def _sources(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Findin
         n = len(used[text])
         gone = "cannot be found" in fault
         advice = (
-            f"the {n} artifacts made from it stay usable, but cannot be made again; put it back, "
+            f"{_count(n)} made from it stay usable, but cannot be made again; put it back, "
             "or say where it lies: under [data] in saevx.toml, or in the experiment"
             if gone
-            else f"the {n} artifacts made from it stay usable; the next run of an experiment on it "
+            else f"{_count(n)} made from it stay usable; the next run of an experiment on it "
             "makes new ones"
         )
         weights = "weights" in document["content"]
@@ -255,12 +256,16 @@ def _code(manifests: Iterable[Manifest]) -> Iterator[Finding]:
     if others:
         commits = ", ".join(f"{commit} ({n})" for commit, n in others.most_common(5))
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        what = f"{sum(others.values())} artifacts were made by other commits: {commits}{more}"
+        what = f"{_count(sum(others.values()))} made by other commits: {commits}{more}"
         advice = "raise the version of a spec whose recipe has changed its meaning since"
         yield Finding("info", "code", f"now at {here[:10] if here else 'no commit'}", what, advice)
     if dirty:
-        what = f"{dirty} artifacts were made by code with changes that were not committed"
+        what = f"{_count(dirty)} made by code with changes that were not committed"
         yield Finding("info", "code", "", what, "nobody can say exactly how they were made")
+
+
+def _count(n: int) -> str:
+    return f"{n:,} artifact{'s' * (n != 1)}"
 
 
 def _title(document: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import StoreError
 from .explode import explode
+from .tables import joined
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,8 +62,6 @@ def write_file(
 
 
 def _frame(artifacts: Sequence[Stored], table: str | None, explode_spec: bool) -> pl.DataFrame:
-    import polars as pl
-
     frames = []
     for artifact in artifacts:
         names = artifact.tables()
@@ -73,15 +72,8 @@ def _frame(artifacts: Sequence[Stored], table: str | None, explode_spec: bool) -
                 else "no table: write its arrays to a .safetensors file"
             )
             raise StoreError(f"{artifact.manifest.type} {artifact.key[:8]} has {there}")
-        frame = artifact.table(table or names[0])
-        if explode_spec:
-            columns = explode(artifact.manifest.spec)
-            clash = {name: f"spec.{name}" for name in columns.keys() & set(frame.columns)}
-            frame = frame.with_columns(
-                pl.lit(value).alias(clash.get(name, name)) for name, value in columns.items()
-            )
-        frames.append(frame)
-    return pl.concat(frames, how="diagonal_relaxed")
+        frames.append(artifact.table(table or names[0]))
+    return joined(frames, [explode(a.manifest.spec) if explode_spec else {} for a in artifacts])
 
 
 def _write_safetensors(artifact: Stored, path: Path) -> int:

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spec import Artifact, Keys, to_document
+from spec import Artifact, Keys, Kind, to_document
 from store.roots import Recording
 
+from .condition import Where as Conditions
 from .errors import RunFailed, SpecError
 from .explode import explode
 from .recipes import find_recipe
 from .resolve.lookup import open_input, read
 from .resolve.record import plan_recorded, run_recorded
 from .resolve.run import Listener, explain
+from .tables import found_table, joined
 from .workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -63,30 +65,47 @@ def run(
 
 
 def table(
-    specs: Artifact | Iterable[Artifact], store: Where = None, *, explode_spec: bool = True
+    specs: Artifact | Iterable[Artifact] | None = None,
+    store: Where = None,
+    *,
+    kind: Kind = "results",
+    spec: type[Artifact] | str | None = None,
+    where: Conditions = None,
+    older_versions: bool = False,
+    explode_spec: bool = True,
 ) -> pl.DataFrame:
-    """The rows of all results among `specs` in one frame, with the spec's fields as columns.
+    """The rows of many results in one frame, with their specs' fields as columns.
 
-    Columns that only some results have are null elsewhere. Raises MissingArtifact when one is not
-    there, SpecError when a spec makes no table.
+    With `specs`, those of all results among them. Without, those of all results in the store, of
+    whatever experiment: of type `spec`, and for which the conditions `where` hold, as
+    `"layer>=12"`, `["layer>=12", "n_train=null"]` or `{"layer": [12, 13], "n_train": None}`; what
+    an older version of a recipe made is left out, unless `older_versions`.
+
+    Columns that only some results have are null elsewhere. Raises MissingArtifact when the store
+    lacks one of `specs`, SpecError when something is no table, QueryError for conditions that
+    cannot be understood.
     """
-    import polars as pl
-
     workspace = _workspace(store)
+    if specs is None:
+        return found_table(
+            workspace.store,
+            kind=kind,
+            spec=spec,
+            where=where,
+            older_versions=older_versions,
+            explode_spec=explode_spec,
+        )
+    if spec is not None or where is not None:
+        raise SpecError("give either specs, or what to search for: spec=..., where=...")
     keys = Keys(workspace)
-    frames: list[pl.DataFrame] = []
-    for spec in {keys.of(spec): spec for spec in _specs(specs)}.values():
-        if spec.kind != "results":
-            raise SpecError(f"{type(spec).__name__} is no table but {spec.kind}: use saevx.load")
-        frame = _load(spec, workspace, keys)
-        if explode_spec:
-            columns = explode(to_document(spec, keys))
-            clash = {name: f"spec.{name}" for name in columns.keys() & set(frame.columns)}
-            frame = frame.with_columns(
-                pl.lit(value).alias(clash.get(name, name)) for name, value in columns.items()
-            )
-        frames.append(frame)
-    return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+    found = {keys.of(one): one for one in _specs(specs)}
+    for one in found.values():
+        if one.kind != "results":
+            raise SpecError(f"{type(one).__name__} is no table but {one.kind}: use saevx.load")
+    return joined(
+        [_load(one, workspace, keys) for one in found.values()],
+        [explode(to_document(one, keys)) if explode_spec else {} for one in found.values()],
+    )
 
 
 def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.catalogue import Catalogue, Entry, Scalar
 
@@ -50,6 +50,17 @@ BUILT_IN: dict[str, Callable[[Row], Scalar]] = {
 """What every artifact has."""
 
 
+class Found(NamedTuple):
+    """What a search has found."""
+
+    rows: list[Row]
+    """Oldest first."""
+    fields: set[str]
+    """All fields that some artifact of the kind has."""
+    types: set[str]
+    """All types of artifacts of the kind."""
+
+
 def catalogue(store: Store) -> Catalogue:
     """The catalogue of a store, with the facts that searches need."""
     return Catalogue(store, lambda manifest: facts_of(manifest, BUILT_IN), FORM)
@@ -62,8 +73,8 @@ def search(
     type: str | None = None,
     where: Where = None,
     versions: Mapping[str, int] | None = None,
-) -> tuple[list[Row], set[str]]:
-    """The artifacts that meet all conditions, oldest first, and the fields that there are.
+) -> Found:
+    """The artifacts that meet all conditions.
 
     `versions` gives the versions that spec types have today; without it, an artifact counts as
     older when the store has a higher version of its type. Raises QueryError and StoreError.
@@ -86,7 +97,7 @@ def search(
     rows.sort(key=lambda row: row.entry.created)
     for condition in conditions:
         rows = _select(rows, condition)
-    return rows, known
+    return Found(rows, known, {entry.type for entry in entries})
 
 
 def fields_of(entries: Iterable[Entry]) -> set[str]:
@@ -98,9 +109,11 @@ def check_fields(fields: Iterable[str], known: set[str]) -> None:
     """Raises QueryError for fields that no artifact has, with those that may be meant."""
     unknown = [field for field in dict.fromkeys(fields) if field not in known]
     if unknown:
-        refuse(
-            "; ".join(f"no artifact has a field {name!r}{_meant(name, known)}" for name in unknown)
-        )
+        rest = f"; the fields are {', '.join(sorted(known))}"
+        faults = [
+            f"no artifact has a field {name!r}{meant(name, known) or rest}" for name in unknown
+        ]
+        refuse("\n".join(faults))
 
 
 def in_order(rows: list[Row], fields: Sequence[str]) -> list[Row]:
@@ -145,14 +158,13 @@ def _rank(value: Scalar) -> tuple[bool, Scalar]:
     return isinstance(value, str), value
 
 
-def _meant(name: str, known: set[str]) -> str:
+def meant(name: str, known: Collection[str]) -> str:
+    """What may have been meant by a name that there is not; "" where nothing is like it."""
     from difflib import get_close_matches
 
     parts = [field for field in sorted(known) if name in field.split(".")]
     near = dict.fromkeys(parts[:5] + get_close_matches(name, sorted(known), 3))
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; the fields are {', '.join(sorted(known))}"
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _shown(value: Scalar) -> str:

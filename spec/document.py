@@ -12,7 +12,7 @@ from .base import Artifact, Spec
 from .canonical import plain
 from .errors import SpecError
 from .key import Keys
-from .markers import Exec
+from .markers import is_exec
 
 Document = dict[str, Any]
 
@@ -35,7 +35,7 @@ def to_document(spec: Spec, keys: Keys, *, with_exec: bool = False) -> Document:
     document["fields"] = {
         field: plain(getattr(spec, field), f"{name}.{field}", nested)
         for field, info in type(spec).model_fields.items()
-        if with_exec or not any(isinstance(mark, Exec) or mark is Exec for mark in info.metadata)
+        if with_exec or not is_exec(info)
     }
     return document
 

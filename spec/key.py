@@ -15,7 +15,7 @@ import xxhash
 from .base import Artifact, Spec
 from .canonical import canonical_json, plain
 from .errors import SpecError
-from .markers import Exec, Since
+from .markers import Since, check_marks, is_exec
 from .site import Site
 
 _ATOMS = frozenset({int, bool, float, type(None)})
@@ -43,10 +43,13 @@ class Field:
 
 
 class Keys:
-    """Computes keys, each once. Make a new one whenever files on disk may have changed."""
+    """Computes keys, each once, and looks at each dataset once.
+
+    Make a new one whenever files on disk may have changed. `site` is the one given, frozen.
+    """
 
     def __init__(self, site: Site) -> None:
-        self.site = site
+        self.site = site.frozen()
         # The spec is kept beside its spelling so that its id is not used again.
         self._by_id: dict[int, tuple[Spec, Spelling]] = {}
         # Equal specs that were built one by one, as each target's ViT is, are spelled once.
@@ -149,13 +152,14 @@ class Keys:
         known = self._fields_of.get(spec_type)
         if known is not None:
             return known
+        # Again, since annotations that named later classes were unknown when the class was made.
+        check_marks(spec_type.__name__, spec_type.model_fields)
         fields = []
         for name, info in spec_type.model_fields.items():
             where = f"{spec_type.__name__}.{name}"
-            counts = not any(isinstance(mark, Exec) or mark is Exec for mark in info.metadata)
             legacy = [
                 self._text(mark.legacy, where) for mark in info.metadata if isinstance(mark, Since)
             ]
-            fields.append(Field(name, counts, tuple(legacy)))
+            fields.append(Field(name, not is_exec(info), tuple(legacy)))
         self._fields_of[spec_type] = tuple(fields)
         return self._fields_of[spec_type]

@@ -1,7 +1,14 @@
-"""Marks for spec fields that count differently in a key: `Annotated[int, Exec()]`."""
+"""Marks for spec fields that count differently in a key: `Annotated[int, Exec()]`.
 
+A mark speaks of a whole field, so it stands at the outermost place of its annotation:
+`Annotated[str | None, Exec()]`, never `Annotated[str, Exec()] | None`.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
@@ -22,3 +29,35 @@ class Since:
     """
 
     legacy: Any
+
+
+def is_exec(info: FieldInfo) -> bool:
+    """Whether a field is left out of the key."""
+    return any(isinstance(mark, Exec) or mark is Exec for mark in info.metadata)
+
+
+def check_marks(owner: str, fields: Mapping[str, FieldInfo]) -> None:
+    """Raise TypeError for marks that would be passed over, since they are not outermost."""
+    for name, info in fields.items():
+        if Since in info.metadata:
+            raise TypeError(f"{owner}.{name} is marked Since: say since what, Since(legacy=...)")
+        for mark in _marks_inside(info.annotation, set()):
+            raise TypeError(
+                f"{owner}.{name} has {mark} inside its annotation, where it marks no field: put it "
+                f"outermost, as in `{name}: Annotated[str | None, {mark}] = None`"
+            )
+
+
+def _marks_inside(annotation: Any, seen: set[int]) -> Iterator[str]:
+    if id(annotation) in seen:  # `type Json = dict[str, Json]` names itself
+        return
+    seen.add(id(annotation))
+    if get_origin(annotation) is Annotated:
+        for mark in annotation.__metadata__:
+            if isinstance(mark, Exec) or mark is Exec:
+                yield "Exec()"
+            elif isinstance(mark, Since) or mark is Since:
+                yield "Since(legacy=...)"
+    parts = annotation if isinstance(annotation, list) else get_args(annotation)
+    for part in (*parts, getattr(annotation, "__value__", None)):
+        yield from _marks_inside(part, seen)

@@ -8,7 +8,7 @@ from .base import Artifact, Kind
 from .shards import Shards
 
 
-class Scorer(Artifact):
+class Scorer(Artifact, abstract=True):
     """Anything that maps activations (B, d) to scores (B, K), fitted on `shards`."""
 
     kind: ClassVar[Kind] = "checkpoints"

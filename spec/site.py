@@ -8,9 +8,11 @@ finished table can still be found after its dataset is gone.
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import xxhash
 
@@ -34,7 +36,7 @@ class Site:
     """Where datasets lie on this machine, and the fingerprints taken of them.
 
     data_roots: dataset name -> folder, for specs that are built without a root.
-    memory: folder to remember fingerprints in; None remembers within this object only.
+    memory: folder to remember fingerprints in, if any.
     """
 
     def __init__(
@@ -43,6 +45,18 @@ class Site:
         self.data_roots = {name: Path(root) for name, root in (data_roots or {}).items()}
         self.memory = memory
         self._seen: dict[str, Fingerprint] = {}
+        self._frozen = False
+
+    def frozen(self) -> Self:
+        """This site as it is now: what was looked at once is not looked at again.
+
+        For the length of one plan or one reading, so that it sees one state of the disk, once.
+        """
+        if self._frozen:
+            return self
+        view = copy(self)
+        view._seen, view._frozen = {}, True
+        return view
 
     def data_root(self, name: str, root: str | None) -> Path:
         """`root` when given, else the configured folder of dataset `name`.
@@ -67,30 +81,60 @@ class Site:
         what: str,
         holds: Callable[[str], bool],
         take: Callable[[], tuple[Fingerprint, str]],
+        identity: Callable[[], str | None] | None = None,
     ) -> Fingerprint:
         """The fingerprint of `what`, taken anew only when what is remembered no longer `holds`.
 
         `take` gives a fingerprint and a stamp; `holds(stamp)` says cheaply whether it still stands.
         When the thing is gone or incomplete (both may raise DatasetError), the remembered
         fingerprint stands: what was made from it keeps its key. With none, the error is raised.
+
+        `what` says where the thing lies. `identity` gives a name that does not, if there is one by
+        which it is known everywhere; then, as a last resort, what was seen under that name stands,
+        as long as it was the same wherever it was seen.
         """
-        if what in self._seen:
+        if self._frozen and what in self._seen:
             return self._seen[what]
+        name = identity() if identity is not None else None
         remembered = self._recall(what)
         try:
             if remembered is not None and holds(remembered[1]):
-                return self._keep(what, remembered[0])
-            fingerprint, stamp = take()
-        except DatasetError:
-            if remembered is None:
-                raise
-            return self._keep(what, remembered[0])
-        self._remember(what, fingerprint, stamp)
-        return self._keep(what, fingerprint)
-
-    def _keep(self, what: str, fingerprint: Fingerprint) -> Fingerprint:
+                fingerprint, stamp = remembered
+            else:
+                fingerprint, stamp = take()
+                self._remember(what, fingerprint, stamp)
+        except DatasetError as error:
+            if remembered is None or what == name:
+                fingerprint = self._only_one_seen(name, error)
+            else:
+                fingerprint = remembered[0]
+        else:
+            self._note(name, fingerprint)
         self._seen[what] = fingerprint
         return fingerprint
+
+    def _note(self, identity: str | None, fingerprint: Fingerprint) -> None:
+        # A file for each content, so that none gets lost when two processes note at once.
+        file = self._file(f"content of {identity}") if identity is not None else None
+        if file is not None:
+            file = file.with_suffix(f".{fingerprint.digest}.json")
+            if not os.path.exists(file):
+                self._write(file, {"identity": identity, **asdict(fingerprint)})
+
+    def _only_one_seen(self, identity: str | None, error: DatasetError) -> Fingerprint:
+        """What was seen under a name, if it was always the same; raises `error` when never."""
+        file = self._file(f"content of {identity}") if identity is not None else None
+        if file is None:
+            raise error
+        seen = [_read(path) for path in file.parent.glob(f"{file.stem}.*.json")]
+        if not any(seen):
+            raise error
+        if len(seen) > 1:
+            raise DatasetError(
+                f"{error}; {len(seen)} different contents of {identity} were seen earlier, so what "
+                "it was here cannot be told: put it back, or say where it lay then"
+            ) from error
+        return Fingerprint(str(seen[0]["digest"]), int(seen[0]["n"]))
 
     def _file(self, what: str) -> Path | None:
         if self.memory is None:
@@ -99,27 +143,34 @@ class Site:
 
     def _recall(self, what: str) -> tuple[Fingerprint, str] | None:
         file = self._file(what)
-        if file is None:
+        entry = {} if file is None else _read(file)
+        if entry.get("what") != what or "stamp" not in entry:
             return None
-        try:
-            entry = json.loads(file.read_text())
-            fingerprint = Fingerprint(str(entry["digest"]), int(entry["n"]))
-            return (fingerprint, str(entry["stamp"])) if entry["what"] == what else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # a memory that cannot be read is only a slower plan
+        return Fingerprint(str(entry["digest"]), int(entry["n"])), str(entry["stamp"])
 
     def _remember(self, what: str, fingerprint: Fingerprint, stamp: str) -> None:
         file = self._file(what)
-        if file is None:
-            return
-        entry = {"what": what, "stamp": stamp, **asdict(fingerprint)}
+        if file is not None:
+            self._write(file, {"what": what, "stamp": stamp, **asdict(fingerprint)})
+
+    def _write(self, file: Path, entry: dict[str, Any]) -> None:
         scratch = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_text(json.dumps(entry))
             scratch.replace(file)
-        except OSError:
-            scratch.unlink(missing_ok=True)  # a read-only store only loses the memory
+        except OSError:  # a store that cannot be written to only loses the memory
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An entry of the memory; empty where it cannot be read, which only costs time."""
+    try:
+        entry = json.loads(file.read_text())
+        return {**entry, "digest": str(entry["digest"]), "n": int(entry["n"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 _make_default: Callable[[], Site] = Site

@@ -5,9 +5,16 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from .base import Artifact, Kind
+from .errors import SpecError
 from .images.base import TraitSet
 from .prototypes import Scorer
 from .scores import ImageScores
+from .site import Site
+
+SAME_IMAGES = (
+    "train and test are the same images: the AP would be that of the choice itself; "
+    'use another split, as split="test"'
+)
 
 
 class TraitAP(Artifact):
@@ -26,12 +33,18 @@ class TraitAP(Artifact):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.train == self.test:
-            raise ValueError(
-                "train and test are the same images: the AP would be that of the choice itself; "
-                'use another split, as split="test"'
-            )
+        if self.train.images == self.test.images:
+            raise ValueError(SAME_IMAGES)
         return self
+
+    def check_apart(self, site: Site) -> None:
+        """Raise SpecError when train and test turn out to be the same images on disk.
+
+        They may be, though their specs differ: by a root, or by the size of a drawing.
+        """
+        train, test = (side.images.fingerprint(site) for side in (self.train, self.test))
+        if train.digest == test.digest:
+            raise SpecError(f"{self.train!r} and {self.test!r}: {SAME_IMAGES}")
 
     @property
     def train_scores(self) -> ImageScores:

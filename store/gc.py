@@ -11,7 +11,7 @@ A run, before it asks the store for anything:
       (`wait_for_collectors`).
   R3  asks the store, and makes what is absent.
 
-A collection, for a few dozen things at a time:
+A collection, for so many things at a time as take a fraction of a second:
   C1  announces itself by a file. It and R1 are each written before the other side's is read: of a
       run and a collection that begin at the same moment, at least one sees the other. So either
       the collection spares what the run wants, or the run asks the store only after the moves,
@@ -39,7 +39,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from store import leases
+from store import leases, trash
 from store.errors import StoreError
 from store.files import explained, make_folders, sync_folder, write_new
 from store.layout import NODE_FILE, collectors, dropped, home
@@ -48,12 +48,12 @@ from store.owner import Life, Owner
 from store.records import Ref, life_of, names_in, roots_of
 from store.store import Store
 from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, Stale, Survey
-from store.trash import move, put_back
+from store.trash import identity_of, move, put_back
 
-AT_A_TIME = 64
-"""Moves between two looks at the roots. A run waits for no longer than these take."""
+MOVING_S = 0.25
+"""Time for moves between two looks at the roots. A run waits little longer than this."""
 
-ANNOUNCED_S = 10.0
+ANNOUNCED_S = 20.0
 """An announcement older than this is not relied on by the collection that made it."""
 
 PATIENCE_S = 60.0
@@ -81,18 +81,23 @@ def collect(
     Raises StoreError when it can no longer be known what is alive; what was moved is in the trash.
     """
     done = Collected()
-    left = list(stale)
+    left = list(reversed(stale))
     while left:
+        before = len(left)
         with _announced(survey.store) as began:
             survey.refresh()
             wanted = survey.wanted_itself()
             moved: list[tuple[Stale, Path]] = []
-            for _ in range(AT_A_TIME):
-                if not left or time.monotonic() - began > ANNOUNCED_S:
-                    break
-                _collect_one(survey, left.pop(0), wanted, done, moved)
+            end = min(time.monotonic() + MOVING_S, began + ANNOUNCED_S)
+            while left and time.monotonic() < end:
+                _collect_one(survey, left.pop(), wanted, done, moved)
             survey.refresh()
             _put_back_wanted(survey, done, moved)
+        if len(left) == before:
+            raise StoreError(
+                f"looking at {survey.store.root} takes longer than {ANNOUNCED_S:g} s, so no run "
+                "can wait for it: nothing more was moved. Try again when the file system is at rest"
+            )
         if progress:
             progress(len(stale) - len(left), len(stale))
     return done
@@ -124,6 +129,15 @@ def given_up(
                 Stale(one.ref, one.path, one.n_bytes, GIVEN_UP, detail, one.type, one.identity)
             )
     return drop, keep
+
+
+def empty_trash(store: Store, which: Sequence[trash.Entry]) -> Iterator[tuple[trash.Entry, int]]:
+    """Deletes entries of the trash for good. Yields each once it is gone, and its bytes.
+
+    Other collections end their step C4 first: what they have just moved, they may put back.
+    """
+    wait_for_collectors(store)
+    yield from trash.empty(which)
 
 
 def wait_for_collectors(store: Store, waiting: Callable[[], None] | None = None) -> None:
@@ -209,7 +223,8 @@ def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | Non
     if item.reason == DEAD_LEASE:
         return None  # `remove_dead` looks for itself
     one = survey.standing.get(item.ref)
-    if one is None or one.identity != item.identity:
+    # On the disk too: the survey does not look anew at what keeps its inode.
+    if one is None or not one.identity == item.identity == identity_of(item.path):
         return "it is not the one that was surveyed"
     if item.reason == GIVEN_UP:
         return wanted.get(item.ref)

@@ -19,7 +19,7 @@ from store.manifest import Manifest, decode_manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
 from store.store import Store
-from store.trash import bytes_in
+from store.trash import Identity, bytes_in, identity_of
 
 SETTLED_S = 2.0
 """A folder that changed less than this ago may change again within one tick of its clock."""
@@ -31,10 +31,7 @@ class Standing:
 
     ref: Ref
     path: Path
-    identity: tuple[int, int]
-    """Device and inode."""
-    changed: float
-    """When it was published, by the file server's clock; seconds since 1970."""
+    identity: Identity
     n_bytes: int = 0
     type: str = ""
     version: int = 0
@@ -42,6 +39,11 @@ class Standing:
     """What it was made from, as its manifest and its spec say."""
     fault: str | None = None
     """Why it is no whole artifact."""
+
+    @property
+    def changed(self) -> float:
+        """When it was published, by the file server's clock; seconds since 1970."""
+        return self.identity[2] / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,23 @@ class Inventory:
             for holder in self.store.leases(kind)
         ]
 
-    def age_s(self, one: Standing) -> float:
-        """Seconds since it was published, by the file server's clock."""
-        return self._clock[self.store.root_of(one.ref[0])] - one.changed
+    def published_since(self, seconds: float) -> list[Ref]:
+        """What was published less than so many seconds ago, by the file servers' clocks."""
+        begin = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
+        return [ref for ref, one in self.standing.items() if one.changed > begin[ref[0]]]
 
     def _look(self, progress: Callable[[int], None] | None) -> bool:
         changed, n_read = False, 0
         unreadable: list[str] = []
         for kind, shelf in self._changed_shelves():
-            names = {key for key in names_in(shelf) if is_key(key) and key[:2] == shelf.name}
-            for key in self._names.get(shelf, set()) - names:
+            inodes = _inodes(shelf)
+            for key in self._names.get(shelf, set()) - inodes.keys():
                 changed |= self.standing.pop((kind, key), None) is not None
-            self._names[shelf] = names
-            for key in sorted(names):
+            self._names[shelf] = set(inodes)
+            for key, inode in inodes.items():
+                known = self.standing.get((kind, key))
+                if known and known.identity[1] == inode:
+                    continue
                 try:
                     changed |= self._look_at((kind, key), shelf / key)
                 except NewerLayout:
@@ -138,27 +144,30 @@ class Inventory:
             yield shelf.parent.name, shelf
 
     def _look_at(self, ref: Ref, path: Path) -> bool:
-        with explained("look at", path):
-            try:
-                stat = os.lstat(path)
-            except FileNotFoundError:
-                return self.standing.pop(ref, None) is not None
-        identity = stat.st_dev, stat.st_ino
-        before = self.standing.get(ref)
-        if before and (before.identity, before.changed) == (identity, stat.st_mtime):
-            return False
-        self.standing[ref] = _read(ref, path, identity, stat.st_mtime)
+        identity = identity_of(path)
+        if identity is None:
+            return self.standing.pop(ref, None) is not None
+        self.standing[ref] = _read(ref, path, identity)
         return True
 
 
-def _read(ref: Ref, path: Path, identity: tuple[int, int], changed: float) -> Standing:
+def _inodes(shelf: Path) -> dict[str, int]:
+    """The keys in a folder of artifacts, in order, and the inodes of what stands there."""
+    with explained("list", shelf):
+        try:
+            with os.scandir(shelf) as items:
+                found = {item.name: item.inode() for item in items if is_key(item.name)}
+        except FileNotFoundError:
+            return {}
+    return {key: found[key] for key in sorted(found) if key[:2] == shelf.name}
+
+
+def _read(ref: Ref, path: Path, identity: Identity) -> Standing:
     found = examine(str(path), *ref)
     if not isinstance(found, Manifest):
-        return Standing(ref, path, identity, changed, bytes_in(path), fault=found)
+        return Standing(ref, path, identity, bytes_in(path), fault=found)
     n_bytes = sum(record.size for record in found.files.values())
-    return Standing(
-        ref, path, identity, changed, n_bytes, found.type, found.version, inputs_of(found)
-    )
+    return Standing(ref, path, identity, n_bytes, found.type, found.version, inputs_of(found))
 
 
 def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:

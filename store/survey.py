@@ -15,7 +15,7 @@ from store.owner import Life
 from store.records import Graph, Ref, Run, life_of
 from store.roots import Roots
 from store.store import Store
-from store.trash import bytes_in, identity_of
+from store.trash import Identity, bytes_in, identity_of
 
 GRACE_S = 3600.0
 """What was published less than this ago is kept: it may be part of something unrecorded."""
@@ -48,7 +48,7 @@ class Stale:
     """One of the words above."""
     detail: str
     type: str = ""
-    identity: tuple[int, int] | None = None
+    identity: Identity | None = None
     holder: Holder | None = None
 
 
@@ -69,6 +69,8 @@ class Survey:
         self.inventory = Inventory(store)
         self.runs: list[Run] = []
         """Those that count."""
+        self.young: set[Ref] = set()
+        """What is younger than the grace time."""
         self.causes: dict[Ref, Cause] = {}
         """Of everything alive, be it in the store or not, why it is so."""
         self._seen: object = None
@@ -90,7 +92,8 @@ class Survey:
         self.roots.refresh()
         runs = [*self.roots.runs, *(run for run in before if run not in self.roots.runs)]
         self.runs = [run for run in runs if not self._is_forgotten(run)]
-        seen = self.runs, self.roots.pins, self.making(), self._young()
+        self.young = set(self.inventory.published_since(self.grace_s))
+        seen = self.runs, self.roots.pins, self.making(), self.young
         if changed or seen != self._seen:
             self.causes = self._reach()
             self._seen = seen
@@ -103,15 +106,12 @@ class Survey:
                 found[holder.kind, holder.key] = f"being made by {holder}"
         return found
 
-    def is_young(self, one: Standing) -> bool:
-        return self.inventory.age_s(one) < self.grace_s
-
     def wanted_itself(self) -> dict[Ref, str]:
         """What a collection must not give up even if it can be made again, and why.
 
         Targets of runs, all that an unfinished run may read, pins, and what is being made or young.
         """
-        found = {ref: "young" for ref in self._young()} | self.making()
+        found = dict.fromkeys(self.young, "young") | self.making()
         for run in self.runs:
             found |= dict.fromkeys(run.targets, f"a target of {run}")
             if run.finished is None:
@@ -152,7 +152,7 @@ class Survey:
     def _verdict(self, one: Standing, versions: Mapping[str, int]) -> tuple[str, str] | None:
         if one.fault is not None:
             # What fails is absent, whoever wants it; but it may be on its way in by hand.
-            busy = self.is_young(one) or one.ref in self.making()
+            busy = one.ref in self.young or one.ref in self.making()
             return None if busy else (FAILED, one.fault)
         if one.ref in self.causes:
             return None
@@ -164,9 +164,6 @@ class Survey:
     def _is_forgotten(self, run: Run) -> bool:
         ended = run.finished is not None or life_of(run.owner) is not Life.ALIVE
         return bool(self.without) and run.path == self.without and ended
-
-    def _young(self) -> list[Ref]:
-        return [one.ref for one in self.standing.values() if self.is_young(one)]
 
     def _reach(self) -> dict[Ref, Cause]:
         graph = self._graph()
@@ -192,7 +189,7 @@ class Survey:
             yield str(pin), pin.nodes
         for ref, what in self.making().items():
             yield what, [ref]
-        yield f"younger than {duration(self.grace_s)}", self._young()
+        yield f"younger than {duration(self.grace_s)}", self.young
 
     def _graph(self) -> Callable[[Ref], Iterable[Ref]]:
         """What an artifact is made from, by all that is known of it."""

@@ -15,6 +15,9 @@ from store.manifest import Manifest, examine
 from store.records import names_in
 from store.store import Store
 
+Identity = tuple[int, int, int]
+"""Device, inode, and time of change: inodes are used again."""
+
 
 class Entry(NamedTuple):
     """One folder in the trash."""
@@ -35,11 +38,11 @@ def entries(store: Store, kind: str | None = None) -> Iterator[Entry]:
         yield from sorted(ours, key=lambda entry: entry.moved)
 
 
-def move(root: Path, kind: str, key: str, path: Path, identity: tuple[int, int]) -> Path | None:
+def move(root: Path, kind: str, key: str, path: Path, identity: Identity) -> Path | None:
     """Renames `path` into the trash. Returns where it lies there.
 
-    None when it is gone, or when what stood there was not what `identity` (device, inode) says:
-    another process has replaced it, and it is put back. Raises StoreError.
+    None when it is gone, or when what stood there was not what `identity` says: another process
+    has replaced it, and it is put back. Raises StoreError.
     """
     target = trash(root, kind) / trash_name(key)
     make_folders(target.parent)
@@ -63,14 +66,14 @@ def put_back(target: Path, path: Path) -> bool:
     return False
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """Device and inode, by which a folder is known after a rename; None when there is none."""
+def identity_of(path: Path) -> Identity | None:
+    """By what a folder is known, also after a rename; None when there is none."""
     with explained("look at", path):
         try:
             stat = os.lstat(path)
         except FileNotFoundError:
             return None
-    return stat.st_dev, stat.st_ino
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 def restore(store: Store, kind: str, key: str) -> Path:

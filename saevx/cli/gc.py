@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ KINDS = ("shards", "checkpoints", "activations", "results")
     show_default=True,
     help="Delete for good what has lain in the trash for so long.",
 )
-@click.option("--empty-trash", is_flag=True, help="Delete all of the trash for good, at once.")
+@click.option("--empty-trash", is_flag=True, help="Delete for good all that lies in the trash now.")
 @click.option("--forget", metavar="FILE", help="Forget the recorded runs of this experiment.")
 @click.option(
     "--unrecorded", is_flag=True, help="Go on although no run is recorded and nothing is pinned."
@@ -100,8 +100,8 @@ def gc(
         return
     if forget:
         forget_runs(opened, forget)
-    done = collect(survey, work.stale)
-    deleted, deleted_bytes = work.empty_trash()
+    done = collect(survey, work.stale, None if as_json else _moving())
+    deleted, deleted_bytes = work.empty_trash(opened)
     if as_json:
         click.echo(json.dumps(work.document(survey, done, deleted, deleted_bytes)))
     else:
@@ -133,10 +133,10 @@ class Work:
         before = time.time() - 86400 * days
         self.trash = [(e, bytes_in(e.path)) for e in entries(store, kind) if e.moved <= before]
 
-    def empty_trash(self) -> tuple[int, int]:
-        from store.trash import empty
+    def empty_trash(self, store: Store) -> tuple[int, int]:
+        from store.gc import empty_trash
 
-        gone = list(empty(entry for entry, _ in self.trash))
+        gone = list(empty_trash(store, [entry for entry, _ in self.trash])) if self.trash else []
         return len(gone), sum(n_bytes for _, n_bytes in gone)
 
     def refuse_without_roots(self, survey: Survey, unrecorded: bool) -> None:
@@ -251,6 +251,13 @@ def _refresh(survey: Survey, quiet: bool) -> None:
         survey.refresh(lambda n: status.update(f"reading manifests: {n:,}"))
 
 
+def _moving() -> Callable[[int, int], None] | None:
+    """Tells on a terminal how far a long collection is."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda done, total: click.echo(f"\r{done:,} of {total:,}", nl=done == total, err=True)
+
+
 def _show_roots(survey: Survey) -> None:
     from .console import console
 
@@ -267,7 +274,7 @@ def _show_roots(survey: Survey) -> None:
         out.print(f"  {pin.kind} {pin.key[:8]}, {pin}", markup=False)
     if making := survey.making():
         out.print(f"  {things(len(making))} being made")
-    if young := sum(survey.is_young(one) for one in survey.standing.values()):
+    if young := len(survey.young):
         from store.survey import duration as words
 
         out.print(f"  {things(young)} younger than {words(survey.grace_s)}")

@@ -57,23 +57,18 @@ def ls(
     marked as an older version when the store has a newer one of its type; --stale compares with
     saevx as it is installed, too.
     """
-    gc.disable()  # a short process that keeps what it makes: 100,000 artifacts take half the time
+    gc.disable()  # what is made is kept to the end: of 100,000 artifacts that takes half the time
+    click.get_current_context().call_on_close(gc.enable)
     from ..config import open_store
     from ..query import check_fields, in_order, search
 
     opened = open_store(store)
-    rows, known = search(
-        opened,
-        kind=kind,
-        type=type_name,
-        where=where,
-        versions=_versions_today() if stale else None,
-    )
-    if stale:
-        rows = [row for row in rows if row.is_older]
+    versions = _versions_today() if stale else None
+    found = search(opened, kind=kind, type=type_name, where=where, versions=versions)
+    rows = [row for row in found.rows if row.is_older or not stale]
     asked, order = _fields(columns), _fields(sort)
     if rows:
-        check_fields([*asked, *(field.removeprefix("-") for field in order)], known)
+        check_fields([*asked, *(field.removeprefix("-") for field in order)], found.fields)
     rows = in_order(rows, order)
     n_found, n_bytes = len(rows), sum(row.entry.n_bytes for row in rows)
     if limit is not None:
@@ -90,6 +85,8 @@ def ls(
     some = f"{len(rows)} of " if len(rows) < n_found else ""
     what = "artifact" if n_found == 1 else "artifacts"
     lines.append(f"{some}{n_found} {what}, {size(n_bytes)} in {opened.root}")
+    if type_name and type_name not in found.types and found.types:
+        lines.append(f"no {type_name} among them; the types are {', '.join(sorted(found.types))}")
     click.echo("\n".join(lines))
 
 
@@ -101,7 +98,11 @@ def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list
     fields: dict[str, list[Scalar]] = {}
     notes: list[str] = []
     if asked:
-        fields = {name: [row.get(name) if row.has(name) else "" for row in rows] for name in asked}
+        fields = {
+            name: [row.get(name) if row.has(name) else "" for row in rows]
+            for name in asked
+            if name not in columns
+        }
     elif len(rows) > DESCRIBED:
         notes.append("the fields of so many are not shown: choose some, as with --type and --where")
     elif "kind" in columns:

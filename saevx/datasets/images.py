@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
@@ -14,6 +15,9 @@ from spec import DatasetError, ImageSet, Site
 from spec.fingerprint import Listing
 
 from .photos import decode_photo
+
+_BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
+"""What Pillow calls a file that it was given as bytes."""
 
 Decode = Callable[[bytes], Image.Image]
 """The bytes of a file to an RGB image. May raise anything when they cannot be decoded."""
@@ -69,9 +73,10 @@ class ImageSource:
         except MemoryError:
             raise
         except Exception as error:  # decoders raise whatever they please over a broken file
+            reason = _BUFFER.sub("", str(error))
             raise DatasetError(
-                f"cannot decode {self.path(i)} ({len(data):,} bytes): {error}; download or copy it "
-                "again, or take it out of the set"
+                f"cannot decode {self.path(i)} ({len(data):,} bytes): {reason}; download or copy "
+                "it again, or take it out of the set"
             ) from error
 
 

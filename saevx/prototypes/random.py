@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spec import RandomPrototypes, Site, SpecError
+from spec import RandomPrototypes, Site, SpecError, ViT
 
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
@@ -36,15 +36,27 @@ def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
     """Refuse to draw more prototypes than there are tokens."""
     faults = []
     for spec in specs:
-        n_patches = spec.shards.vit.n_patches
-        n_tokens = spec.shards.images.n_images(site) * n_patches if n_patches else None
-        if n_tokens is not None and spec.n > n_tokens:
+        try:
+            n_tokens = spec.shards.images.n_images(site) * _n_patches(spec.shards.vit)
+        except SpecError as error:
+            faults.append(str(error))
+            continue
+        if spec.n > n_tokens:
             faults.append(
                 f"RandomPrototypes(n={spec.n}) is more than the {n_tokens} patch tokens of its "
                 f"shards: use n of at most {n_tokens}"
             )
     if faults:
         raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+def _n_patches(vit: ViT) -> int:
+    """Patch tokens per image, of timm where the ViT's name does not say."""
+    if vit.n_patches is not None:
+        return vit.n_patches
+    from ..vit.model import inspect_vit
+
+    return inspect_vit(vit).n_patches
 
 
 @recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
@@ -55,7 +67,7 @@ def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
     tokens_nd = Tokens(batch.input(batch.specs[0].shards)).tokens()
     for done, spec in enumerate(batch.specs, start=1):
         tokens = draw(len(tokens_nd), spec.n, spec.seed)
-        vectors = tokens_nd.take(tokens, axis=0).astype(np.float32)
+        vectors = tokens_nd.take(tokens).astype(np.float32)
         draft = batch.draft(spec)
         draft.write("prototypes", vectors)
         draft.write("tokens", tokens)

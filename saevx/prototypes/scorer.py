@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, overload
+import sys
+from typing import TYPE_CHECKING, Protocol, TypeGuard, overload
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from ..errors import RecipeError
@@ -28,6 +30,12 @@ class Scorer(Protocol):
         ...
 
 
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether it is torch's, without importing torch: where nobody has, there are no tensors."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 class Prototypes:
     """Scores activations by their dot product with fixed vectors."""
 
@@ -47,25 +55,43 @@ class Prototypes:
     @overload
     def __call__(self, acts_bd: torch.Tensor) -> torch.Tensor: ...
     @overload
-    def __call__(self, acts_bd: NDArray[np.floating]) -> NDArray[np.float32]: ...
-    def __call__(
-        self, acts_bd: torch.Tensor | NDArray[np.floating]
-    ) -> torch.Tensor | NDArray[np.float32]:
+    def __call__(self, acts_bd: npt.ArrayLike) -> NDArray[np.float32]: ...
+    def __call__(self, acts_bd: torch.Tensor | npt.ArrayLike) -> torch.Tensor | NDArray[np.float32]:
         """Scores (B, K), in float32, of activations (B, d): a tensor for a tensor.
 
-        Raises RecipeError when the activations have another width.
+        Anything else goes through `numpy.asarray`: arrays, lists of lists, and what `Tokens` gives,
+        as `tokens.patches[3]` or `tokens.tokens()`. Raises RecipeError when the activations are no
+        numbers, or have another shape.
         """
-        if acts_bd.ndim != 2 or acts_bd.shape[1] != self.d_model:
+        if is_tensor(acts_bd):
+            return self._score_tensor(acts_bd)
+        try:
+            plain = np.asarray(acts_bd).astype(np.float32, copy=False)
+        except (TypeError, ValueError) as error:
             raise RecipeError(
-                f"a scorer of activations (B, {self.d_model}) was given {tuple(acts_bd.shape)}"
-            )
-        if isinstance(acts_bd, np.ndarray):
-            scores: NDArray[np.float32] = acts_bd.astype(np.float32, copy=False) @ self.vectors_kd.T
-            return scores
+                f"activations (B, {self.d_model}) are rows of numbers, all of one length: {error}"
+            ) from error
+        self._check(plain.shape)
+        scores: NDArray[np.float32] = plain @ self.vectors_kd.T
+        return scores
+
+    def _score_tensor(self, acts_bd: torch.Tensor) -> torch.Tensor:
         import torch
 
+        self._check(tuple(acts_bd.shape))
         vectors = torch.from_numpy(self.vectors_kd).to(acts_bd.device)
         return acts_bd.float() @ vectors.T
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Raise RecipeError for activations of another shape than (B, d)."""
+        if len(shape) == 2 and shape[1] == self.d_model:
+            return
+        hint = ""
+        if shape == (self.d_model,):
+            hint = "; for a single one write x[None]"
+        elif shape and shape[-1] == self.d_model:
+            hint = f"; write x.reshape(-1, {self.d_model})"
+        raise RecipeError(f"a scorer of activations (B, {self.d_model}) was given {shape}{hint}")
 
     def __repr__(self) -> str:
         return f"Prototypes(n_prototypes={self.n_prototypes}, d_model={self.d_model})"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
+from store.errors import MissingArtifact, StoreError
 from store.gc import wait_for_collectors
 
 from .plan import Plan, State, make_plan
@@ -81,11 +82,19 @@ def run_recorded(
 
 
 def _vanished(plan: Plan, outcome: Outcome, store: Store) -> bool:
-    """Whether something failed whose inputs were there when the run began, and are gone."""
+    """Whether something failed since an input that was there is gone, or was for a moment."""
+    if any(_is_of_absence(error) for error in outcome.failed.values()):
+        return True
     suspects = {key: None for failed in outcome.failed for key in plan.nodes[failed].inputs}
     return any(
         node.state is State.PRESENT and store.find(node.spec.kind, node.key) is None
         for node in (plan.nodes[key] for key in suspects)
+    )
+
+
+def _is_of_absence(error: BaseException) -> bool:
+    return isinstance(error, MissingArtifact) or (
+        isinstance(error, StoreError) and isinstance(error.__cause__, FileNotFoundError)
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spec import ImageScores
+from spec import ImageScores, Site
 
+from ..device import device
 from ..errors import RecipeError
+from ..numerics import exact_float32
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
 
@@ -26,18 +29,20 @@ MAX_ROWS_PER_SHARD = 1 << 16
 """Rows in a file of scores: its index has an entry for each."""
 
 
-@recipe(ImageScores, batch_by=lambda spec: spec.shards)
+def check(specs: Sequence[ImageScores], site: Site) -> None:
+    """Refuse a device that cannot be used."""
+    device()
+
+
+@recipe(ImageScores, batch_by=lambda spec: spec.shards, preflight=check)
 def image_scores(batch: Batch[ImageScores]) -> None:
     """Read the activations once, and score them with every scorer of the batch."""
-    from ..notebook import read
-    from ..recipes import find_recipe
-
     shards = batch.input(batch.specs[0].shards)
     patches_npd = shards.array("patches")
     n_images, n_patches, _ = patches_npd.shape
     writers: list[tuple[ImageScores, Any, ArrayWriter]] = []
     for spec in batch.specs:
-        scorer = read(batch.input(spec.scorer), find_recipe(type(spec.scorer)))
+        scorer = batch.load(spec.scorer)
         k = scorer.n_prototypes
         rows = max(1, min(n_images, MAX_ROWS_PER_SHARD, SHARD_BYTES // (4 * k)))
         draft = batch.draft(spec)
@@ -48,7 +53,8 @@ def image_scores(batch: Batch[ImageScores]) -> None:
         writers.append((spec, scorer, writer))
     step = max(1, TOKENS_PER_BLOCK // n_patches)
     for start in range(0, n_images, step):
-        block_npd = np.asarray(patches_npd[start : start + step], dtype=np.float32)
+        # A copy: torch warns of memory that cannot be written to, as a memory map's.
+        block_npd = np.array(patches_npd[start : start + step], dtype=np.float32)
         for spec, scorer, writer in writers:
             try:
                 if writer.state == "open":
@@ -70,11 +76,9 @@ def highest(scorer: Any, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     import torch
 
-    from ..device import device
-
     n, p, d = acts_npd.shape
     acts = torch.from_numpy(acts_npd.reshape(n * p, d)).to(device())
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         scores_nk = scorer(acts).reshape(n, p, -1).amax(dim=1)
     found: NDArray[np.float32] = scores_nk.float().cpu().numpy()
     if not np.isfinite(found).all():

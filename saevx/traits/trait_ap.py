@@ -9,9 +9,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from spec import Site, SpecError, TraitAP
+from spec import Keys, Site, SpecError, TraitAP, TraitSet
 
-from ..datasets.labels import Labels, check_traits, read_labels
+from ..datasets.labels import Labels, check_traits, read_labels, trait_names
 from ..errors import DatasetError
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
@@ -26,6 +26,10 @@ SUSPICIOUS_PREVALENCE = 0.5
 """Mean constant-score AP above which labels were probably read wrong."""
 
 
+SHOWN = 5
+"""Traits listed that only one side has."""
+
+
 def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
     """The order in which images join the train subsets, (n,): by the hash of their names.
 
@@ -36,13 +40,28 @@ def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
 
 
 def check(specs: Sequence[TraitAP], site: Site) -> None:
-    """Refuse train subsets larger than the train set, and traits that the labels do not know."""
+    """Refuse train subsets larger than the train set, train and test sets that share their images
+    or have different traits, and traits that the labels do not know.
+    """
+    keys = Keys(site)
+    sides = {keys.text((spec.train, spec.test)): spec for spec in specs}
     faults = []
-    for trait_set in {side: None for spec in specs for side in (spec.train, spec.test)}:
+    traits: dict[str, tuple[str, ...] | None] = {}
+    for spec in sides.values():
         try:
-            check_traits(trait_set, site)
+            spec.check_apart(site)
         except SpecError as error:
             faults.append(str(error))
+        for side in (spec.train, spec.test):
+            if (name := keys.text(side)) not in traits:
+                try:
+                    traits[name] = _chosen_traits(side, site)
+                except SpecError as error:
+                    traits[name] = None
+                    faults.append(str(error))
+        train, test = traits[keys.text(spec.train)], traits[keys.text(spec.test)]
+        if train is not None and test is not None and train != test:
+            faults.append(f"{spec.train!r} and {spec.test!r}: {_differ(train, test)}")
     for spec in specs:
         n_images = spec.train.images.n_images(site)
         if spec.n_train is not None and spec.n_train > n_images:
@@ -52,6 +71,28 @@ def check(specs: Sequence[TraitAP], site: Site) -> None:
             )
     if faults:
         raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+def _chosen_traits(trait_set: TraitSet, site: Site) -> tuple[str, ...]:
+    """The traits of a set, in order. Raises SpecError when it names some that there are not."""
+    check_traits(trait_set, site)
+    return trait_names(trait_set, site) if trait_set.traits is None else trait_set.traits
+
+
+def _differ(train: Sequence[str], test: Sequence[str]) -> str:
+    """How the traits of two sets differ, and what to do."""
+    only = [
+        f"only {side} has {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+        for side, names in (
+            ("train", [name for name in train if name not in set(test)]),
+            ("test", [name for name in test if name not in set(train)]),
+        )
+        if names
+    ]
+    return (
+        f"train and test have different traits: {'; '.join(only) or 'they come in another order'}. "
+        "Make both sets with the same settings, or name the same traits=(...) for both"
+    )
 
 
 @recipe(
@@ -66,7 +107,7 @@ def trait_ap(batch: Batch[TraitAP]) -> None:
     train = read_labels(first.train, batch.site)
     test = read_labels(first.test, batch.site)
     if train.traits != test.traits:
-        raise DatasetError("train and test have different traits: they come from different sets")
+        raise DatasetError(_differ(train.traits, test.traits))
     train_scores = _scores(batch.input(first.train_scores), train)
     test_scores = _scores(batch.input(first.test_scores), test)
     order = nested_order(train.images)

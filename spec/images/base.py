@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from ..base import Spec
 from ..fingerprint import Listing, fingerprint_listing
+from ..identity import path_free
 from ..site import Fingerprint, Site
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -18,7 +19,7 @@ def is_photo(name: str) -> bool:
     return name.lower().endswith(PHOTOS)
 
 
-class ImageSet(Spec):
+class ImageSet(Spec, abstract=True):
     """Some images in a fixed order, named by their listing and not by where they lie.
 
     A concrete set implements `folder` and `listing`.
@@ -38,7 +39,12 @@ class ImageSet(Spec):
         `anew` lists whatever is remembered, and remembers the outcome for later sites.
         """
         return fingerprint_listing(
-            site, repr(self), self.folder(site), lambda: self.listing(site), anew=anew
+            site,
+            repr(self),
+            lambda: self.folder(site),
+            lambda: self.listing(site),
+            identity=lambda: path_free(self),
+            anew=anew,
         )
 
     def n_images(self, site: Site) -> int:
@@ -49,7 +55,7 @@ class ImageSet(Spec):
         return {"listing": self.fingerprint(site).digest}
 
 
-class TraitSet(Spec):
+class TraitSet(Spec, abstract=True):
     """Binary traits over the images of an image set.
 
     Its key counts the images, the contents of the label files, and the fields that say how labels

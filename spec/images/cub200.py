@@ -27,7 +27,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from ..errors import DatasetError
-from ..fingerprint import Listing, fingerprint_found, stat_files
+from ..fingerprint import Listing, fingerprint_found, place_of, stat_files
 from ..markers import Exec
 from ..site import Fingerprint, Site
 from .base import ImageSet, TraitSet
@@ -83,8 +83,13 @@ class CUB200(TraitSet):
         return CUB200Images(split=self.split, root=self.root)
 
     def label_fingerprint(self, site: Site) -> Fingerprint:
-        root = site.data_root("cub200", self.root)
-        return fingerprint_found(site, f"labels of CUB200 at {root}", lambda: find_labels(root))
+        what = "labels of CUB200"
+        return fingerprint_found(
+            site,
+            f"{what} at {place_of(lambda: site.data_root('cub200', self.root))}",
+            lambda: find_labels(site.data_root("cub200", self.root)),
+            identity=lambda: what,
+        )
 
 
 class LabelFiles(NamedTuple):
@@ -176,7 +181,8 @@ def _list_tree(root: Path, split: Split) -> Listing:
             f"{len(wrong)} images lie elsewhere: {', '.join(wrong[:5])}"
         )
     paths = tuple(f"{split}/{name}" for name in found.files)
-    return Listing(root=root, files=found.files, paths=paths, sizes=found.sizes)
+    folders = tuple(f"{split}/{folder}" if folder else split for folder in found.folders)
+    return Listing(root=root, files=found.files, paths=paths, sizes=found.sizes, folders=folders)
 
 
 def _is_image_name(name: str) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..errors import DatasetError
 from ..fingerprint import Listing, stat_files, walk
@@ -16,11 +16,28 @@ class ImageFolder(ImageSet):
     """All images below `root`, or below `root/split`, sorted by name.
 
     Images are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif, in whatever
-    case. Hidden files are passed over.
+    case. Hidden files and folders are passed over; links are followed.
+
+    Any folder may hold any images, so a set is remembered by its root: once that is gone, the same
+    images must be given under the same root, or put back.
     """
 
     root: Annotated[str, Exec(), Field(min_length=1)]
     split: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("split")
+    @classmethod
+    def _is_below_root(cls, split: str | None) -> str | None:
+        if split is not None:
+            parts = [part for part in split.split("/") if part not in ("", ".")]
+            if split.startswith("/") or ".." in parts or not parts:
+                raise ValueError(
+                    f'{split!r} is no name of a folder in root: use one as "train", and root=... '
+                    "for where it lies"
+                )
+            if split != "/".join(parts):  # two spellings would be two keys
+                raise ValueError(f"write {split!r} as {'/'.join(parts)!r}")
+        return split
 
     def folder(self, site: Site) -> Path:
         root = site.data_root("images", self.root)
@@ -32,8 +49,8 @@ class ImageFolder(ImageSet):
 
 def list_folder(folder: Path) -> Listing:
     """The images below a folder; raises DatasetError when there is no folder, or no image."""
-    files = tuple(walk(folder, is_photo))
+    files, folders = walk(folder, is_photo)
     if not files:
         raise DatasetError(f"no image lies below {folder}: images end in {', '.join(PHOTOS)}")
     sizes = tuple(stat.st_size for stat in stat_files(folder, files))
-    return Listing(root=folder, files=files, paths=files, sizes=sizes)
+    return Listing(root=folder, files=files, paths=files, sizes=sizes, folders=folders)

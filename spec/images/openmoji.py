@@ -68,8 +68,9 @@ class OpenMojiImages(ImageSet):
             return Fingerprint(listing.digest, len(listing)), json.dumps(before | files)
 
         if anew:
-            return Site(memory=site.memory).fingerprint(what, lambda _: False, take)
-        return site.fingerprint(what, holds, take)
+            site = Site(memory=site.memory)
+            return site.fingerprint(what, lambda _: False, take, lambda: what)
+        return site.fingerprint(what, holds, take, lambda: what)
 
 
 class OpenMoji(TraitSet):
@@ -89,7 +90,8 @@ class OpenMoji(TraitSet):
         return OpenMojiImages(split=self.split, skin_tones=self.skin_tones, size=self.size)
 
     def label_fingerprint(self, site: Site) -> Fingerprint:
-        return fingerprint_found(site, "labels of OpenMoji", lambda: [names_file()])
+        what = "labels of OpenMoji"
+        return fingerprint_found(site, what, lambda: [names_file()], identity=lambda: what)
 
 
 class Emoji(NamedTuple):

@@ -248,7 +248,7 @@ class TestSource:
             source.load(1)
 
     def test_a_set_that_changed_since_the_plan_is_refused(self, folder: ImageFolder) -> None:
-        site = Site()
+        site = Site().frozen()
         folder.fingerprint(site)
         picture(9).save(Path(folder.root) / "a/new.png")
         with pytest.raises(DatasetError, match=r"they changed; run again, .* the 4 images"):

@@ -171,7 +171,7 @@ class TestCub:
             read_labels(traits_of(cub), Site())
 
     def test_labels_that_changed_since_the_plan_are_refused(self, cub: CubTree) -> None:
-        site = Site()
+        site = Site().frozen()
         traits_of(cub).fingerprints(site)
         path = cub.file("image_attribute_labels.txt")
         path.write_text(path.read_text().replace("27.708", "1.2"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+import saevx.vit.broken
 import saevx.vit.model
 from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.resolve.batch import Batch
@@ -21,9 +24,16 @@ from saevx.vit.batches import AHEAD, batches
 from saevx.vit.model import LoadedViT, ViTFacts, load_vit
 from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
-from saevx.vit.recorder import SHARD_BYTES, Overflow, record, round_tokens, rows_per_shard
+from saevx.vit.recorder import (
+    MAX_ROWS_PER_SHARD,
+    SHARD_BYTES,
+    Overflow,
+    record,
+    round_tokens,
+    rows_per_shard,
+)
 from saevx.vit.recording import check, record_shards
-from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
+from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
 from store import Store
 
 VIT = ViT(name="test_vit", weights=RandomInit(seed=0), resize=Squash(size=32))
@@ -37,9 +47,9 @@ def picture(i: int) -> Image.Image:
 
 
 class Pictures:
-    """An image source in memory; image `broken` cannot be decoded."""
+    """An image source in memory; images `broken` cannot be decoded."""
 
-    def __init__(self, n: int = N_IMAGES, broken: int | None = None) -> None:
+    def __init__(self, n: int = N_IMAGES, broken: Collection[int] = ()) -> None:
         self.files = [f"{i}.png" for i in range(n)]
         self.broken = broken
         self.n_loaded = 0
@@ -51,7 +61,7 @@ class Pictures:
     def load(self, i: int) -> Image.Image:
         with self._lock:
             self.n_loaded += 1
-        if i == self.broken:
+        if i in self.broken:
             raise DatasetError(f"cannot decode {self.files[i]}")
         return picture(i)
 
@@ -183,8 +193,79 @@ def test_decoding_runs_ahead_but_not_away():
 def test_an_image_that_cannot_be_decoded_ends_the_recording(vit):
     sink = Memory()
     with pytest.raises(DatasetError, match=r"cannot decode 9\.png"):
-        record(Pictures(broken=9), vit, VIT.resize, {0: sink}, batch_size=BATCH_SIZE)
+        record(Pictures(broken=[9]), vit, VIT.resize, {0: sink}, batch_size=BATCH_SIZE)
     assert sink.names == Pictures().files[:8]
+    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def decode_all(source: Pictures, start: int = 0, **options) -> None:
+    def preprocess(image):
+        return np.zeros((3, 2, 2), np.float32)
+
+    for _ in batches(source, preprocess, batch_size=BATCH_SIZE, start=start, **options):
+        pass
+
+
+@given(st.sets(st.integers(0, 79), min_size=1, max_size=30), st.integers(0, 10))
+def test_all_broken_images_are_told_at_once(broken, first_batch):
+    start = first_batch * BATCH_SIZE
+    if not any(i >= start for i in broken):
+        return decode_all(Pictures(80, broken), start)
+    with pytest.raises(DatasetError) as caught:
+        decode_all(Pictures(80, broken), start)
+    message = str(caught.value)
+    lines = message.splitlines()
+    first = min(i for i in broken if i >= start)
+    in_order = sorted(broken, key=lambda i: (i < first, i))
+    told = [f"cannot decode {i}.png" for i in in_order]
+    if len(broken) == 1:
+        assert lines == told
+        return None
+    assert lines[0] == f"{len(broken)} images cannot be used:"
+    assert lines[1:11] == told[:10]
+    assert lines[11:] == ([f"... and {len(broken) - 10} more"] if len(broken) > 10 else [])
+    return None
+
+
+def test_broken_files_are_told_by_their_names(tmp_path):
+    for i in range(N_IMAGES):
+        picture(i).save(tmp_path / f"{i:02}.png")
+    for i in (3, 8):
+        (tmp_path / f"{i:02}.png").write_bytes(b"this is no image")
+    broken = ImageFolder(root=str(tmp_path))
+    seen: list[tuple[int, int, str]] = []
+    with pytest.raises(DatasetError) as caught:
+        run([shards(broken, 1)], tmp_path / "store", lambda *now: seen.append(now))
+    header, *lines = str(caught.value).splitlines()
+    assert header == "2 images cannot be used:"
+    for line, name in zip(lines, ("03.png", "08.png"), strict=True):
+        assert line.startswith(f"cannot decode {tmp_path / name} (16 bytes): cannot identify image")
+        assert "object at" not in line
+    assert {unit for _, _, unit in seen} == {"images checked"}
+
+
+def test_the_look_at_other_images_takes_bounded_time(monkeypatch):
+    monkeypatch.setattr(saevx.vit.broken, "BUDGET_S", 0.3)
+    monkeypatch.setattr(saevx.vit.broken, "REPORT_S", 0.05)
+
+    class Slow(Pictures):
+        def load(self, i):
+            time.sleep(0.02)
+            return super().load(i)
+
+    source, seen = Slow(1000, [1]), []
+    began = time.monotonic()
+    with pytest.raises(DatasetError) as caught:
+        decode_all(source, n_decoders=2, on_check=seen.append)
+    assert time.monotonic() - began < 5
+    told = re.fullmatch(
+        r"cannot decode 1\.png\n(\d+) images were not looked at, to keep this short",
+        str(caught.value),
+    )
+    assert told
+    assert 800 < int(told[1]) < 998
+    assert seen == sorted(seen)
+    assert 0 < len(seen) < 10
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
 
@@ -193,8 +274,8 @@ def loud(monkeypatch):
     """Makes a ViT whose block 3 adds `value` to one channel, and block 4 takes it away again."""
 
     def install(value: float) -> None:
-        def load(spec: ViT) -> LoadedViT:
-            loaded = load_vit(spec)
+        def load(spec: ViT, site: Site) -> LoadedViT:
+            loaded = load_vit(spec, site=site)
             blocks = loaded.model.blocks
             for block, sign in ((blocks[3], 1.0), (blocks[4], -1.0)):
                 block.mlp.fc2.bias.data[7] = (
@@ -258,14 +339,22 @@ def test_registers_are_dropped(n_prefix, has_cls, kept):
     assert rounded.flags.c_contiguous
 
 
-@given(st.integers(1, 64), st.integers(1, 2000), st.integers(1, 300),
+@given(st.integers(1, 200_000), st.integers(1, 64), st.integers(1, 2000), st.integers(1, 300),
        st.sampled_from(["float16", "float32"]))  # fmt: skip
-def test_a_file_holds_whole_batches_of_about_its_size(side, d, batch_size, dtype):
-    rows = rows_per_shard(facts_of(1, True, (side, side), d), dtype, batch_size)
+def test_a_file_holds_whole_batches_of_about_its_size(n_images, side, d, batch_size, dtype):
+    rows = rows_per_shard(n_images, facts_of(1, True, (side, side), d), dtype, batch_size)
     n_bytes = side * side * d * np.dtype(dtype).itemsize
-    assert rows >= batch_size
     assert rows % batch_size == 0
-    assert rows == batch_size or rows * n_bytes <= SHARD_BYTES < (rows + batch_size) * n_bytes
+    assert batch_size <= rows < n_images + batch_size
+    assert rows == batch_size or (rows * n_bytes <= SHARD_BYTES and rows <= MAX_ROWS_PER_SHARD)
+    more = rows + batch_size
+    assert rows >= n_images or more * n_bytes > SHARD_BYTES or more > MAX_ROWS_PER_SHARD
+
+
+def test_few_images_make_small_files(images, tmp_path):
+    made, _ = run([shards(images, 2)], tmp_path)
+    payload = N_IMAGES * (4 + 1) * 64 * 2
+    assert sum(file.size for file in made[2].manifest.files.values()) < payload + 10_000
 
 
 TOKENS = hnp.arrays(
@@ -304,6 +393,25 @@ def test_preflight_names_every_fault(images, tmp_path):
     message = str(caught.value)
     assert "test_vit has no layer 6, 17: its 6 blocks are layers 0 to 5" in message
     assert "no model 'vit_smal'" in message
+
+
+class Listed(Weights):
+    """As a user may write them: with a field that cannot be hashed."""
+
+    parts: list[int]
+
+
+def test_preflight_takes_specs_that_cannot_be_hashed(images):
+    vit = ViT(name="test_vit", weights=Listed(parts=[1, 2]), resize=Squash(size=32))
+    check([Shards(images=images, vit=vit, layer=5)], Site())
+    with pytest.raises(SpecError, match="no layer 6"):
+        check([Shards(images=images, vit=vit, layer=6)], Site())
+
+
+def test_preflight_names_a_device_that_is_not_there(images, monkeypatch):
+    monkeypatch.setenv("SAEVX_DEVICE", "abacus")
+    with pytest.raises(SpecError, match="SAEVX_DEVICE=abacus"):
+        check([shards(images, 2)], Site())
 
 
 def test_threads_do_not_change_the_recording(vit):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import saevx.vit.recorder
 from saevx.resolve.batch import Batch
 from saevx.vit.recording import record_shards
-from saevx.vit.tokens import TokenRows, Tokens
+from saevx.vit.token_rows import TokenRows
+from saevx.vit.tokens import Tokens
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
 from store import Store
 
@@ -34,7 +38,8 @@ def record(tmp_path, monkeypatch_bytes: int | None) -> Tokens:
         with Batch((spec,), Store(tmp_path / "store"), Keys(Site())) as batch:
             record_shards.make(batch)
     (artifact,) = batch.made.values()
-    return record_shards.load(artifact)
+    tokens: Tokens = record_shards.load(artifact)
+    return tokens
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +71,27 @@ def test_facts(one_file):
     assert one_file.artifact.key in repr(one_file)
 
 
-def test_one_file_is_a_memory_map_that_cannot_be_written(one_file):
-    tokens = one_file.tokens()
-    assert isinstance(tokens, np.ndarray)
-    assert not tokens.flags.owndata
+@pytest.fixture(scope="module", params=["one file", "many files"])
+def both(request, one_file, many_files) -> tuple[TokenRows, np.ndarray]:
+    """Rows in one file or several, and what numpy has of them."""
+    tokens = one_file if request.param == "one file" else many_files
+    return tokens.tokens(), tokens.patches.read().reshape(-1, D)
+
+
+def test_the_type_does_not_depend_on_the_size(both):
+    rows, expected = both
+    assert type(rows) is TokenRows
+    assert (rows.shape, rows.dtype, rows.ndim, len(rows)) == (expected.shape, np.float16, 2, N)
+    assert "(28, 64)" in repr(rows)
+    np.testing.assert_array_equal(list(rows), expected)
+
+
+@pytest.mark.parametrize("index", [5, -1, slice(8, 15), slice(15, 9, -2), slice(9, 15, 3)])
+def test_rows_of_one_file_are_views_that_cannot_be_written(both, index):
+    rows, _ = both
+    assert not rows[index].flags.owndata
     with pytest.raises(ValueError, match="read-only"):
-        tokens[0] = 0
+        rows[index][0] = 0
 
 
 def test_zarr_reads_the_same(many_files):
@@ -83,36 +103,87 @@ def test_zarr_reads_the_same(many_files):
 BOUND = st.none() | st.integers(-N - 3, N + 3)
 
 
-@given(slice_=st.builds(slice, BOUND, BOUND, st.sampled_from([None, 1, 2, -1, -3])))
-def test_slices_are_those_of_numpy(many_files, slice_):
-    expected = many_files.patches.read().reshape(-1, D)
-    tokens = many_files.tokens()
-    assert isinstance(tokens, TokenRows)
-    assert tokens.shape == expected.shape
-    np.testing.assert_array_equal(tokens[slice_], expected[slice_])
+ROW = st.integers(-N, N - 1)
+ROWS = st.one_of(
+    ROW,
+    ROW.map(np.int32),
+    st.builds(slice, BOUND, BOUND, st.sampled_from([None, 1, 2, -1, -3, 40])),
+    st.lists(ROW, max_size=40),
+    hnp.arrays(np.int64, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), elements=ROW),
+    hnp.arrays(np.bool_, N),
+    hnp.arrays(np.bool_, N).map(np.ndarray.tolist),
+    st.just(...),
+)
+COLUMN = st.integers(-D, D - 1)
+COLUMNS = st.one_of(
+    COLUMN, st.builds(slice, COLUMN, COLUMN), st.lists(COLUMN, min_size=1, max_size=1), st.just(...)
+)
 
 
-@given(rows=st.lists(st.integers(-N, N - 1), max_size=40))
-def test_take_is_that_of_numpy(many_files, rows):
-    expected = many_files.patches.read().reshape(-1, D)
-    rows = np.asarray(rows, np.int64)
-    np.testing.assert_array_equal(many_files.tokens().take(rows), expected.take(rows, axis=0))
-    for row in rows[:3]:
-        np.testing.assert_array_equal(many_files.tokens()[row], expected[row])
+@given(rows=ROWS)
+def test_rows_are_those_of_numpy(both, rows):
+    tokens, expected = both
+    found = tokens[rows]
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, expected[rows], strict=True)
 
 
-def test_the_whole_as_an_array(many_files):
-    whole = np.asarray(many_files.tokens(), dtype=np.float32)
-    assert whole.dtype == np.float32
-    np.testing.assert_array_equal(whole, many_files.patches.read().reshape(-1, D))
+@given(rows=ROWS, columns=COLUMNS)
+def test_rows_and_columns_are_those_of_numpy(both, rows, columns):
+    tokens, expected = both
+    if rows is ... and columns is ...:
+        columns = slice(None)
+    np.testing.assert_array_equal(tokens[rows, columns], expected[rows, columns])
 
 
-@pytest.mark.parametrize("rows", [[N], [-N - 1], [[0]], [0.5]])
-def test_rows_out_of_range_are_refused(many_files, rows):
+@given(st.lists(st.tuples(ROW, COLUMN), min_size=1))
+def test_rows_pair_up_with_columns_as_in_numpy(both, pairs):
+    tokens, expected = both
+    rows, columns = (list(side) for side in zip(*pairs, strict=True))
+    np.testing.assert_array_equal(tokens[rows, columns], expected[rows, columns])
+
+
+@given(rows=hnp.arrays(np.int64, hnp.array_shapes(min_dims=0, min_side=0), elements=ROW))
+def test_take_is_that_of_numpy(both, rows):
+    tokens, expected = both
+    found = tokens.take(rows)
+    np.testing.assert_array_equal(found, expected.take(rows, axis=0))
+    assert found.flags.writeable
+
+
+def test_the_whole_as_an_array(both):
+    rows, expected = both
+    for whole in (np.asarray(rows), np.array(rows), np.asarray(rows, dtype=np.float32)):
+        np.testing.assert_array_equal(whole, expected)
+    assert np.asarray(rows, dtype=np.float32).dtype == np.float32
+    assert np.array(rows).flags.writeable
+    with pytest.raises(ValueError, match="needs a copy"):
+        np.array(rows, dtype=np.float32, copy=False)
+
+
+def test_the_whole_is_no_copy_where_it_lies_in_one_file(one_file, many_files):
+    assert np.shares_memory(np.asarray(one_file.tokens()), one_file.patches.memmaps()[0])
+    with pytest.raises(ValueError, match="several files"):
+        np.array(many_files.tokens(), copy=False)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [N, -N - 1, [0, N], 0.5, [0.5], "one", None, True, [True], np.ones(N + 1, bool),
+     np.zeros(0), (0, 1, 2), (0, None), (..., ...), (N, 0), (0, D), ([0], [D])],
+    ids=repr,
+)  # fmt: skip
+def test_what_numpy_refuses_or_gives_more_axes_is_refused(both, index):
     with pytest.raises(IndexError):
-        many_files.tokens().take(rows)
+        both[0][index]
 
 
-def test_one_row_out_of_range_is_refused(many_files):
-    with pytest.raises(IndexError):
-        many_files.tokens()[N]
+def test_take_has_no_other_axis(both):
+    with pytest.raises(IndexError, match="axis 0"):
+        both[0].take([0], axis=1)
+
+
+def test_rows_survive_pickling(both):
+    rows, expected = both
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(rows))[3:20], expected[3:20])

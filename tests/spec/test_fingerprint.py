@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,10 +50,49 @@ def age(root: Path, ns: int) -> None:
 
 
 def test_walk_takes_wanted_files_sorted(photos: Path) -> None:
-    assert walk(photos, lambda name: name.endswith("g")) == ["a/one.jpg"]
+    found = walk(photos, lambda name: name.endswith("g"))
+    assert found.files == ("a/one.jpg",)
+    assert found.folders == ("", "a", "b")
     listing = ImageFolder(root=str(photos)).listing(Site())
     assert listing.files == ("a/one.jpg", "a/two.PNG", "b/three.webp", "four.tiff")
     assert listing.sizes == tuple(len(name) for name in listing.files)
+
+
+def test_unreadable_folders_are_all_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+    (photos / "b/sub").mkdir()
+
+    def deny(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith(("/a", "/b/sub")):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    message = r"2 folders below .* cannot be read: .*/a \(Permission denied\), .*/b/sub \("
+    with pytest.raises(DatasetError, match=message):
+        ImageFolder(root=str(photos)).listing(Site())
+
+
+def test_links_are_followed_but_not_round_in_circles(photos: Path, tmp_path: Path) -> None:
+    before = ImageFolder(root=str(photos)).listing(Site())
+    (photos / "self").symlink_to(".")
+    (photos / "b/up").symlink_to(photos)
+    (photos / "loop.jpg.d").symlink_to("loop.jpg.d")
+    assert ImageFolder(root=str(photos)).listing(Site()).files == before.files
+    (tmp_path / "more/in").mkdir(parents=True)
+    (tmp_path / "more/in/x.jpg").write_bytes(b"x")
+    (tmp_path / "more/back").symlink_to(photos)
+    (photos / "more").symlink_to(tmp_path / "more")
+    assert walk(photos, lambda name: name == "x.jpg").files == ("more/in/x.jpg",)
+
+
+def test_two_links_to_each_other_end(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"1")
+        (tmp_path / name / "to").symlink_to(tmp_path / other)
+    files = ImageFolder(root=str(tmp_path)).listing(Site()).files
+    assert files == ("a/1.jpg", "a/to/1.jpg", "b/1.jpg", "b/to/1.jpg")
 
 
 def test_a_moved_root_keeps_its_digest(photos: Path, tmp_path: Path, memory: Path) -> None:
@@ -155,6 +196,14 @@ class TestLargeSets:
         (photos / "c/deep").mkdir(parents=True)
         (photos / "c/deep/new.jpg").write_bytes(b"new")
         assert digest(photos, memory) != before
+
+    def test_a_folder_that_held_no_image_is_watched(self, photos: Path, memory: Path) -> None:
+        (photos / "b/empty").mkdir()
+        age(photos, 10**18)
+        seen = {digest(photos, memory)}
+        (photos / "b/empty/first.jpg").write_bytes(b"1")
+        seen.add(digest(photos, memory))
+        assert len(seen) == 2
 
     def test_folders_that_just_changed_are_not_trusted(
         self, photos: Path, memory: Path, listed: list[str]

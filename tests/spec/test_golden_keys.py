@@ -42,12 +42,15 @@ from spec.site import Fingerprint
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 
 ABSTRACT = {Spec, Artifact, ImageSet, TraitSet, Weights, Resize, Scorer}
+"""Spelled out, so that a type does not get out of its golden key by a word in its first line."""
 
 
 class FixedSite(Site):
     """Finds the same content behind every name, without looking at a disk."""
 
-    def fingerprint(self, what: str, holds: object, take: object) -> Fingerprint:
+    def fingerprint(
+        self, what: str, holds: object, take: object, identity: object = None
+    ) -> Fingerprint:
         return Fingerprint("0123456789abcdef" * 2, 3)
 
 
@@ -96,6 +99,7 @@ def test_every_spec_type_has_a_golden_key():
         return {base}.union(*(below(each) for each in base.__subclasses__()))
 
     ours = {each for each in below(Spec) if each.__module__.split(".")[0] == "spec"}
+    assert {each for each in ours if each.is_abstract()} == ABSTRACT
     assert {each.__name__ for each in ours - ABSTRACT} == {type(s).__name__ for s in SPECS.values()}
 
 

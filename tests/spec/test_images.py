@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from spec import DatasetError, ImageSet, Site, TraitSet
+from spec import DatasetError, Site
+from spec import fingerprint as fingerprint_module
 from spec.images import openmoji
 from spec.images.cub200 import CUB200, CUB200Images, find_labels, read_pairs
 from spec.images.folder import ImageFolder
@@ -73,6 +74,18 @@ class TestCub:
         assert CUB200Images(split="test").fingerprint(site) == given.fingerprint(Site())
         with pytest.raises(DatasetError, match=r"no folder is known .*'cub200'.*saevx\.toml"):
             CUB200Images(split="test").fingerprint(Site())
+
+    def test_an_empty_folder_of_a_tree_is_watched(
+        self, tree: CubTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
+        (tree.root / "train/999.New").mkdir()
+        for folder in [tree.root, *(p for p in tree.root.rglob("*") if p.is_dir())]:
+            os.utime(folder, ns=(10**18, 10**18))
+        images, memory = CUB200Images(split="train", root=str(tree.root)), tmp_path / "memory"
+        before = images.fingerprint(Site(memory=memory))
+        (tree.root / "train/999.New/new.jpg").write_bytes(b"1")
+        assert images.fingerprint(Site(memory=memory)).n == before.n + 1
 
     def test_splits_share_no_image(self, official: CubTree) -> None:
         site = Site({"cub200": official.root})
@@ -167,12 +180,6 @@ class TestTraits:
             OpenMoji(split="train", traits=("a", "b", "a"))
         with pytest.raises(ValidationError, match="traits is empty"):
             OpenMoji(split="train", traits=())
-
-    def test_abstract_sets_say_nothing(self) -> None:
-        with pytest.raises(NotImplementedError):
-            ImageSet().n_images(Site())
-        with pytest.raises(NotImplementedError):
-            TraitSet().label_fingerprint(Site())
 
 
 @pytest.fixture

@@ -616,6 +616,34 @@ def test_c3_a_collection_that_was_stopped_announces_itself_anew(
     assert [name for name in os.listdir(collectors(store.root)) if name[0] != "."] == []
 
 
+def test_c3_a_file_system_that_is_too_slow_stops_a_collection(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    found = look(store)
+    doomed = list(found.stale({}))
+    clock = [0.0]
+    real = found.refresh
+
+    def slow() -> None:
+        clock[0] += 2 * gc.ANNOUNCED_S
+        real()
+
+    monkeypatch.setattr(found, "refresh", slow)
+    monkeypatch.setattr(gc.time, "monotonic", lambda: clock[0])
+    with pytest.raises(StoreError, match="takes longer than 20 s"):
+        collect(found, doomed)
+    assert store.find("results", A)
+
+
+def test_c3_what_was_replaced_under_the_same_inode_stays(store: Store, make: Any) -> None:
+    put(store, make, A)
+    found = look(store)
+    doomed = list(found.stale({}))
+    os.utime(store.open("results", A).path)  # as if removed, and made anew
+    assert collect(found, doomed).moved == []
+
+
 @pytest.mark.parametrize("begins", ["before", "meanwhile"])
 def test_a_run_that_ends_while_records_are_read_is_not_lost(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, begins: str

@@ -1,0 +1,114 @@
+"""One frame over many tables: the rows of each, with its spec's fields as columns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from spec import Artifact
+from spec.document import known_types
+
+from .condition import Where, refuse
+from .errors import SaevxWarning, SpecError
+from .explode import Scalar, explode
+from .query import Row, meant, search
+from .recipes import find_recipe
+from .resolve.lookup import read
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from store import Artifact as Stored
+    from store import Store
+
+
+def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar]]) -> pl.DataFrame:
+    """The frames below each other; beside the rows of each, what `columns` says of it.
+
+    Columns that only some have are null elsewhere. A name that the frames have themselves is
+    prefixed: `spec.n`.
+    """
+    import polars as pl
+
+    if not frames:
+        return pl.DataFrame()
+    below = pl.concat(frames, how="diagonal_relaxed")
+    # Gathered once: columns of literals for each of 1,000 frames take as long as reading them.
+    owner = pl.concat(
+        [pl.repeat(i, frame.height, dtype=pl.UInt32, eager=True) for i, frame in enumerate(frames)]
+    )
+    beside = [
+        pl.Series(
+            f"spec.{name}" if name in below.columns else name,
+            [each.get(name) for each in columns],
+            strict=False,
+        ).gather(owner)
+        for name in dict.fromkeys(name for each in columns for name in each)
+    ]
+    return below.with_columns(beside)
+
+
+def found_table(
+    store: Store,
+    *,
+    kind: str,
+    spec: type[Artifact] | str | None,
+    where: Where,
+    older_versions: bool,
+    explode_spec: bool,
+) -> pl.DataFrame:
+    """The rows of all tables in the store that meet the conditions, oldest first.
+
+    Warns with SaevxWarning of damaged ones, which are left out. Raises QueryError, StoreError, and
+    SpecError for what is no table.
+    """
+    types = known_types()
+    versions = {n: known.version for n, known in types.items() if issubclass(known, Artifact)}
+    name = spec if spec is None or isinstance(spec, str) else spec.__name__
+    found = search(store, kind=kind, type=name, where=where, versions=versions)
+    if isinstance(spec, type):
+        types[spec.__name__] = spec
+    elif name is not None and name not in found.types | types.keys():
+        refuse(f"no artifact in {store.root} is of type {name!r}{meant(name, found.types)}")
+    frames, columns = [], []
+    for row in found.rows:
+        if row.is_older and not older_versions:
+            continue
+        stored = _open(store, row)
+        if stored is not None:
+            frames.append(_frame(stored, types.get(stored.manifest.type)))
+            columns.append(explode(stored.manifest.spec) if explode_spec else {})
+    return joined(frames, columns)
+
+
+def _open(store: Store, row: Row) -> Stored | None:
+    found = store.look(row.entry.kind, row.entry.key)
+    if isinstance(found, str):
+        warnings.warn(
+            f"{row.entry.type} {row.entry.key} is left out: {found}", SaevxWarning, stacklevel=4
+        )
+        return None
+    return found
+
+
+def _frame(stored: Stored, spec_type: type[object] | None) -> pl.DataFrame:
+    """The table of an artifact: what `saevx.load` gives, or the only one that it holds."""
+    import polars as pl
+
+    manifest = stored.manifest
+    if spec_type is not None and issubclass(spec_type, Artifact):
+        frame = read(stored, find_recipe(spec_type))
+        if isinstance(frame, pl.DataFrame):
+            return frame
+        raise SpecError(
+            f"{manifest.type} {stored.key} is no table but {manifest.kind}: use saevx.load, or "
+            "choose other artifacts with spec=..."
+        )
+    names = stored.tables()
+    if len(names) == 1:
+        return stored.table(names[0])
+    raise SpecError(
+        f"{manifest.type} {stored.key} holds {len(names)} tables: import the module that defines "
+        f"{manifest.type}, whose recipe says which to read, or choose others with spec=..."
+    )

@@ -1,0 +1,154 @@
+"""Patch tokens as rows of one array, in however many files they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from store.arrays import Array
+
+AnyArray = npt.NDArray[Any]
+
+Rows = int | slice | npt.ArrayLike
+"""A row, a range of rows, row numbers in any order, or a mask with a bool for each row."""
+
+
+class TokenRows:
+    """Patch tokens (n_tokens, d), image after image: what `Tokens.tokens()` gives.
+
+        rows[5]                  # (d,)
+        rows[100:200]            # (100, d)
+        rows[[7, 3, -1]]         # (3, d); so are arrays of numbers, and masks of n_tokens bools
+        rows[100:200, :16]       # (100, 16)
+        np.asarray(rows)         # all of them
+
+    What comes out is what numpy gives for an array of this shape. A row, or a range of rows that
+    lie in one file, is a read-only view of a memory map; all else is a copy, for which of every
+    file only the rows asked for are read.
+    """
+
+    ndim = 2
+
+    def __init__(self, patches_npd: Array) -> None:
+        self._patches_npd = patches_npd
+        n_images, n_patches, d = patches_npd.shape
+        self._n_patches = n_patches
+        self._rows_per_file = patches_npd.grid.rows_per_shard * n_patches
+        self.shape = (n_images * n_patches, d)
+        self.dtype = patches_npd.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"TokenRows(shape={self.shape}, dtype={self.dtype.name})"
+
+    def __iter__(self) -> Iterator[AnyArray]:
+        for image in range(len(self._patches_npd)):
+            yield from self._patches_npd[image]
+
+    def __getitem__(self, index: Rows | EllipsisType | tuple[Any, ...]) -> AnyArray:
+        """As numpy does: rows, or rows and columns. Raises IndexError."""
+        rows, columns = _split(index)
+        if isinstance(rows, slice):
+            found = self._slice(rows)
+            return found[:, columns[0]] if columns else found
+        numbers = self._numbers(rows)
+        if isinstance(rows, int):
+            row: AnyArray = self._range(int(numbers), int(numbers) + 1)[0]
+            return row[columns[0]] if columns else row
+        if not columns:
+            return self.take(numbers)
+        # Arrays of rows and of columns pair up: numpy does that, over the rows that it needs.
+        needed, places = np.unique(numbers, return_inverse=True)
+        paired: AnyArray = self._gather(needed)[places.reshape(numbers.shape), columns[0]]
+        return paired
+
+    def take(self, rows: npt.ArrayLike, axis: int = 0) -> AnyArray:
+        """A copy of the given rows, in the order given: (..., d) for row numbers (...).
+
+        Negative ones count from the end. Raises IndexError.
+        """
+        if axis != 0:
+            raise IndexError(f"take gives rows, along axis 0 and not {axis}")
+        numbers = self._numbers(rows)
+        return self._gather(numbers.reshape(-1)).reshape(*numbers.shape, self.shape[1])
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        wanted = self.dtype if dtype is None else np.dtype(dtype)
+        if wanted == self.dtype and not copy and self._patches_npd.grid.n_shards == 1:
+            return self[:]
+        if copy is False:
+            raise ValueError(
+                "these tokens lie in several files, or have another dtype: an array of them all "
+                "needs a copy"
+            )
+        whole: AnyArray = self._patches_npd.read().reshape(self.shape).astype(wanted, copy=False)
+        return whole
+
+    def _slice(self, rows: slice) -> AnyArray:
+        wanted = range(len(self))[rows]
+        if not wanted:
+            return np.empty((0, self.shape[1]), self.dtype)
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        one_file = low // self._rows_per_file == high // self._rows_per_file
+        if one_file or abs(wanted.step) == 1:
+            return self._range(low, high + 1)[:: wanted.step]
+        return self._gather(np.asarray(wanted))
+
+    def _range(self, start: int, stop: int) -> AnyArray:
+        """Rows `start` to `stop`; a view where they lie in one file."""
+        first, last = start // self._n_patches, -(-stop // self._n_patches)
+        images = self._patches_npd[first:last].reshape(-1, self.shape[1])
+        skipped = first * self._n_patches
+        rows: AnyArray = images[start - skipped : stop - skipped]
+        return rows
+
+    def _gather(self, numbers: npt.NDArray[np.int64]) -> AnyArray:
+        """A copy of rows, from file after file: (n, d)."""
+        out = np.empty((len(numbers), self.shape[1]), self.dtype)
+        order = np.argsort(numbers, kind="stable")
+        files, within = np.divmod(numbers[order], self._rows_per_file)
+        for file in np.unique(files).tolist():
+            here = slice(*np.searchsorted(files, [file, file + 1]))
+            first = file * self._rows_per_file
+            rows = self._range(first, min(first + self._rows_per_file, len(self)))
+            out[order[here]] = rows[within[here]]
+        return out
+
+    def _numbers(self, rows: Any) -> npt.NDArray[np.int64]:
+        """Row numbers from 0 on, of a row, an array of numbers or a mask. Raises IndexError."""
+        n = len(self)
+        wanted = np.asarray(rows)
+        if wanted.dtype == np.bool_:
+            if wanted.shape != (n,):
+                raise IndexError(f"a mask of shape {wanted.shape} for {n} tokens: it takes ({n},)")
+            return np.flatnonzero(wanted)
+        if wanted.size == 0 and not isinstance(rows, np.ndarray):
+            wanted = wanted.astype(np.int64)
+        if wanted.dtype.kind not in "iu":
+            raise IndexError(
+                "tokens are indexed by row numbers, slices and masks, and columns after a comma; "
+                f"not by {rows!r}"
+            )
+        if wanted.size and not -n <= int(wanted.min()) <= int(wanted.max()) < n:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {n} tokens")
+        return wanted.astype(np.int64) % max(1, n)
+
+
+def _split(index: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Rows, and columns if they are asked for. Raises IndexError for more than that."""
+    parts = index if isinstance(index, tuple) else (index,)
+    dots = [place for place, part in enumerate(parts) if part is Ellipsis]
+    if dots:
+        before, after = parts[: dots[0]], parts[dots[0] + 1 :]
+        parts = (*before, *[slice(None)] * (2 - len(before) - len(after)), *after)
+    if len(parts) > 2 or len(dots) > 1 or any(part is None for part in parts):
+        raise IndexError(f"tokens have 2 axes, rows and columns; not those of {index!r}")
+    rows, columns = parts[0] if parts else slice(None), parts[1:]
+    return int(rows) if isinstance(rows, np.integer) else rows, columns

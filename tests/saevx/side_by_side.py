@@ -1,0 +1,198 @@
+"""Runs and collections side by side: one process each, and a tally of what went wrong.
+
+Every run does what `saevx run` does, over targets drawn at random. What it finds in the store once
+it is recorded must stay there until the next run of its file begins, though the collections leave
+no grace time: all that no run wants goes at once, and the trash is emptied.
+
+Both sides dawdle at random where the protocol in store/gc.py says that a race is.
+
+    python side_by_side.py (run|gc) STORE NUMBER SECONDS
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from saevx import Artifact, Batch, open_workspace, recipe
+from saevx.recipes import find_recipe
+from saevx.resolve import record
+from saevx.resolve.record import graph_of, plan_recorded, run_recorded
+from saevx.resolve.run import explain
+from spec import Keys
+from store import Store, gc, roots
+from store.gc import collect, empty_trash
+from store.records import Ref
+from store.roots import Recording
+from store.survey import Survey
+from store.trash import entries
+
+
+class Leaf(Artifact):
+    kind: ClassVar = "shards"
+    value: int
+
+
+class Twig(Artifact):
+    kind: ClassVar = "checkpoints"
+    leaf: Leaf
+    factor: int
+
+
+class Branch(Artifact):
+    kind: ClassVar = "results"
+    left: Twig
+    right: Twig
+
+
+@recipe(Leaf, batch_by=lambda spec: 0)
+def make_leaves(batch: Batch[Leaf]) -> None:
+    for spec in batch.specs:
+        batch.draft(spec).write("x", np.arange(100) + spec.value)
+        batch.publish(spec)
+
+
+@recipe(Twig)
+def make_twig(batch: Batch[Twig]) -> None:
+    (spec,) = batch.specs
+    batch.draft(spec).write("x", batch.input(spec.leaf).array("x").read() * spec.factor)
+    batch.publish(spec)
+
+
+@recipe(Branch)
+def make_branch(batch: Batch[Branch]) -> None:
+    (spec,) = batch.specs
+    left, right = (batch.input(twig).array("x").read() for twig in (spec.left, spec.right))
+    batch.draft(spec).write("x", left + right)
+    batch.publish(spec)
+
+
+def draw(rng: random.Random) -> list[Artifact]:
+    """A few of the 96 leaves, twigs and branches, and what is below them."""
+
+    def twig() -> Twig:
+        return Twig(leaf=Leaf(value=rng.randrange(8)), factor=rng.randrange(1, 4))
+
+    return [
+        rng.choice([Branch(left=twig(), right=twig()), twig(), twig().leaf])
+        for _ in range(rng.randrange(1, 5))
+    ]
+
+
+def dawdle(rng: random.Random, module: Any, name: str, most_s: float) -> None:
+    """Sleeps for up to `most_s` before and after each call of `module.name`."""
+    real = getattr(module, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(rng.random() * most_s)
+        found = real(*args, **kwargs)
+        time.sleep(rng.random() * most_s)
+        return found
+
+    setattr(module, name, wrapped)
+
+
+def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
+    """Runs of one experiment file, one after the other; every fifth is one from a notebook."""
+    rng = random.Random(number)
+    dawdle(rng, roots, "write_record", 0.004)
+    dawdle(rng, record, "make_plan", 0.01)
+    workspace = open_workspace(root)
+    store = workspace.store
+    tally: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    kept: set[Ref] = set()
+    """What the last complete run of the file keeps alive."""
+    while time.monotonic() < end:
+        targets = draw(rng)
+        keys = Keys(workspace)
+        path = None if rng.random() < 0.2 else root.parent / f"experiment{number}.py"
+        recording = Recording(store, path, f"experiment{number}")
+        plan = plan_recorded(targets, keys, store, recording)
+        mine = {ref for ref in graph_of(targets, keys) if store.find(*ref)}
+        check(store, mine | kept, "planned", tally)
+        plan, outcome = run_recorded(plan, keys, store, recording, find_recipe)
+        tally["runs"] += 1
+        tally["made"] += len(outcome.made)
+        for error in outcome.failed.values():
+            tally["failed"] += 1
+            print(explain(error), file=sys.stderr)
+        mine |= {(plan.nodes[key].spec.kind, key) for key in plan.targets}
+        check(store, mine | kept, "made", tally)
+        if path is None:
+            recording.close()
+        else:
+            recording.complete()
+            kept = mine
+        time.sleep(rng.random() * 0.02)
+        check(store, kept, "kept", tally)
+    return tally
+
+
+def check(store: Store, refs: set[Ref], when: str, tally: Counter[str]) -> None:
+    for kind, key in refs:
+        tally["checks"] += 1
+        if why := store.absence(kind, key):
+            tally["missing"] += 1
+            print(f"{when}: {kind}/{key} is {why}", file=sys.stderr)
+
+
+def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
+    store = Store(root)
+    rng = random.Random(number)
+    dawdle(rng, gc, "move", 0.002)
+    dawdle(rng, gc, "_put_back_wanted", 0.005)
+    tally: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = Survey(store, grace_s=0.0)
+        found.refresh()
+        done = collect(found, list(found.stale({})))
+        tally["collections"] += 1
+        tally["moved"] += len(done.moved)
+        tally["spared"] += len(done.spared)
+        for item, why in done.failed:
+            tally["not moved"] += 1
+            print(f"{item.path}: {why}", file=sys.stderr)
+        tally["deleted"] += len(list(empty_trash(store, list(entries(store)))))
+    return tally
+
+
+def side_by_side(
+    root: Path, seconds: float, n_runners: int = 4, n_collectors: int = 1
+) -> tuple[Counter[str], str]:
+    """The tally of all processes, and what they complained about."""
+    roles = ["run"] * n_runners + ["gc"] * n_collectors
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, role, str(root), str(i), str(seconds)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, role in enumerate(roles)
+    ]
+    total: Counter[str] = Counter()
+    said = ""
+    for process in processes:
+        out, err = process.communicate()
+        said += err
+        total["crashed"] += process.returncode != 0
+        total.update(json.loads(out) if process.returncode == 0 else {})
+    store = Store(root)
+    total["torn"] = sum(bool(artifact.verify()) for artifact in store.scan())
+    return total, said
+
+
+if __name__ == "__main__":
+    role, folder, number, seconds = sys.argv[1:]
+    work = {"run": run_for, "gc": collect_for}[role]
+    print(json.dumps(work(Path(folder), int(number), float(seconds))))

