@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..dispatch.coordinate import Counts
     from ..dispatch.executors import Executor
+    from ..dispatch.forecast import Line
     from ..experiment import Experiment
     from ..resolve.plan import Plan
     from ..resolve.provenance import Origin
@@ -37,9 +38,9 @@ class Sending:
         executor: str | None,
         jobs: int | None,
         profile: str | None,
-        detach: bool,
-        retry_failed: bool,
-        quiet: bool,
+        detach: bool = False,
+        retry_failed: bool = False,
+        quiet: bool = False,
     ) -> None:
         from ..dispatch.profiles import read_profile
         from ..errors import ConfigError
@@ -80,6 +81,16 @@ class Sending:
             f"goes on as process {process.pid}, which prints to {log.name}; `saevx status` shows "
             "how far it is, and `saevx cancel` ends it"
         )
+
+    def forecast(self, plan: Plan, keys: Keys, store: Store) -> list[Line] | None:
+        """The arrays that a plan would be sent off in; None where it would run in this process."""
+        if self.executor == "inline":
+            return None
+        from ..dispatch.forecast import forecast
+        from ..recipes import find_recipe
+
+        largest = self._executor().largest_array
+        return forecast(plan, keys, store, find_recipe, self.profile, largest)
 
     def executing(self, experiment: Experiment) -> Execute:
         """What runs a plan by the executor that was asked for."""

@@ -69,6 +69,8 @@ def test_arrays_are_no_longer_than_the_cluster_allows(place: Place):
     largest = int(slurm("scontrol", "show", "config").split("MaxArraySize")[1].split()[1])
     n = largest + 8
     file = place.write(f"targets = [Leaf(value=value) for value in range({n})]")
+    (line,) = place.json("plan", file)["arrays"]
+    assert line["arrays"] == [largest, 8]
     ran = place.saevx("run", file)
     assert ran.code == 0, ran
     assert sorted(len(array["elements"]) for array in place.arrays()) == [8, largest]
