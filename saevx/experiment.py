@@ -7,6 +7,7 @@ comes back as their table (as handles, where they are no results), so a later ch
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from typing import Any
 from spec import Artifact
 
 from .errors import ExperimentError
+
+CODE = "SAEVX_CODE"
+"""Names a folder with a copy of the code, as dispatch makes it: experiments are read from there."""
 
 Stages = Generator[list[Artifact], Any, None]
 
@@ -68,9 +72,11 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises ExperimentError when it is not there, raises, or defines no targets.
     """
-    if not path.is_file():
-        raise ExperimentError(f"there is no experiment file {path}")
-    module = _execute(path.resolve())
+    code = os.environ.get(CODE)
+    copy = Path(code) / "files" / path.name if code else None
+    if not (copy or path).is_file():
+        raise ExperimentError(f"there is no experiment file {copy or path}")
+    module = _execute(path.resolve(), copy)
     if not hasattr(module, "targets"):
         raise ExperimentError(
             f"{path} defines no targets: add `targets = [...]`, a list of specs, or a function "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes of the local executor.")
 @click.option("--profile", metavar="NAME", help="A profile of saevx.toml: what jobs ask for.")
 @click.option("--detach", is_flag=True, help="Send the work off, and do not wait for it.")
+@click.option("--follow", is_flag=True, help="Let a small Slurm job of its own do the waiting.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed with the same code.")
 @store_option
 @json_option
@@ -42,6 +43,7 @@ def run(
     jobs: int | None,
     profile: str | None,
     detach: bool,
+    follow: bool,
     retry_failed: bool,
     store: str | None,
     as_json: bool,
@@ -49,7 +51,7 @@ def run(
     """Make what the experiment FILE lacks, and print its report.
 
     Ends with 0 only when every target is there, with 3 when work goes on without this command
-    (--detach, or Ctrl-C with Slurm): the same command again attaches to it.
+    (--detach, --follow, or Ctrl-C with Slurm): the same command again attaches to it.
     """
     from .sending import Sending
 
@@ -65,6 +67,8 @@ def run(
 
     workspace = open_workspace(store)
     experiment = load_experiment(file)
+    if follow:
+        sending.start_following(experiment, workspace.store)
     recording = Recording(workspace.store, file, experiment.name)
     record = RunRecord(experiment.name, str(workspace.store.root))
     results: list[Artifact] = []

@@ -82,6 +82,22 @@ class Sending:
             "how far it is, and `saevx cancel` ends it"
         )
 
+    def start_following(self, experiment: Experiment, store: Store) -> None:
+        """Start this same command as a Slurm job. Raises Detached."""
+        from ..dispatch.follow import follow
+        from ..errors import ConfigError, Detached
+
+        if self.executor != "slurm":
+            raise ConfigError(f"--follow needs the executor slurm, and it is {self.executor}")
+        words = [word for word in sys.argv[1:] if word not in ("--follow", "--detach")]
+        base, hours = self.profile.base, self.profile.follow_hours
+        job, log, is_new = follow(store, experiment.name, experiment.path, words, base, hours)
+        begun = "follows it" if is_new else "follows it already"
+        raise Detached(
+            f"{experiment.name}: Slurm job {job} {begun}, and prints to {log}; "
+            "`saevx status` shows what it has sent off"
+        )
+
     def forecast(self, plan: Plan, keys: Keys, store: Store) -> list[Line] | None:
         """The arrays that a plan would be sent off in; None where it would run in this process."""
         if self.executor == "inline":

@@ -292,6 +292,7 @@ class Coordinator:
 
     def _submit(self, nodes: list[Node]) -> None:
         folder = self._own_folder()
+        folder.reopen()
         for wave in waves(nodes, self._batch_text, self._resources):
             for elements in chunks(wave.elements, self.executor.largest_array):
                 flying = self._flying_keys()
@@ -329,8 +330,8 @@ class Coordinator:
         now = time.monotonic()
         self._refused_since = self._refused_since or now
         # A job that a dependency names may have ended since we looked.
-        hopeless = "dependency" not in str(error).lower() and slurm.states({"0"}) is not None
-        if hopeless or now - self._refused_since > PATIENCE_S:
+        may_help = "dependency" in str(error).lower() or not slurm.answers()
+        if not may_help or now - self._refused_since > PATIENCE_S:
             raise error
 
     def _resources(self, node: Node) -> Resources:
@@ -395,7 +396,7 @@ def _reconcile(folder: RunFolder, array: Array) -> str | None:
         return None  # its processes have died with it
     deadline = time.monotonic() + slurm.GONE_AFTER_S + 5
     while time.monotonic() < deadline:
-        job = slurm.find_by_name(array.name, array.submitted)
+        job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
         if job:
             folder.set_job(array.name, f"slurm:{job}")
             return f"slurm:{job}"

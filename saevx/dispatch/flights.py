@@ -108,7 +108,8 @@ class Flights:
         ours = [one for one in self.flying.values() if one.job.startswith("slurm:")]
         if not ours:
             return []
-        states = slurm.states({flight.slurm_job.array for flight in ours})
+        users = {flight.folder.info.user for flight in ours}
+        states = slurm.states({flight.slurm_job.array for flight in ours}, users)
         now = time.monotonic()
         if states is None:  # Slurm starts again, or is too busy: no news is no news
             self.silent_s = now - self._answered

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +59,7 @@ class RunFolder:
     def name(self) -> str:
         return self.path.name
 
-    @property
+    @cached_property
     def info(self) -> RunInfo:
         found = _read(self.path / "run.json", RunInfo)
         if found is None:
@@ -83,6 +83,10 @@ class RunFolder:
 
     def end(self) -> None:
         (self.path / "ended").touch()
+
+    def reopen(self) -> None:
+        """Undo `end`, which another run may have called before this one submits more."""
+        (self.path / "ended").unlink(missing_ok=True)
 
     def arrays(self) -> Iterator[Array]:
         """The arrays that were submitted, or may have been."""

@@ -77,6 +77,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     executor: str = "inline"
     jobs: int | None = None
     """Processes of the local executor."""
+    follow_hours: float = 24.0
+    """Of the job that `--follow` makes; it puts itself back into the queue when they are over."""
     base: Resources = Resources()
     recipes: dict[str, dict[str, Any]] = {}
     """Type of spec -> what differs for it."""
@@ -113,12 +115,16 @@ def read_profile(profiles: Mapping[str, Any], name: str | None, file: object) ->
     if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
         _refuse(f"{where}.jobs is {jobs!r}; it must be a number of processes")
     recipes, matches = table.pop("recipes", {}), table.pop("match", [])
+    follow_hours = table.pop("follow_hours", 24.0)
+    if not isinstance(follow_hours, int | float) or follow_hours <= 0:
+        _refuse(f"{where}.follow_hours is {follow_hours!r}; it must be a number above zero")
     if not isinstance(recipes, dict) or not isinstance(matches, list):
         _refuse(f"{where}: recipes must be tables by type of spec, match a list of tables")
     made = Profile(
         name=name,
         executor=executor,
         jobs=jobs,
+        follow_hours=float(follow_hours),
         base=_resources(table, where),
         recipes={one: _changes(what, f"{where}.recipes.{one}") for one, what in recipes.items()},
         matches=tuple(_match(one, f"{where}.match[{i}]") for i, one in enumerate(matches)),

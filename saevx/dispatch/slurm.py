@@ -14,7 +14,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +126,8 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
         (folder.logs / "slurm").mkdir(parents=True, exist_ok=True)
         executor = _Executor()
         executor.update_parameters(**{k: v for k, v in options.items() if v is not None})
-        return executor.send(len(array.elements))
+        with outside_of_jobs():
+            return executor.send(len(array.elements))
     except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
         raise SlurmError(f"Slurm does not take {array.name}: {_last_line(str(error))}") from error
 
@@ -135,13 +137,17 @@ def slurm_log(folder: RunFolder, job: Job) -> Path:
     return folder.logs / "slurm" / f"{job.array}_{job.at}_0_log.out"
 
 
-def states(jobs: Iterable[str]) -> dict[Job, JobState] | None:
-    """The waiting and running elements of arrays, by one squeue; None where it gives no answer."""
+def states(jobs: Iterable[str], users: Iterable[str]) -> dict[Job, JobState] | None:
+    """The waiting and running elements of arrays of some users, by one squeue.
+
+    None where it gives no answer.
+    """
     wanted = set(jobs)
     if not wanted:
         return {}
-    user = getpass.getuser()
-    out = _ask(["squeue", "--noheader", "--array", f"--user={user}", "--format=%F|%K|%T|%r|%N"])
+    # By user, since squeue fails where it is asked for one job that it has forgotten.
+    by = f"--user={','.join(sorted(users))}"
+    out = _ask(["squeue", "--noheader", "--array", by, "--format=%F|%K|%T|%r|%N"])
     if out is None:
         return None
     found: dict[Job, JobState] = {}
@@ -159,7 +165,7 @@ def deaths(jobs: Iterable[Job]) -> dict[Job, Death] | None:
         return {}
     fields = "JobID,State,ExitCode,ElapsedRaw,MaxRSS,ReqMem,NodeList,AllocCPUS"
     arrays = ",".join(sorted({job.array for job in wanted}, key=int))
-    out = _ask(["sacct", "--parsable2", "--noheader", f"--jobs={arrays}", f"--format={fields}"])
+    out = _ask(["sacct", "-a", "-P", "-n", f"--jobs={arrays}", f"--format={fields}"])
     if out is None:
         return None
     rows: dict[Job, list[list[str]]] = {}
@@ -228,21 +234,42 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGTP".index(match[2] or " "))
 
 
-def find_by_name(name: str, written: float) -> str | None:
+def answers() -> bool:
+    return states({"0"}, {getpass.getuser()}) is not None
+
+
+def find_waiting(name: str, user: str) -> str | None:
+    """Job id of a user's job of that name that waits or runs."""
+    out = _ask(["squeue", "--noheader", f"--user={user}", f"--name={name}", "--format=%A"])
+    return out.split()[0] if out and out.split() else None
+
+
+@contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """Within a job, what Slurm has set for that job must not reach the ones submitted from it."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF":
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def find_by_name(name: str, written: float, user: str) -> str | None:
     """Job id of an array that was submitted under a name; "" when it surely was not.
 
     None where that cannot be known yet: Slurm does not answer, or the submission is young.
     """
-    user = getpass.getuser()
     out = _ask(["squeue", "--noheader", f"--user={user}", f"--name={name}", "--format=%F"])
     if out is None:
         return None
     if out.split():
         return out.split()[0]
     since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(written - 86400))
-    out = _ask(
-        ["sacct", "-X", "-P", "-n", f"--name={name}", f"--starttime={since}", "--format=JobID"]
-    )
+    chosen = [f"--name={name}", f"--starttime={since}", "--format=JobID"]
+    out = _ask(["sacct", "-a", "-X", "-P", "-n", *chosen])
     if out and out.split():
         return out.split()[0].partition("_")[0]
     # An sbatch outlives a submitter that was killed, and may be on its way.

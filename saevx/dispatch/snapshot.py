@@ -17,6 +17,7 @@ from pathlib import Path
 import xxhash
 
 from ..errors import StoreError
+from ..experiment import CODE
 
 ROOMS = ("saevx", "spec", "store")
 
@@ -33,6 +34,11 @@ class Snapshot:
         rooms = Path(__file__).resolve().parents[2]
         self.experiment = experiment.resolve() if experiment else None
         self._files: dict[str, bytes] = {}
+        copied = os.environ.get(CODE)
+        if copied:  # this process itself runs a copy: hand on the same
+            for file in _python_files(Path(copied)):
+                self._add(str(file.relative_to(copied)), file)
+            return
         for room in ROOMS:
             for file in _python_files(rooms / room):
                 self._add(f"rooms/{file.relative_to(rooms)}", file)

@@ -78,7 +78,7 @@ def look(store: Store) -> list[RunState]:
         for array in folder.arrays()
         if (job := folder.job_of(array.name) or "").startswith("slurm:")
     }
-    live = slurm.states(arrays)
+    live = slurm.states(arrays, {folder.info.user for folder in folders})
     return [_look_at(folder, live) for folder in folders]
 
 

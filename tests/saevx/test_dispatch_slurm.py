@@ -59,10 +59,17 @@ def running(place: Place) -> list[str]:
     return out.split()
 
 
-def release(job: str) -> None:
-    """Slurm holds what was put back into the queue for two minutes; tests do not."""
-    wait_until(lambda: "PENDING" in slurm("scontrol", "show", "job", job))
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+def communicate(process: subprocess.Popen[str], place: Place, seconds: float) -> tuple[str, str]:
+    """Wait for a run. Slurm holds what was put back into its queue for two minutes; tests do not."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        jobs = ",".join(place.jobs())
+        out = slurm("squeue", "-h", "-r", "-t", "PD", f"--jobs={jobs}", "--format=%A %r")
+        held = [line.split()[0] for line in out.splitlines() if line.endswith("BeginTime")]
+        time.sleep(3)  # sooner, Slurm would start it before it has done with its last go
+        for job in held:
+            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    return process.communicate(timeout=10)
 
 
 def test_arrays_are_no_longer_than_the_cluster_allows(place: Place):
@@ -138,14 +145,8 @@ def test_a_job_over_its_time_goes_on_where_it_stopped(place: Place):
     """)
     process = place.start("run", file)
     job = wait_until(lambda: running(place))[0]
-    restarted = wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), 90)
-    assert restarted
-    end = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < end:
-        if "Reason=BeginTime" in slurm("scontrol", "show", "job", job):
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
-        time.sleep(1)
-    out, err = process.communicate(timeout=10)
+    wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), 90)
+    out, err = communicate(process, place, 200)
     assert process.returncode == 0, (out, err)
     assert set(place.makings().values()) == {1}
     assert len(place.contents()) == 8
@@ -171,8 +172,7 @@ def test_a_requeued_job_comes_back(place: Place):
     job = wait_until(lambda: running(place))[0]
     wait_until(lambda: place.makings("begin"))
     slurm("scontrol", "requeue", job)
-    release(job)
-    out, err = process.communicate(timeout=100)
+    out, err = communicate(process, place, 100)
     assert process.returncode == 0, (out, err)
     assert set(place.makings().values()) == {1}
     assert len(place.jobs()) == 1
@@ -332,3 +332,26 @@ def test_200_targets_of_three_levels_are_equal_to_an_inline_run(place: Place, tm
     assert place.contents() == inline.contents()
     assert len(place.contents()) == 230
     assert set(place.makings("begin").values()) == {1}
+
+
+STAGED = """
+def targets():
+    yield [Leaf(value=1, pause_s=4)]
+    yield [Leaf(value=value) for value in (2, 3)]
+"""
+
+
+def test_a_staged_experiment_goes_on_unattended(place: Place):
+    place.profile(PROFILE + "follow_hours = 0.5\n")
+    file = place.write(STAGED)
+    ran = place.saevx("run", file, "--follow")
+    assert ran.code == 3, ran
+    again = place.saevx("run", file, "--follow")
+    assert "already" in again.out
+    # The follower and what is queued rest on a copy of the code.
+    (place.folder / file).write_text("this is no Python")
+    log = next((place.folder / ".saevx" / ".jobs" / ".follow").glob("*")) / "follow.log"
+    wait_until(lambda: log.exists() and "targets are there" in log.read_text(), 90)
+    assert "3 of 3 targets are there" in log.read_text()
+    assert set(place.makings().values()) == {1}
+    assert len(place.makings()) == 3
