@@ -12,7 +12,7 @@ from .base import Artifact, Spec
 from .canonical import plain
 from .errors import SpecError
 from .key import Keys
-from .markers import is_exec
+from .markers import Since, is_exec
 
 Document = dict[str, Any]
 
@@ -41,7 +41,7 @@ def to_document(spec: Spec, keys: Keys, *, with_exec: bool = False) -> Document:
 
 
 def from_document(document: Document) -> Spec:
-    """The spec that a document describes.
+    """The spec that a document describes. Fields that came after it have their `Since` value.
 
     Raises SpecError when its type is not known here (import the module that defines it first), or
     pydantic's ValidationError when its fields do not fit the type as it is today.
@@ -51,7 +51,14 @@ def from_document(document: Document) -> Spec:
         raise SpecError(
             f"no spec type {document['type']!r} is known here: import the module that defines it"
         )
-    return found(**{name: _value(value) for name, value in document["fields"].items()})
+    since = {
+        name: mark.legacy
+        for name, info in found.model_fields.items()
+        for mark in info.metadata
+        if isinstance(mark, Since)
+    }
+    written = {name: _value(value) for name, value in document["fields"].items()}
+    return found(**since | written)
 
 
 def _value(value: Any) -> Any:

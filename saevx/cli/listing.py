@@ -40,7 +40,7 @@ def size(n_bytes: float) -> str:
     unit, *larger = "B", "kB", "MB", "GB", "TB"
     while n_bytes >= 999.5 and larger:
         n_bytes, unit, larger = n_bytes / 1000, larger[0], larger[1:]
-    return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 99.5 else f"{n_bytes:.1f} {unit}"
+    return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 99.95 else f"{n_bytes:.1f} {unit}"
 
 
 def age(seconds: float) -> str:

@@ -33,7 +33,7 @@ KINDS = ("shards", "checkpoints", "activations", "results")
     help="Only where it holds, as in layer=13, 'mean_ap>=0.3', vit.name~dinov2, n_train=null, "
     "'n=128|512', 'age<2d', 'size>1GB'. May be given several times.",
 )
-@click.option("--stale", is_flag=True, help="Only what was made by an older version of its recipe.")
+@click.option("--older", is_flag=True, help="Only what an older version of its recipe made.")
 @click.option("--sort", metavar="A,-B", help="Fields to sort by; a - before one turns it round.")
 @click.option("--columns", metavar="A,B", help="Fields to show, as in layer,vit.name,n_train.")
 @click.option("--limit", type=click.IntRange(min=1), help="Show so many: the newest, or the first.")
@@ -44,7 +44,7 @@ def ls(
     kind: str | None,
     type_name: str | None,
     where: tuple[str, ...],
-    stale: bool,
+    older: bool,
     sort: str | None,
     columns: str | None,
     limit: int | None,
@@ -54,7 +54,7 @@ def ls(
     """List the artifacts in the store, newest last.
 
     Without --columns the fields are shown in which artifacts of one type differ. An artifact is
-    marked as an older version when the store has a newer one of its type; --stale compares with
+    marked as an older version when the store has a newer one of its type; --older compares with
     saevx as it is installed, too.
     """
     gc.disable()  # what is made is kept to the end: of 100,000 artifacts that takes half the time
@@ -63,9 +63,9 @@ def ls(
     from ..query import check_fields, in_order, search
 
     opened = open_store(store)
-    versions = _versions_today() if stale else None
+    versions = _versions_today() if older else None
     found = search(opened, kind=kind, type=type_name, where=where, versions=versions)
-    rows = [row for row in found.rows if row.is_older or not stale]
+    rows = [row for row in found.rows if row.is_older or not older]
     asked, order = _fields(columns), _fields(sort)
     if rows:
         check_fields([*asked, *(field.removeprefix("-") for field in order)], found.fields)

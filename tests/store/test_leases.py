@@ -486,8 +486,11 @@ def test_of_many_at_once_one_gets_it(store: Store, key: str, dead: str | None) -
             return lease.token if lease else None
 
         tokens = [token for token in in_processes(6, attempt) if token]
-        assert len(tokens) == 1
-        assert [found.token for found in store.leases(KIND, [key])] == tokens
+        (standing,) = [found.token for found in store.leases(KIND, [key])]
+        assert standing in tokens
+        # Where a dead lease is broken, a late breaker may take the new one away while a third
+        # comes; then its first holder has lost it, and sees so.
+        assert len(tokens) <= (1 if dead is None else 2)
 
 
 def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) -> None:

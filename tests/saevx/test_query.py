@@ -1,0 +1,343 @@
+"""Searching a store: conditions, their order, and tables over what is found."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import saevx
+from saevx import QueryError, SaevxWarning, SpecError
+from saevx.condition import parse
+from saevx.explode import explode, facts_of
+from saevx.notebook import run, table
+from saevx.query import BUILT_IN, in_order, search
+from saevx.resolve.batch import Batch
+from saevx.resolve.recipe import recipe
+from saevx.workspace import Workspace, open_workspace
+from spec import Artifact, Spec
+from store import Manifest
+
+
+class Lens(Spec):
+    name: str = "wide"
+    size: int = 3
+
+
+class Picture(Artifact):
+    kind: ClassVar = "checkpoints"
+    lens: Lens = Lens()
+    layer: int
+
+
+class Finding(Artifact):
+    kind: ClassVar = "results"
+    picture: Picture
+    n_train: int | None = None
+    rate: float = 0.5
+    dark: bool = False
+    words: tuple[str, ...] = ()
+
+
+class Other(Artifact):
+    kind: ClassVar = "results"
+    layer: str = "top"
+
+
+@recipe(Picture)
+def make_picture(batch: Batch[Picture]) -> None:
+    (spec,) = batch.specs
+    batch.draft(spec).write("pixels", np.zeros(spec.layer))
+    batch.publish(spec)
+
+
+@recipe(Finding, load=lambda artifact: artifact.table("rows"))
+def make_finding(batch: Batch[Finding]) -> None:
+    (spec,) = batch.specs
+    layer = spec.picture.layer
+    frame = pl.DataFrame(
+        {"trait": ["a", "b"], "ap": [layer / 10, layer / 20], "layer": [layer] * 2}
+    )
+    batch.draft(spec).table("rows", frame)
+    batch.publish(spec, {"mean_ap": layer / 10, "left_out": [], "by": {"side": 3}, "size": 7})
+
+
+@recipe(Other, load=lambda artifact: artifact.table("rows"))
+def make_other(batch: Batch[Other]) -> None:
+    (spec,) = batch.specs
+    batch.draft(spec).table("rows", pl.DataFrame({"ap": [0.125]}))
+    batch.publish(spec)
+
+
+FINDINGS = [
+    Finding(picture=Picture(layer=layer), n_train=n_train, dark=layer == 2)
+    for layer in (1, 2, 10)
+    for n_train in (16, None)
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = open_workspace(tmp_path_factory.mktemp("query") / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda fd: None)
+        run([*FINDINGS, Other()], workspace)
+    return workspace
+
+
+def chosen(workspace: Workspace, where: Any, **rest: Any) -> list[tuple[Any, Any]]:
+    rows = search(workspace.store, where=where, **({"kind": "results"} | rest)).rows
+    return sorted(((row.get("layer"), row.get("n_train")) for row in rows), key=str)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("layer=2", [(2, 16), (2, None)]),
+        ("layer==2", [(2, 16), (2, None)]),
+        ("layer = 2.0", [(2, 16), (2, None)]),
+        ("layer>=2 and n_train=16", [(10, 16), (2, 16)]),
+        (["layer>=2", "n_train=16"], [(10, 16), (2, 16)]),
+        ("n_train=null and layer!=1", [(10, None), (2, None)]),
+        ("n_train!=16", [(1, None), (10, None), (2, None)]),
+        ("n_train!=null", [(1, 16), (10, 16), (2, 16)]),
+        ("n_train<100", [(1, 16), (10, 16), (2, 16)]),
+        ("n_train=null|16 and layer=1", [(1, 16), (1, None)]),
+        ("layer=1|2|top and n_train=16", [(1, 16), (2, 16)]),
+        ("layer!=1|2", [("top", None), (10, 16), (10, None)]),
+        ("layer=top", [("top", None)]),
+        ("layer='top'", [("top", None)]),
+        ("layer>t", [("top", None)]),
+        ("layer~OP", [("top", None)]),
+        ("dark=true and n_train=16", [(2, 16)]),
+        ("dark!=TRUE and n_train=16", [(1, 16), (10, 16)]),
+        ("mean_ap>0.15 and mean_ap<=1e0 and n_train=16", [(10, 16), (2, 16)]),
+        ("rate=.5 and layer=1", [(1, 16), (1, None)]),
+        ("lens.name~WID and layer=1", [(1, 16), (1, None)]),
+        ("by.side=3 and layer=1", [(1, 16), (1, None)]),
+        ("attributes.size=7 and layer=1", [(1, 16), (1, None)]),
+        ("type=Other", [("top", None)]),
+        ("type~find and layer=1", [(1, 16), (1, None)]),
+        ("age>=1w", []),
+        ("age<1h and layer=top", [("top", None)]),
+        ("size>1GB", []),
+        ("size>1 B and layer=top", [("top", None)]),
+        ("version=1 and kind=results and state=null and layer=top", [("top", None)]),
+        ({"layer": 2}, [(2, 16), (2, None)]),
+        ({"layer": [2, "top"], "n_train": None}, [(2, None)]),
+        ({"n_train": [None, 16], "layer": range(2)}, [(1, 16), (1, None)]),
+        ({"dark": True}, [(2, 16), (2, None)]),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_conditions(workspace: Workspace, where: Any, expected: list[Any] | None):
+    everything = [(1, 16), (1, None), (10, 16), (10, None), (2, 16), (2, None)]
+    everything = [("top", None), *everything]
+    assert chosen(workspace, where) == (everything if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("lyer=2", r"no artifact has a field 'lyer'; did you mean layer\?"),
+        ("name=wide", r"did you mean lens.name\?"),
+        ("zzz=1", r"the fields are age, .*, layer, "),
+        ("lyer=2 and trian=3", r"(?s)'lyer'.*'trian'"),
+        (
+            "mean_ap=high",
+            r"mean_ap=high cannot be decided: mean_ap is a number, as in mean_ap=[01]\.",
+        ),
+        ("lens.name>3", r"lens.name is text, as in lens.name='wide'"),
+        ("dark=1", "dark is a truth, as in dark=false"),
+        ("dark>true", "dark is a truth"),
+        ("mean_ap~0", "mean_ap is a number"),
+        ("layer", r"'layer' is no condition: write a field, one of = != .* as in layer=13"),
+        ("=3", "is no condition"),
+        ("", "'' is no condition"),
+        ("layer>null", "null can only be compared with = and !="),
+        ("size>3 parsec", "size has one of the units b, kb, mb"),
+        ("age<2 GB", "age has one of the units s, min, h, d, w"),
+        ({"layer": object()}, "compared with a object"),
+    ],
+)
+def test_conditions_that_cannot_be_meant(workspace: Workspace, where: Any, says: str):
+    with pytest.raises(QueryError, match=says):
+        chosen(workspace, where)
+
+
+def test_an_empty_store_has_no_unknown_fields(tmp_path: Path):
+    assert search(open_workspace(tmp_path / "none").store, where="anything>3").rows == []
+
+
+numbers = st.one_of(
+    st.integers(-(10**18), 10**18), st.floats(allow_nan=False, allow_infinity=False)
+)
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@given(found=numbers, wanted=numbers, sign=st.sampled_from(sorted(OPERATORS)))
+def test_numbers_compare_as_in_python(found: float, wanted: float, sign: str):
+    (condition,) = parse(f"x{sign}{wanted!r}")
+    assert condition.holds(found) is OPERATORS[sign](found, wanted)
+
+
+# Without what the language gives a meaning to.
+words = st.text(
+    st.characters(codec="utf-8", exclude_characters="'\"|", exclude_categories=["C", "Z"])
+)
+
+
+@given(
+    found=words, wanted=words, sign=st.sampled_from(sorted(OPERATORS)), quote=st.sampled_from("'\"")
+)
+def test_quoted_text_compares_as_in_python(found: str, wanted: str, sign: str, quote: str):
+    (condition,) = parse(f"x {sign} {quote}{wanted}{quote}")
+    assert condition.holds(found) is OPERATORS[sign](found, wanted)
+
+
+@given(st.lists(st.tuples(words.filter(lambda w: w), st.sampled_from([" and ", "|"])), min_size=1))
+def test_what_stands_in_quotes_is_not_cut(parts: list[tuple[str, str]]):
+    text = "".join(word + joint for word, joint in parts)
+    (condition,) = parse(f"x='{text}'")
+    assert condition.holds(text) is True
+    assert condition.holds(text + "x") is False
+
+
+def test_texts_that_look_like_numbers():
+    assert parse("x=13")[0].holds("13") is True
+    assert parse("x='13'")[0].holds(13) is None
+    assert parse("x>5")[0].holds("13") is None
+    assert parse("x>'5'")[0].holds("13") is False
+    assert parse("x=1")[0].holds(True) is None
+    assert parse("x=nan")[0].holds(math.inf) is None
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-3, 3), st.sampled_from(["a", "b"]))))
+def test_sorting_puts_what_is_missing_last(values: list[Any]):
+    class Row:
+        def __init__(self, x: Any, n: int) -> None:
+            self.x, self.n = x, n
+
+        def get(self, field: str) -> Any:
+            return getattr(self, field)
+
+    rows: Any = [Row(x, n) for n, x in enumerate(values)]
+    for field, turn in (("x", 1), ("-x", -1)):
+        found = [(row.x, row.n) for row in in_order(rows, [field])]
+        expected = sorted(
+            enumerate(values),
+            key=lambda p: (
+                p[1] is None,
+                turn * isinstance(p[1], str),
+                0 if p[1] is None else turn * (ord(p[1]) if isinstance(p[1], str) else p[1]),
+            ),
+        )
+        assert found == [(x, n) for n, x in expected]
+
+
+def test_sorting_by_several_fields(workspace: Workspace):
+    rows = search(workspace.store, type="Finding").rows
+    order = [(r.get("layer"), r.get("n_train")) for r in in_order(rows, ["n_train", "-layer"])]
+    assert order == [(10, 16), (2, 16), (1, 16), (10, None), (2, None), (1, None)]
+
+
+def test_facts_are_the_columns_of_the_spec_and_the_attributes(workspace: Workspace):
+    manifest = workspace.store.open("results", FINDINGS[0].key).manifest
+    facts = facts_of(manifest, BUILT_IN)
+    columns = {n: v for n, v in explode(manifest.spec).items() if n not in ("type", "key")}
+    assert {n: facts[n] for n in columns} == columns
+    rest = {n: v for n, v in facts.items() if n not in columns}
+    assert rest == {"mean_ap": 0.1, "by.side": 3, "attributes.size": 7}
+
+
+def test_facts_of_a_spec_that_is_no_document():
+    manifest = Manifest(
+        **{"kind": "results", "key": "0" * 32, "type": "Thing", "version": 1, "canonical": ""},
+        **{"spec": {"size": 1, "vit": {"name": "x"}, "text": "y" * 9999}},
+        **{"parents": {}, "provenance": {}, "files": {}, "created": "", "attributes": {"text": 3}},
+    )
+    facts = facts_of(manifest, BUILT_IN)
+    assert facts.pop("text") == "y" * 500
+    assert facts == {"spec.size": 1, "vit": '{"name": "x"}', "attributes.text": 3}
+
+
+def test_a_table_over_the_store(workspace: Workspace):
+    frame = table(store=workspace, spec=Finding, where="layer>=2")
+    same = table([spec for spec in FINDINGS if spec.picture.layer >= 2], workspace)
+    assert frame.sort("key", "trait").equals(same.sort("key", "trait"))
+    assert frame.columns == same.columns
+    assert frame["spec.layer"].to_list() == frame["layer"].to_list()
+    assert table(store=workspace, spec="Finding", where={"layer": [2, 10]}).equals(frame)
+    assert table(store=workspace, spec="Finding").height == 12
+    plain = table(store=workspace, spec=Other, explode_spec=False)
+    assert plain.to_dict(as_series=False) == {"ap": [0.125]}
+
+
+def test_a_table_over_several_types(workspace: Workspace):
+    frame = table(store=workspace)
+    assert frame.height == 13
+    other = frame.filter(pl.col("type") == "Other")
+    assert other["spec.layer"].to_list() == ["top"]
+    assert other["trait"].to_list() == other["n_train"].to_list() == [None]
+
+
+def test_a_table_of_nothing(workspace: Workspace):
+    assert table(store=workspace, where="layer=77").is_empty()
+    assert table([], workspace).is_empty()
+
+
+def test_what_is_no_table_is_refused(workspace: Workspace):
+    with pytest.raises(SpecError, match=r"Picture \w+ is no table but checkpoints: use saevx.load"):
+        table(store=workspace, kind="checkpoints")
+    with pytest.raises(SpecError, match="either specs, or"):
+        table(FINDINGS, workspace, where="layer=2")
+    with pytest.raises(QueryError, match=r"is of type 'Findng'; did you mean Finding\?"):
+        table(store=workspace, spec="Findng")
+    with pytest.raises(saevx.StoreError, match="'tables' is not a kind"):
+        table(store=workspace, kind="tables")  # type: ignore[arg-type]
+
+
+def test_types_that_are_not_known_here_are_read_where_they_hold_one_table(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("saevx.tables.known_types", dict)
+    assert table(store=workspace, spec="Finding").height == 12
+    with pytest.raises(SpecError, match=r"Picture .* holds 0 tables: import the module"):
+        table(store=workspace, kind="checkpoints")
+
+
+def test_damaged_tables_are_left_out_with_a_warning(tmp_path: Path):
+    workspace = open_workspace(tmp_path / "store")
+    run(FINDINGS[:2], workspace)
+    path = workspace.store.open("results", FINDINGS[0].key).path
+    (path / "rows" / "ap" / "c.0").write_bytes(b"")
+    with pytest.warns(
+        SaevxWarning, match=f"Finding {FINDINGS[0].key} is left out: damaged: rows/ap"
+    ):
+        assert table(store=workspace)["key"].unique().to_list() == [FINDINGS[1].key]
+
+
+def test_results_of_an_older_version_are_left_out(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Other, "version", 2)
+    assert table(store=workspace, spec=Other).is_empty()
+    assert table(store=workspace, spec="Other", older_versions=True).height == 1
+    assert table(store=workspace).height == 12
