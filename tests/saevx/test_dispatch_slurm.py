@@ -60,7 +60,7 @@ def running(place: Place) -> list[str]:
 
 
 def communicate(process: subprocess.Popen[str], place: Place, seconds: float) -> tuple[str, str]:
-    """Wait for a run. Slurm holds for two minutes what was put back into its queue; tests do not."""
+    """Wait for a run. Slurm holds what was put back into its queue two minutes; tests do not."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         jobs = ",".join(place.jobs())
