@@ -68,7 +68,8 @@ def communicate(process: subprocess.Popen[str], place: Place, seconds: float) ->
         held = [line.split()[0] for line in out.splitlines() if line.endswith("BeginTime")]
         time.sleep(3)  # sooner, Slurm would start it before it has done with its last go
         for job in held:
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+            # It may have begun meanwhile, which is as well.
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
     return process.communicate(timeout=10)
 
 
