@@ -6,6 +6,9 @@ roots = { shards = "/scratch/saevx" } # one kind elsewhere
 
 [data]
 cub200 = "/data/CUB_200_2011"
+
+[profiles.cluster]                    # docs/dispatch.md; `profile = "cluster"` above all tables
+executor = "slurm"                    # makes it the one in use
 """
 
 import os
@@ -29,6 +32,10 @@ class Config:
     """Kind of artifact -> folder."""
     data_roots: dict[str, Path] = field(default_factory=dict)
     """Dataset name -> folder."""
+    profile: str | None = None
+    """Name of the profile used unless another is asked for."""
+    profiles: dict[str, Any] = field(default_factory=dict)
+    """Name -> table, as saevx.dispatch.profiles understands it."""
 
 
 def read_config(folder: Path) -> Config:
@@ -61,18 +68,23 @@ def _read(file: Path) -> Config:
         tables = tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         _refuse(f"cannot read {file}: {error}")
-    _only(file, "", tables, {"store", "data"})
+    _only(file, "", tables, {"store", "data", "profile", "profiles"})
     store = _table(file, "store", tables)
     _only(file, "store.", store, {"root", "roots"})
     unknown = sorted(_table(file, "roots", store).keys() - set(KINDS))
     if unknown:
         _refuse(f"{file}: store.roots.{unknown[0]} is no kind; kinds are {', '.join(KINDS)}")
+    profile = tables.get("profile")
+    if profile is not None and not isinstance(profile, str):
+        _refuse(f"{file}: profile is {profile!r}; it must be the name of a profile")
     root = _paths(file, "store", {"root": store["root"]} if "root" in store else {})
     return Config(
         file=file,
         store_root=root.get("root"),
         store_roots=_paths(file, "store.roots", _table(file, "roots", store)),
         data_roots=_paths(file, "data", _table(file, "data", tables)),
+        profile=profile,
+        profiles=_table(file, "profiles", tables),
     )
 
 

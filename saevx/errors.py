@@ -38,6 +38,14 @@ class RunFailed(HowError):
     """A run that ended without all of its targets."""
 
 
+class JobFailed(HowError):
+    """A job in another process that did not make what it was to make."""
+
+
+class Detached(HowError):
+    """A run that stopped watching what it has sent off; that goes on."""
+
+
 class SaevxWarning(UserWarning):
     """Something was made, but looks wrong."""
 
@@ -48,8 +56,10 @@ __all__ = [
     "ConfigError",
     "CorruptArtifact",
     "DatasetError",
+    "Detached",
     "ExperimentError",
     "HowError",
+    "JobFailed",
     "MissingArtifact",
     "QueryError",
     "RecipeError",

@@ -7,9 +7,11 @@ comes back as their table (as handles, where they are no results), so a later ch
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from inspect import isgenerator, isgeneratorfunction
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,9 @@ from typing import Any
 from spec import Artifact
 
 from .errors import ExperimentError
+
+CODE = "SAEVX_CODE"
+"""Names a folder with a copy of the code, as dispatch makes it: experiments are read from there."""
 
 Stages = Generator[list[Artifact], Any, None]
 
@@ -67,9 +72,11 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises ExperimentError when it is not there, raises, or defines no targets.
     """
-    if not path.is_file():
-        raise ExperimentError(f"there is no experiment file {path}")
-    module = _execute(path.resolve())
+    code = os.environ.get(CODE)
+    copy = Path(code) / "files" / path.name if code else None
+    if not (copy or path).is_file():
+        raise ExperimentError(f"there is no experiment file {copy or path}")
+    module = _execute(path.resolve(), copy)
     if not hasattr(module, "targets"):
         raise ExperimentError(
             f"{path} defines no targets: add `targets = [...]`, a list of specs, or a function "
@@ -81,16 +88,27 @@ def load_experiment(path: Path) -> Experiment:
     return Experiment(path, module.targets, report)
 
 
-def _execute(path: Path) -> ModuleType:
+def import_copy(path: Path, copy: Path) -> None:
+    """Run the copy of an experiment file for the spec types and recipes that it defines.
+
+    It is told that it lies at `path`, where its data may lie beside it; modules that it imports
+    are first looked for beside the copy. Raises ExperimentError when it raises.
+    """
+    _execute(path, copy)
+
+
+def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     name = f"saevx_experiment_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = SourceFileLoader(name, str(copy)) if copy else None
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ExperimentError(f"{path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    if str(path.parent) not in sys.path:
+    neighbours = str((copy or path).parent)
+    if neighbours not in sys.path:
         # As if it were run, so that it can import its neighbours, within its functions too.
-        sys.path.insert(0, str(path.parent))
+        sys.path.insert(0, neighbours)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

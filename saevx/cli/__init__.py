@@ -7,6 +7,9 @@ import click
 COMMANDS = {
     "run": ("saevx.cli.run:run", "Make what an experiment lacks, and print its report."),
     "plan": ("saevx.cli.plan:plan", "Say what `run` would make, and why; run nothing."),
+    "status": ("saevx.cli.status:status", "Say what is queued and running, and how far it is."),
+    "logs": ("saevx.cli.logs:logs", "Print what the job that makes an artifact has printed."),
+    "cancel": ("saevx.cli.cancel:cancel", "Cancel what is queued or running."),
     "ls": ("saevx.cli.ls:ls", "List the artifacts in the store."),
     "show": ("saevx.cli.show:show", "Show one artifact: what it is made of, where it came from."),
     "why": ("saevx.cli.why:why", "Say what keeps an artifact, or why it is stale."),

@@ -15,6 +15,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DETACHED = 3
+"""Exit code of a command that left work going on."""
+
 store_option = click.option(
     "--store", metavar="FOLDER", help="Root of the store, instead of the configured one."
 )
@@ -55,10 +58,14 @@ def clear_errors(command: F) -> F:
             click.echo("stopped: what is made stays; run it again to go on from there", err=True)
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
-            from ..errors import SaevxError  # here, since it loads every spec
+            from ..errors import Detached, SaevxError  # here, since it loads every spec
 
             if not isinstance(error, SaevxError):
                 raise
+            if isinstance(error, Detached):
+                as_json = kwargs.get("as_json")
+                click.echo(json.dumps({"detached": str(error)}) if as_json else str(error))
+                sys.exit(DETACHED)
             if kwargs.get("as_json"):
                 click.echo(json.dumps({"error": str(error), "type": type(error).__name__}))
             else:

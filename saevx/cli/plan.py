@@ -13,6 +13,7 @@ from .options import clear_errors, json_option, store_option
 if TYPE_CHECKING:
     from spec import Keys
 
+    from ..dispatch.forecast import Line
     from ..resolve.plan import Node, Plan
 
 SHOWN_PER_TYPE = 100
@@ -22,13 +23,26 @@ SHOWN_PER_TYPE = 100
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--all", "show_all", is_flag=True, help="Print every node, however many there are.")
+@click.option(
+    "--executor", type=click.Choice(["inline", "local", "slurm"]), help="As `saevx run` has it."
+)
+@click.option("--profile", metavar="NAME", help="A profile of saevx.toml: what jobs ask for.")
 @store_option
 @json_option
 @clear_errors
-def plan(file: Path, store: str | None, show_all: bool, as_json: bool) -> None:
+def plan(
+    file: Path,
+    show_all: bool,
+    executor: str | None,
+    profile: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
     """Say what `saevx run FILE` would make, and why. Nothing is made.
 
-    A staged experiment is planned up to the first stage whose tables are not all there.
+    Where it would be sent to other processes, say also in which arrays of jobs, and what they
+    would cost by the history of the store. A staged experiment is planned up to the first stage
+    whose tables are not all there.
     """
     from spec import Keys
 
@@ -58,11 +72,19 @@ def plan(file: Path, store: str | None, show_all: bool, as_json: bool) -> None:
 
             result = give_back(specs, workspace)
     stages.close()
+    from .sending import Sending
+
+    arrays = Sending(executor, None, profile).forecast(plans[-1], keys, workspace.store)
     if as_json:
-        click.echo(json.dumps(_document(experiment.name, plans, complete)))
+        document = _document(experiment.name, plans, complete)
+        if arrays is not None:
+            document["arrays"] = [line.document for line in arrays]
+        click.echo(json.dumps(document))
         return
     for stage in plans:
         _print(experiment.name, stage, keys, None if show_all else SHOWN_PER_TYPE)
+    if arrays:
+        _print_arrays(arrays)
     if not complete:
         click.echo("later stages follow from these tables")
 
@@ -111,6 +133,28 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
         out.print(table(["key", *columns, "why"], shown))
         if len(rows) < len(nodes):
             out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
+
+
+def _print_arrays(lines: list[Line]) -> None:
+    from rich.filesize import decimal
+
+    from .console import console, table
+
+    rows = []
+    for line in lines:
+        asked = line.resources
+        what = [f"{asked.hours:g} h", f"{asked.cpus} cpus"]
+        what += [f"{asked.memory_gb:g} GB"] if asked.memory_gb else []
+        what += [f"{asked.gpus} gpus"] if asked.gpus else []
+        what += [f"on {asked.partition}"] if asked.partition else []
+        work = "?" if line.work_s is None else f"{line.work_s / 60:,.1f} min"
+        size = "?" if line.n_bytes is None else decimal(round(line.n_bytes))
+        sizes = " + ".join(str(n) for n in line.arrays[:6]) + (" + ..." if line.arrays[6:] else "")
+        rows.append([line.recipe, line.n_artifacts, sizes, ", ".join(what), work, size])
+    out = console()
+    out.print("")
+    columns = ["arrays of", "artifacts", "jobs", "each asks for", "work", "size"]
+    out.print(table(columns, rows, right=["artifacts", "work", "size"]))
 
 
 def _differences(nodes: list[Node], keys: Keys) -> tuple[str, list[str], list[list[Any]]]:

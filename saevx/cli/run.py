@@ -19,18 +19,45 @@ if TYPE_CHECKING:
     from ..resolve.run import Outcome
     from ..workspace import Workspace
     from .run_record import RunRecord
+    from .sending import Sending
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--executor",
+    type=click.Choice(["inline", "local", "slurm"]),
+    help="This process (the default), processes of this machine, or Slurm jobs.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes of the local executor.")
+@click.option("--profile", metavar="NAME", help="A profile of saevx.toml: what jobs ask for.")
+@click.option("--detach", is_flag=True, help="Send the work off, and do not wait for it.")
+@click.option("--follow", is_flag=True, help="Let a small Slurm job of its own do the waiting.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed with the same code.")
 @store_option
 @json_option
 @clear_errors
-def run(file: Path, store: str | None, as_json: bool) -> None:
+def run(
+    file: Path,
+    executor: str | None,
+    jobs: int | None,
+    profile: str | None,
+    detach: bool,
+    follow: bool,
+    retry_failed: bool,
+    store: str | None,
+    as_json: bool,
+) -> None:
     """Make what the experiment FILE lacks, and print its report.
 
-    Ends with 0 only when every target is there.
+    Ends with 0 only when every target is there, with 3 when work goes on without this command
+    (--detach, --follow, or Ctrl-C with Slurm): the same command again attaches to it.
     """
+    from .sending import Sending
+
+    sending = Sending(executor, jobs, profile, detach, retry_failed, quiet=as_json)
+    if sending.detaches_itself:
+        sending.start_detached()
     from store.roots import Recording
 
     from ..experiment import load_experiment
@@ -40,6 +67,8 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
 
     workspace = open_workspace(store)
     experiment = load_experiment(file)
+    if follow:
+        sending.start_following(experiment, workspace.store)
     recording = Recording(workspace.store, file, experiment.name)
     record = RunRecord(experiment.name, str(workspace.store.root))
     results: list[Artifact] = []
@@ -50,7 +79,7 @@ def run(file: Path, store: str | None, as_json: bool) -> None:
             specs = stages.send(given)
         except StopIteration:
             break
-        plan, outcome = make_stage(experiment, specs, workspace, recording, as_json)
+        plan, outcome = make_stage(experiment, specs, workspace, recording, sending)
         record.add(plan, outcome, workspace.store)
         if not outcome.ok:
             break
@@ -90,7 +119,7 @@ def make_stage(
     specs: list[Artifact],
     workspace: Workspace,
     recording: Recording,
-    quiet: bool,
+    sending: Sending,
 ) -> tuple[Plan, Outcome]:
     """Plan one stage's specs, and make what is missing."""
     from spec import Keys
@@ -106,8 +135,11 @@ def make_stage(
         return plan, Outcome()
     from .bars import Bars, count
 
-    if not quiet:
+    if not sending.quiet:
         click.echo(f"{experiment.name}: to make: {count(plan.to_make)}", err=True)
-    with Bars(quiet) as bars:
-        origin = Origin(experiment.path)
-        return run_recorded(plan, keys, workspace.store, recording, find_recipe, bars, origin)
+    origin = Origin(experiment.path)
+    how = (plan, keys, workspace.store, recording, find_recipe)
+    if sending.executor != "inline":
+        return run_recorded(*how, None, origin, sending.executing(experiment))
+    with Bars(sending.quiet) as bars:
+        return run_recorded(*how, bars, origin)

@@ -45,6 +45,20 @@ class Origin:
         """Commit and dirtiness of saevx's own checkout; None where it is not in one."""
         self._experiment_code = _commit(experiment.resolve() if experiment else Path.cwd())
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What another process needs to know of it, as plain JSON data."""
+        name = str(self.experiment) if self.experiment else None
+        return {"experiment": name, "code": self.code, "experiment_code": self._experiment_code}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Origin:
+        """Inverse of `record`: the code that was there when the work was sent off."""
+        made = cls.__new__(cls)
+        made.experiment = Path(record["experiment"]) if record["experiment"] else None
+        made.code, made._experiment_code = record["code"], record["experiment_code"]
+        return made
+
     def provenance(self, watch: Stopwatch, *, n_batch: int) -> dict[str, Any]:
         """The provenance of an artifact made in this process since `watch` began.
 

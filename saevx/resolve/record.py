@@ -6,7 +6,7 @@ the run wants, or is over before the run looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from store import Store
     from store.records import Graph, Ref
     from store.roots import Recording
+
+Execute = Callable[["Plan", Keys, "Store", FindRecipe, "Listener | None", "Origin | None"], Outcome]
+"""What runs a plan; `run_plan` does so in this process."""
 
 PLANS_AGAIN = 3
 """So often a plan is made anew because something was removed under it."""
@@ -60,19 +63,20 @@ def run_recorded(
     find_recipe: FindRecipe,
     listener: Listener | None = None,
     origin: Origin | None = None,
+    execute: Execute = run_plan,
 ) -> tuple[Plan, Outcome]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
 
     Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
     """
     targets = [plan.nodes[key].spec for key in plan.targets]
-    outcome = run_plan(plan, keys, store, find_recipe, listener, origin)
+    outcome = execute(plan, keys, store, find_recipe, listener, origin)
     for _ in range(PLANS_AGAIN):
         if not _vanished(plan, outcome, store):
             break
         made, came = outcome.made, outcome.came
         plan = plan_recorded(targets, keys, store, recording)
-        outcome = run_plan(plan, keys, store, find_recipe, listener, origin)
+        outcome = execute(plan, keys, store, find_recipe, listener, origin)
         outcome.made, outcome.came = made + outcome.made, came + outcome.came
     return plan, outcome
 

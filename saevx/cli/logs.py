@@ -1,0 +1,53 @@
+"""saevx logs: what the job that makes an artifact has printed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from .options import clear_errors, store_option
+
+LOOK_S = 1.0
+
+
+@click.command()
+@click.argument("key")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+@store_option
+@clear_errors
+def logs(key: str, follow: bool, store: str | None) -> None:
+    """Print the log of the latest job that makes, or made, the artifact KEY (a prefix will do)."""
+    from ..config import open_store
+    from ..dispatch.slurm import slurm_log
+    from ..dispatch.status import find_one_flight
+
+    flight = find_one_flight(open_store(store), key)
+    at = flight.element.array, flight.element.at
+    files = [flight.folder.log(*at)]
+    if flight.job.startswith("slurm:"):
+        files.append(slurm_log(flight.folder, flight.slurm_job))
+    read = dict.fromkeys(files, 0)
+    while True:
+        over = flight.folder.outcome(*at) is not None
+        for file in files:
+            read[file] += _print_from(file, read[file])
+        if over or not follow:
+            break
+        time.sleep(LOOK_S)
+    if not any(read.values()):
+        click.echo(f"nothing printed yet; it will be in {files[0]}", err=True)
+
+
+def _print_from(file: Path, start: int) -> int:
+    """Print what a file holds from a place on; how many bytes that was."""
+    try:
+        with open(file, "rb") as opened:
+            opened.seek(start)
+            data = opened.read()
+    except FileNotFoundError:
+        return 0
+    if data:
+        click.echo(data.decode(errors="replace"), nl=False)
+    return len(data)

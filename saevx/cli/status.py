@@ -1,0 +1,90 @@
+"""saevx status: what is queued and running."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import clear_errors, json_option, store_option
+
+if TYPE_CHECKING:
+    from ..dispatch.status import ElementState, RunState
+
+SHOWN = 40
+"""Elements of one run that are printed, unless --all."""
+
+_FIRST = ("running", "unknown")
+_LAST = ("waiting",)
+
+
+@click.command()
+@click.option("--all", "show_all", is_flag=True, help="Print every job, however many there are.")
+@click.option("--watch", "-w", is_flag=True, help="Look again every few seconds.")
+@store_option
+@json_option
+@clear_errors
+def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> None:
+    """Say what is queued and running in the store's runs, and what has failed in them."""
+    from ..config import open_store
+    from ..dispatch.status import look
+
+    opened = open_store(store)
+    if as_json:
+        click.echo(json.dumps([run.document for run in look(opened)]))
+        return
+    from .console import console
+
+    out = console()
+    if not watch:
+        out.print(_draw(look(opened), show_all))
+        return
+    from rich.live import Live
+
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            live.update(_draw(look(opened), show_all), refresh=True)
+            time.sleep(3)
+
+
+def _draw(runs: list[RunState], show_all: bool) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from .console import table
+
+    if not runs:
+        return Text("nothing is queued or running")
+    parts: list[Any] = []
+    for run in runs:
+        counts = ", ".join(f"{n} {state}" for state, n in run.artifacts.items())
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
+        head = f"{run.name} ({run.executor}, {run.user}, since {since}): {counts}"
+        parts.append(Text(head, style="bold"))
+        elements = sorted(run.elements, key=_place)
+        shown = elements if show_all else elements[:SHOWN]
+        columns = ["state", "job", "what", "node", "progress", "left", "why"]
+        if shown:
+            parts.append(table(columns, [_row(element) for element in shown], right=["left"]))
+        if len(shown) < len(elements):
+            parts.append(Text(f"and {len(elements) - len(shown)} more; --all prints them"))
+        if run.artifacts.get("unknown"):
+            parts.append(
+                Text(f"unknown: it ended without a word; `saevx run {run.path}` finds out why")
+            )
+    return Group(*parts)
+
+
+def _place(element: ElementState) -> int:
+    return 0 if element.state in _FIRST else 2 if element.state in _LAST else 1
+
+
+def _row(element: ElementState) -> list[Any]:
+    what = f"{element.recipe} {element.keys[0][:8]}"
+    what += f" and {len(element.keys) - 1} more" if len(element.keys) > 1 else ""
+    progress = f"{element.done}/{element.total} {element.unit}" if element.total else ""
+    progress += f", {element.rate:,.1f}/s" if element.rate else ""
+    left = "" if element.left_s is None else f"{element.left_s:,.0f} s"
+    return [element.state, element.job, what, element.node, progress, left, element.told[:200]]

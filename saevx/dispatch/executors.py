@@ -1,0 +1,140 @@
+"""Executors: where elements run. The coordinator knows them by these few methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Protocol
+
+from store.owner import Life, Owner
+
+from . import slurm
+from .folder import RunFolder
+from .local import Pool, in_words
+from .profiles import Resources
+from .records import Array, End, Outcome, Result
+
+
+class Executor(Protocol):
+    """Runs elements of arrays somewhere else."""
+
+    name: str
+    looks_ahead: bool
+    """Whether it can be given elements whose inputs are still being made."""
+    poll_s: float
+    """Seconds between two questions about what is live: they burden a cluster."""
+
+    @property
+    def largest_array(self) -> int: ...
+
+    def submit(
+        self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
+    ) -> str:
+        """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+    def close(self) -> None:
+        """End what must not outlive this process."""
+        ...
+
+
+class Slurm:
+    """Job arrays of Slurm."""
+
+    name = "slurm"
+    looks_ahead = True
+    poll_s = 4.0
+
+    @property
+    def largest_array(self) -> int:
+        return slurm.max_array_size()
+
+    def submit(
+        self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
+    ) -> str:
+        jobs = [job.removeprefix("slurm:") for job in after if job.startswith("slurm:")]
+        return "slurm:" + slurm.submit(array, folder, resources, jobs)
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        pass
+
+
+class Local:
+    """Processes on this machine. They end with this one."""
+
+    name = "local"
+    looks_ahead = False
+    poll_s = 0.0
+    largest_array = 10_000
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._pool: Pool | None = None
+
+    def submit(
+        self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
+    ) -> str:
+        if self._pool is None:
+            self._pool = Pool(folder, self.n)
+        self._pool.submit(array, resources)
+        return f"local:{Owner.here()}"
+
+    def owns(self, folder: RunFolder) -> bool:
+        return self._pool is not None and self._pool.folder.name == folder.name
+
+    def live(self) -> set[tuple[str, int]]:
+        return self._pool.live() if self._pool else set()
+
+    def running(self) -> set[tuple[str, int]]:
+        return self._pool.running if self._pool else set()
+
+    def withdraw(self, elements: set[tuple[str, int]]) -> None:
+        if self._pool is not None:
+            self._pool.withdraw(elements)
+
+    def death(self, array: str, index: int) -> str | None:
+        """How the process of an element ended under it, in words."""
+        code = self._pool.died.get((array, index)) if self._pool else None
+        return None if code is None else in_words(code)
+
+    def wait(self, seconds: float) -> None:
+        if self._pool is None:
+            time.sleep(seconds)
+        else:
+            self._pool.tick(seconds)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+
+def local_life(job: str) -> Life:
+    """Whether the process that a local run belongs to still runs.
+
+    Of one on another host nobody knows: its leases say what it is making.
+    """
+    try:
+        return Owner.parse(job.removeprefix("local:")).life()
+    except ValueError:
+        return Life.DEAD
+
+
+def death_outcome(
+    keys: Collection[str], end: End, message: str, death: slurm.Death | None = None
+) -> Outcome:
+    """The outcome of an element that could not write its own."""
+    return Outcome(
+        results={key: Result(end=end, message=message) for key in keys},
+        host=death.node if death else "",
+        wall_s=death.wall_s if death else 0.0,
+        peak_memory_bytes=death.peak_memory_bytes if death else 0,
+        exit_code=death.exit_code if death else "",
+        ended=time.time(),
+    )

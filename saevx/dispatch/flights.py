@@ -1,0 +1,192 @@
+"""Flights: the elements, of this run and of others, that are making what this run wants.
+
+Here it is found out what became of them: from the outcomes that workers write, and else from who
+runs them (squeue, then sacct; the pool of local processes).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from store.owner import Life
+
+from . import slurm
+from .executors import Executor, Local, death_outcome, local_life
+from .folder import RunFolder, element_keys
+from .records import Element, End, Outcome
+
+GRACE_S = 3.0
+"""An element that is neither live nor has an outcome is looked at again after this: its outcome
+may be on its way through a file server."""
+
+LOST_S = 15.0
+"""After this it counts as vanished, should nobody know what became of it."""
+
+
+@dataclass
+class Flight:
+    """An element that was submitted and has not ended, as far as is known."""
+
+    folder: RunFolder
+    element: Element
+    job: str
+    """As in `RunFolder.job_of`."""
+    running: bool = False
+    reason: str = ""
+    node: str = ""
+    missed: int = 0
+    """How often in a row it was not among the living."""
+    missing_since: float = 0.0
+
+    @property
+    def slurm_job(self) -> slurm.Job:
+        return slurm.Job(self.job.removeprefix("slurm:"), self.element.at)
+
+    @property
+    def keys(self) -> list[str]:
+        return element_keys(self.folder, self.element)
+
+    @property
+    def where(self) -> str:
+        """For people: the job, and where its log is."""
+        name, index = self.element.array, self.element.at
+        job = self.slurm_job
+        told = f"Slurm job {job.array}_{job.at}, " if self.job.startswith("slurm:") else ""
+        return f"{told}log: {self.folder.log(name, index)}"
+
+
+@dataclass
+class Flights:
+    """All flights that a run watches."""
+
+    executor: Executor
+    flying: dict[Element, Flight] = field(default_factory=dict)
+    silent_s: float = 0.0
+    """For how long Slurm has given no answer."""
+    _asked: float = 0.0
+    _answered: float = field(default_factory=time.monotonic)
+
+    def add(self, flight: Flight) -> None:
+        self.flying[flight.element] = flight
+
+    def landed(self) -> list[tuple[Flight, Outcome]]:
+        """The flights that have ended since the last call, and how."""
+        ended = self._with_outcome()
+        if time.monotonic() - self._asked >= self.executor.poll_s and self.flying:
+            missing = self._look()
+            self._asked = time.monotonic()
+            if missing:
+                # What ended between the two looks has written an outcome by now.
+                ended += self._with_outcome()
+                ended += self._dead([one for one in missing if one.element in self.flying])
+        return ended
+
+    def _with_outcome(self) -> list[tuple[Flight, Outcome]]:
+        ended = []
+        folders = {flight.element.run: flight.folder for flight in self.flying.values()}
+        written = {run: folder.outcome_names() for run, folder in folders.items()}
+        for element, flight in list(self.flying.items()):
+            if (element.array, element.at) in written[element.run]:
+                outcome = flight.folder.outcome(element.array, element.at)
+                if outcome is not None:
+                    ended.append((flight, outcome))
+                    del self.flying[element]
+        return ended
+
+    def _look(self) -> list[Flight]:
+        """Update all flights; those that are not live, and have not been for a while."""
+        missing = [*self._look_at_slurm(), *self._look_at_local()]
+        now = time.monotonic()
+        for flight in missing:
+            flight.missed += 1
+            flight.missing_since = flight.missing_since or now
+        return [one for one in missing if one.missed > 1 or one.job.startswith("local:")]
+
+    def _look_at_slurm(self) -> list[Flight]:
+        ours = [one for one in self.flying.values() if one.job.startswith("slurm:")]
+        if not ours:
+            return []
+        users = {flight.folder.info.user for flight in ours}
+        states = slurm.states({flight.slurm_job.array for flight in ours}, users)
+        now = time.monotonic()
+        if states is None:  # Slurm starts again, or is too busy: no news is no news
+            self.silent_s = now - self._answered
+            return []
+        self._answered, self.silent_s = now, 0.0
+        for flight in ours:
+            state = states.get(flight.slurm_job)
+            if state is not None:
+                flight.running, flight.reason, flight.node = state
+                flight.missed, flight.missing_since = 0, 0.0
+        return [flight for flight in ours if flight.slurm_job not in states]
+
+    def _look_at_local(self) -> list[Flight]:
+        locals_ = [one for one in self.flying.values() if one.job.startswith("local:")]
+        if not locals_:
+            return []
+        pool = self.executor if isinstance(self.executor, Local) else None
+        live, running = (pool.live(), pool.running()) if pool else (set(), set())
+        missing = []
+        lives: dict[str, Life] = {}
+        for flight in locals_:
+            at = flight.element.array, flight.element.at
+            if pool and pool.owns(flight.folder):
+                flight.running = at in running
+                if at not in live:
+                    missing.append(flight)
+            elif lives.setdefault(flight.job, local_life(flight.job)) is Life.DEAD:
+                missing.append(flight)
+            else:
+                flight.running = flight.folder.progress(*at) is not None
+        return missing
+
+    def _dead(self, missing: list[Flight]) -> list[tuple[Flight, Outcome]]:
+        """Find out what became of flights that left no outcome; write it down for them."""
+        now = time.monotonic()
+        ripe = [
+            flight
+            for flight in missing
+            if flight.job.startswith("local:") or now - flight.missing_since >= GRACE_S
+        ]
+        deaths = slurm.deaths(
+            flight.slurm_job for flight in ripe if flight.job.startswith("slurm:")
+        )
+        ended = []
+        for flight in ripe:
+            outcome = self._post_mortem(flight, deaths, now)
+            if outcome is not None:
+                flight.folder.write_outcome(flight.element.array, flight.element.at, outcome)
+                ended.append((flight, outcome))
+                del self.flying[flight.element]
+        return ended
+
+    def _post_mortem(
+        self, flight: Flight, deaths: dict[slurm.Job, slurm.Death] | None, now: float
+    ) -> Outcome | None:
+        at = flight.element.array, flight.element.at
+        if flight.job.startswith("local:"):
+            told = self.executor.death(*at) if isinstance(self.executor, Local) else None
+            return death_outcome(flight.keys, End.KILLED, told) if told else abandoned(flight)
+        death = deaths.get(flight.slurm_job) if deaths is not None else None
+        if death is not None and death.end is not None:
+            return death_outcome(flight.keys, death.end, death.message, death)
+        if now - flight.missing_since < LOST_S:
+            return None
+        why = "Slurm's accounting gives no answer"
+        if deaths is not None:
+            why = death.message if death else "Slurm's accounting does not know it"
+        return death_outcome(
+            flight.keys, End.VANISHED, f"the job is over and left no outcome; {why}", death
+        )
+
+
+def abandoned(flight: Flight) -> Outcome:
+    """The outcome of an element of a local run that has ended."""
+    return death_outcome(flight.keys, End.ABANDONED, "the run that had started it has ended")
+
+
+def made_meanwhile(outcome: Outcome, is_there: Callable[[str], bool]) -> bool:
+    """Whether a job that died had made something before: another go then gets further."""
+    return outcome.progressed or any(is_there(key) for key in outcome.results)

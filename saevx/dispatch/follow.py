@@ -1,0 +1,114 @@
+"""Following: `saevx run` as a small Slurm job of its own, so that nobody needs to keep it running.
+
+It runs the same command from a copy of the code, and puts itself back into the queue before its
+time is up: what it has submitted, it adopts when it comes back.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from ..errors import StoreError
+from ..experiment import CODE
+from . import slurm
+from .folder import prefix_of, runs_of
+from .profiles import Resources
+from .snapshot import Snapshot, search_path
+
+if TYPE_CHECKING:
+    from store import Store
+
+MEMORY_MB = 2000
+WARNING_S = 120
+
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR2@{warning_s}
+#SBATCH --time={minutes}
+#SBATCH --mem={memory_mb}
+#SBATCH --cpus-per-task=1
+{options}
+{setup}
+export {code_name}={code} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
+trap 'scontrol requeue $SLURM_JOB_ID' USR2
+{command} &
+child=$!
+wait $child
+status=$?
+# A signal ends the first wait, and not the command.
+if kill -0 $child 2>/dev/null; then wait $child; status=$?; fi
+exit $status
+"""
+
+
+def follow(
+    store: Store, name: str, path: Path, words: Sequence[str], resources: Resources, hours: float
+) -> tuple[str, Path, bool]:
+    """Let a job run `saevx` with these words. Returns its id, its log, and whether it is new.
+
+    Raises SlurmError, and StoreError where the code cannot be copied.
+    """
+    where = str(path.resolve())
+    job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
+    home = runs_of(store) / ".follow" / prefix_of(name, where).rstrip(".")
+    log = home / "follow.log"
+    there = slurm.find_waiting(job_name, getpass.getuser())
+    if there:
+        return there, log, False
+    code = home / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    try:
+        code.mkdir(parents=True, exist_ok=True)
+        Snapshot(path).write(code)
+        script = code / "follow.sh"
+        asked = ("account", "partition", "qos", "constraint")
+        options = {option: getattr(resources, option) for option in asked}
+        environment = [f"export {n}={shlex.quote(v)}" for n, v in resources.environment.items()]
+        script.write_text(
+            SCRIPT.format(
+                name=job_name,
+                log=shlex.quote(str(log)),
+                warning_s=WARNING_S,
+                minutes=max(1, round(hours * 60)),
+                memory_mb=MEMORY_MB,
+                options="\n".join(f"#SBATCH --{n}={v}" for n, v in options.items() if v),
+                setup="\n".join([*resources.setup, *environment]),
+                code_name=CODE,
+                code=shlex.quote(str(code)),
+                path=shlex.quote(os.pathsep.join(search_path(code))),
+                command=shlex.join([sys.executable, "-u", "-m", "saevx", *words]),
+            )
+        )
+    except OSError as error:
+        raise StoreError(f"cannot write {home}: {error.strerror}") from error
+    return _submit(script), log, True
+
+
+def _submit(script: Path) -> str:
+    try:
+        with slurm.outside_of_jobs():
+            done = subprocess.run(
+                ["sbatch", "--parsable", str(script)],
+                capture_output=True,
+                text=True,
+                timeout=slurm.TIMEOUT_S,
+                check=False,
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise slurm.SlurmError(f"cannot run sbatch: {error}") from error
+    if done.returncode != 0:
+        raise slurm.SlurmError(f"Slurm does not take {script}: {done.stderr.strip()}")
+    return done.stdout.split(";")[0].strip()

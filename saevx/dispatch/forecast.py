@@ -1,0 +1,88 @@
+"""What a run would submit, and what it would cost by the history of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from spec import Keys, to_document
+
+from ..explode import explode
+from ..query import catalogue
+from ..resolve.plan import Node, Plan
+from .profiles import Profile, Resources
+from .tasks import chunks, waves
+
+if TYPE_CHECKING:
+    from store import Store
+
+    from ..resolve.recipe import FindRecipe
+
+N_SAMPLES = 20
+"""The latest artifacts of a type that an estimate rests on."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Arrays of one depth, type and set of resources."""
+
+    recipe: str
+    n_artifacts: int
+    arrays: list[int]
+    """Elements of each array."""
+    resources: Resources
+    work_s: float | None
+    """Seconds of work in all, one after the other; None where nothing like it was made yet."""
+    n_bytes: float | None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        import msgspec
+
+        return {**self.__dict__, "resources": msgspec.to_builtins(self.resources)}
+
+
+def forecast(
+    plan: Plan, keys: Keys, store: Store, find_recipe: FindRecipe, profile: Profile, largest: int
+) -> list[Line]:
+    """The arrays for what a plan lacks, in the order in which they would be submitted."""
+    nodes = plan.to_make
+    text = {n.key: keys.text(find_recipe(type(n.spec)).batch_by(n.spec)) for n in nodes}
+    history = _history(store, nodes)
+
+    def resources(node: Node) -> Resources:
+        columns = lambda: explode(to_document(node.spec, keys))  # noqa: E731
+        return profile.resources(type(node.spec).__name__, columns)
+
+    lines = []
+    for wave in waves(nodes, text, resources):
+        n = sum(len(batch) for element in wave.elements for batch in element)
+        cost = history.get(wave.recipe)
+        lines.append(
+            Line(
+                recipe=wave.recipe,
+                n_artifacts=n,
+                arrays=[len(part) for part in chunks(wave.elements, largest)],
+                resources=wave.resources,
+                work_s=n * cost[0] if cost else None,
+                n_bytes=n * cost[1] if cost else None,
+            )
+        )
+    return lines
+
+
+def _history(store: Store, nodes: Sequence[Node]) -> dict[str, tuple[float, float]]:
+    """Type -> seconds and bytes of one artifact: medians over the latest of that type."""
+    kinds = {type(node.spec).__name__: node.spec.kind for node in nodes}
+    found = {}
+    for name, kind in kinds.items():
+        entries = [entry for entry in catalogue(store).entries(kind) if entry.type == name]
+        latest = sorted(entries, key=lambda entry: entry.created)[-N_SAMPLES:]
+        made = [store.find(entry.kind, entry.key) for entry in latest]
+        facts = [artifact.manifest.provenance for artifact in made if artifact]
+        seconds = [f["wall_s"] / f["n_batch"] for f in facts if f.get("n_batch") and "wall_s" in f]
+        if seconds:
+            found[name] = median(seconds), median(entry.n_bytes for entry in latest)
+    return found

@@ -1,0 +1,183 @@
+"""What is queued, running and over, for people and programs. Reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from store.owner import Life
+
+from ..errors import StoreError
+from . import slurm
+from .executors import local_life
+from .flights import Flight
+from .folder import RunFolder, active_runs, all_runs
+from .records import Element, End, Outcome
+
+if TYPE_CHECKING:
+    from store import Store
+
+
+@dataclass
+class ElementState:
+    """One element that has not ended well."""
+
+    recipe: str
+    keys: list[str]
+    state: str
+    """`running`, `waiting`, `unknown` (it left no outcome, and nobody runs it), or an `End`."""
+    job: str
+    node: str = ""
+    told: str = ""
+    """Why it waits, or why it failed."""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    n_made: int = 0
+    rate: float = 0.0
+    wall_s: float = 0.0
+    log: str = ""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the batch that runs is done, at its present rate."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {**self.__dict__, "left_s": self.left_s}
+
+
+@dataclass
+class RunState:
+    """One run."""
+
+    run: str
+    name: str
+    executor: str
+    user: str
+    began: float
+    path: str
+    artifacts: dict[str, int] = field(default_factory=dict)
+    """How many artifacts stand how."""
+    elements: list[ElementState] = field(default_factory=list)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {**self.__dict__, "elements": [element.document for element in self.elements]}
+
+
+def look(store: Store) -> list[RunState]:
+    """The runs of which something may go on, oldest first."""
+    folders = active_runs(store)
+    arrays = {
+        job.removeprefix("slurm:")
+        for folder in folders
+        for array in folder.arrays()
+        if (job := folder.job_of(array.name) or "").startswith("slurm:")
+    }
+    live = slurm.states(arrays, {folder.info.user for folder in folders})
+    return [_look_at(folder, live) for folder in folders]
+
+
+def _look_at(folder: RunFolder, live: dict[slurm.Job, slurm.JobState] | None) -> RunState:
+    info = folder.info
+    seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
+    done = folder.outcome_names()
+    for array in folder.arrays():
+        job = folder.job_of(array.name) or ""
+        for index, batches in enumerate(array.elements):
+            keys = [key for batch in batches for key in batch]
+            flight = Flight(folder, Element(folder.name, array.name, index), job)
+            outcome = folder.outcome(array.name, index) if (array.name, index) in done else None
+            if outcome is not None:
+                _count(seen, outcome)
+                ends = {result.end for result in outcome.results.values()}
+                if not ends <= {End.MADE, End.CAME}:
+                    seen.elements.append(_over(flight, array.recipe, keys, outcome))
+                continue
+            element = _live(flight, array.recipe, keys, live)
+            seen.artifacts[element.state] = seen.artifacts.get(element.state, 0) + len(keys)
+            seen.elements.append(element)
+    return seen
+
+
+def _count(seen: RunState, outcome: Outcome) -> None:
+    for result in outcome.results.values():
+        seen.artifacts[result.end.value] = seen.artifacts.get(result.end.value, 0) + 1
+
+
+def _over(flight: Flight, recipe: str, keys: list[str], outcome: Outcome) -> ElementState:
+    bad = [r for r in outcome.results.values() if r.end not in (End.MADE, End.CAME)]
+    return ElementState(
+        recipe=recipe,
+        keys=keys,
+        state=bad[0].end.value,
+        job=_job_of(flight) or outcome.job,
+        node=outcome.host,
+        told=bad[0].message.strip().rpartition("\n")[2],
+        wall_s=outcome.wall_s,
+        log=str(flight.folder.log(flight.element.array, flight.element.at)),
+    )
+
+
+def _live(
+    flight: Flight,
+    recipe: str,
+    keys: list[str],
+    live: dict[slurm.Job, slurm.JobState] | None,
+) -> ElementState:
+    array, index = flight.element.array, flight.element.at
+    log = flight.folder.log(array, index)
+    element = ElementState(recipe, keys, "unknown", _job_of(flight), log=str(log))
+    if flight.job.startswith("slurm:") and live is not None:
+        state = live.get(flight.slurm_job)
+        if state is not None:
+            element.state = "running" if state.running else "waiting"
+            element.node, element.told = state.node, "" if state.running else state.reason
+    elif flight.job.startswith("local:") and local_life(flight.job) is not Life.DEAD:
+        element.state = "waiting"
+    progress = flight.folder.progress(array, index)
+    if progress is not None and (element.state == "running" or flight.job.startswith("local:")):
+        if element.state == "waiting":
+            element.state = "running"
+        element.node = element.node or progress.host
+        element.done, element.total, element.unit = progress.done, progress.total, progress.unit
+        element.rate, element.n_made = progress.rate, progress.n_made
+        element.wall_s = round(time.time() - progress.began, 1)
+    return element
+
+
+def _job_of(flight: Flight) -> str:
+    if flight.job.startswith("slurm:"):
+        return f"{flight.slurm_job.array}_{flight.slurm_job.at}"
+    return ""
+
+
+def find_flights(store: Store, key: str) -> Iterator[Flight]:
+    """The elements that made, make or will make what has keys that begin so; the latest first."""
+    for folder in reversed(all_runs(store)):
+        found = []
+        for array in folder.arrays():
+            for index, batches in enumerate(array.elements):
+                if any(one.startswith(key) for batch in batches for one in batch):
+                    element = Element(folder.name, array.name, index)
+                    flight = Flight(folder, element, folder.job_of(array.name) or "")
+                    found.append((array.submitted, flight))
+        yield from (flight for _, flight in sorted(found, key=lambda one: -one[0]))
+
+
+def find_one_flight(store: Store, key: str) -> Flight:
+    """The latest element for a key. Raises StoreError for none, or several keys."""
+    flight = next(find_flights(store, key), None)
+    if flight is None:
+        raise StoreError(
+            f"no job in {store.root} was to make something whose key begins with {key!r}; "
+            "`saevx status` shows those that go on"
+        )
+    keys = {one for f in find_flights(store, key) for one in f.keys if one.startswith(key)}
+    if len(keys) > 1:
+        raise StoreError(f"{len(keys)} keys begin with {key!r}; give more digits")
+    return flight

@@ -1,0 +1,238 @@
+"""Dispatch to processes of this machine, and what can be tested of dispatch without Slurm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from dispatching import Place, wait_until
+
+BRANCHES = "targets = [Branch(leaf=Leaf(value=value), value=2) for value in range(6)]"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.profile("")
+    return place
+
+
+def workers(place: Place) -> list[int]:
+    """Processes that work in a place."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"saevx.dispatch.worker" in words and any(
+            word.startswith(os.fsencode(place.folder)) for word in words
+        ):
+            found.append(int(name))
+    return found
+
+
+def test_the_same_bytes_as_an_inline_run_and_nothing_twice(place: Place, tmp_path: Path):
+    ran = place.saevx("run", place.write(BRANCHES), "--jobs", "2")
+    assert ran.code == 0, ran
+    assert "made 12 artifacts" in ran.out
+    assert set(place.makings("begin").values()) == {1}
+    processes = {line.split()[2] for line in place.log.read_text().splitlines()}
+    assert len(processes) == 2
+    inline = Place(tmp_path / "inline")
+    inline.folder.mkdir()
+    inline.profile("")
+    inline.saevx("run", inline.write(BRANCHES))
+    assert place.contents() == inline.contents()
+    assert workers(place) == []
+
+
+def test_a_failure_stops_only_what_needs_it_and_is_remembered(place: Place):
+    file = place.write("""
+        leaves = [Leaf(value=1), Leaf(value=2, how="error"), Leaf(value=3)]
+        targets = [Branch(leaf=leaf, value=7) for leaf in leaves]
+    """)
+    ran = place.saevx("run", file, "--jobs", "2")
+    assert ran.code == 1
+    assert "2 of 3 targets are there" in ran.out
+    assert "2 cannot be made" in ran.err
+    assert "1 could not begin" in ran.err
+    again = place.saevx("run", file, "--jobs", "2")
+    assert "--retry-failed" in again.err
+    assert sum(place.makings("begin").values()) == 5
+    place.saevx("run", file, "--jobs", "2", "--retry-failed")
+    assert sum(place.makings("begin").values()) == 6
+
+
+def test_a_change_of_the_code_tries_failures_again(place: Place):
+    file = place.write('targets = [Leaf(value=2, how="error")]')
+    place.saevx("run", file, "--jobs", "1")
+    place.write('targets = [Leaf(value=2, how="error")]  # better now?')
+    place.saevx("run", file, "--jobs", "1")
+    assert sum(place.makings("begin").values()) == 2
+
+
+def test_a_killed_worker_is_tried_again_once(place: Place):
+    file = place.write("""
+        targets = [Leaf(value=1), Leaf(value=2, how="killed once"), Leaf(value=3, how="killed")]
+    """)
+    ran = place.saevx("run", file, "--jobs", "2")
+    assert "2 of 3 targets are there" in ran.out
+    assert "ended by SIGKILL" in ran.err
+    assert "tried 2 times" in ran.err
+    assert sorted(place.makings("begin").values()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_run(place: Place, sign: signal.Signals):
+    file = place.write("targets = [Leaf(value=value, pause_s=60) for value in range(3)]")
+    process = place.start("run", file, "--jobs", "2")
+    wait_until(lambda: len(place.makings("begin")) == 2)
+    assert len(workers(place)) == 2
+    process.send_signal(sign)
+    process.communicate(timeout=15)
+    assert process.returncode != 0
+    wait_until(lambda: not workers(place), 10)
+    assert place.leases() == []
+    assert place.json("status")[0]["artifacts"] == {"unknown": 3}
+
+
+def test_the_next_run_takes_over_from_a_killed_one(place: Place):
+    file = place.write("targets = [Leaf(value=value, pause_s=1.5) for value in range(4)]")
+    process = place.start("run", file, "--jobs", "2")
+    wait_until(lambda: len(place.makings("made")) == 2)
+    process.kill()
+    process.communicate()
+    ran = place.saevx("run", file, "--jobs", "2")
+    assert ran.code == 0, ran
+    assert set(place.makings().values()) == {1}
+    assert place.saevx("status").out == "nothing is queued or running\n"
+
+
+def test_two_runs_at_once_share_the_work(place: Place):
+    file = place.write("""
+        targets = [Branch(leaf=Leaf(value=value, pause_s=0.3), value=2) for value in range(6)]
+    """)
+    runs = [place.start("run", file, "--jobs", "2") for _ in range(2)]
+    for run in runs:
+        out, err = run.communicate(timeout=60)
+        assert run.returncode == 0, (out, err)
+    assert len(place.makings()) == 12
+    assert set(place.makings().values()) == {1}
+
+
+def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
+    file = place.write("targets = [Leaf(value=value, pause_s=60) for value in range(3)]")
+    ran = place.saevx("run", file, "--jobs", "2", "--detach")
+    assert ran.code == 3
+    wait_until(lambda: len(place.makings("begin")) == 2)
+    (run,) = place.json("status")
+    assert run["artifacts"] == {"running": 2, "waiting": 1}
+    assert place.json("cancel", file) == {"cancelled": 3}
+    wait_until(lambda: not workers(place), 10)
+    assert place.makings() == {}
+
+
+def test_editing_the_experiment_changes_nothing_that_is_queued(place: Place):
+    code = """
+        import time
+        from typing import ClassVar
+        from saevx import Artifact, recipe
+
+        class Word(Artifact):
+            kind: ClassVar = "checkpoints"
+            n: int
+
+        @recipe(Word)
+        def make_word(batch):
+            (spec,) = batch.specs
+            time.sleep(1)
+            batch.draft(spec).write("word", __import__("numpy").array([len("old")]))
+            batch.publish(spec, {"word": "old"})
+
+        targets = [Word(n=n) for n in range(3)]
+    """
+    process = place.start("run", place.write(code), "--jobs", "1")
+    wait_until(place.arrays)
+    place.write(code.replace("old", "a new one"))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    words = [artifact.manifest.attributes["word"] for artifact in place.store.scan()]
+    assert words == ["old"] * 3
+
+
+def test_one_gpu_a_worker(place: Place):
+    file = place.write("targets = [Leaf(value=value, pause_s=1) for value in range(2)]")
+    process = place.start("run", file, "--jobs", "2", CUDA_VISIBLE_DEVICES="4,7")
+    found = wait_until(lambda: workers(place) if len(workers(place)) == 2 else [])
+    seen = set()
+    for pid in found:
+        for entry in Path("/proc", str(pid), "environ").read_bytes().split(b"\0"):
+            if entry.startswith(b"CUDA_VISIBLE_DEVICES="):
+                seen.add(entry.partition(b"=")[2])
+    process.communicate(timeout=60)
+    assert seen == {b"4", b"7"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "words", "says"),
+    [
+        ("", ["--profile", "cluster"], "no profile 'cluster'"),
+        ("[profiles.a]\nexecutor = 'cloud'", ["--profile", "a"], "must be one of"),
+        ("[profiles.a]\nhuors = 3", ["--profile", "a"], "huors"),
+        ("[profiles.a]\nhours = -3", ["--profile", "a"], "above zero"),
+        ("[profiles.a]\nmemory_gb = 'much'", ["--profile", "a"], "memory_gb"),
+        ("[profiles.a.recipes.Leaf]\ngpu = 1", ["--profile", "a"], "recipes.Leaf"),
+        ("[[profiles.a.match]]\ngpus = 1", ["--profile", "a"], "needs `where`"),
+        ("profile = 3", [], "must be the name of a profile"),
+        ("", ["--detach"], "--detach needs"),
+        ("", ["--executor", "slurm", "--jobs", "2"], "--jobs is the number of local processes"),
+    ],
+)
+def test_options_that_make_no_sense(place: Place, toml: str, words: list[str], says: str):
+    place.profile(toml)
+    ran = place.saevx("run", place.write(BRANCHES), *words)
+    assert ran.code == 1
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+    assert place.contents() == {}
+
+
+def test_dispatch_costs_no_torch():
+    import subprocess
+
+    code = """
+import sys
+import saevx.dispatch.coordinate, saevx.dispatch.worker, saevx.dispatch.status
+heavy = {"torch", "zarr", "timm", "sklearn", "submitit", "polars"} & set(sys.modules)
+sys.exit(", ".join(heavy) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_hangs_when_a_recipe_ends_the_process(place: Place):
+    file = place.write("""
+        from saevx import recipe
+
+        class Rude(Leaf):
+            pass
+
+        @recipe(Rude)
+        def make_rude(batch):
+            import os
+            os._exit(3)
+
+        targets = [Rude(value=1)]
+    """)
+    began = time.monotonic()
+    ran = place.saevx("run", file, "--jobs", "1")
+    assert ran.code == 1
+    assert "ended with code 3" in ran.err
+    assert time.monotonic() - began < 20
