@@ -8,6 +8,7 @@ and its name even where the annotation says its base.
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import xxhash
@@ -17,6 +18,9 @@ from .canonical import canonical_json, plain
 from .errors import SpecError
 from .markers import Since, check_marks, is_exec
 from .site import Site
+
+_quoted = lru_cache(canonical_json)
+"""Canonical JSON of a name."""
 
 _ATOMS = frozenset({int, bool, float, type(None)})
 
@@ -105,7 +109,7 @@ class Keys:
         return tuple(values)
 
     def _spell(self, spec: Spec, where: str) -> Spelling:
-        name = canonical_json(type(spec).__name__)
+        name = _quoted(type(spec).__name__)
         if not isinstance(spec, Artifact):
             return Spelling(f'{{"fields":{self._fields(spec, where)},"type":{name}}}')
         fields = self._fields(spec, type(spec).__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from store.errors import CorruptArtifact, StoreError
-from store.files import FileRecord, digest, digest_file, explained
+from store.files import FileRecord, digest, digest_file, explained, read_file
 from store.layout import NODE_FILE, TABLE, node_file
 from store.manifest import Manifest, read_manifest, size_fault
 
@@ -135,10 +135,11 @@ class Artifact:
         if path not in self._nodes:
             file = node_file(path)
             record = self.manifest.files[file]
-            with explained("read", self.path / file):
-                data = (self.path / file).read_bytes()
+            place = f"{self.path}/{file}"
+            with explained("read", place):
+                data = read_file(place)
             if digest(data) != record.xxh3:
-                raise CorruptArtifact(f"{self.path / file} is not as written: its digest differs")
+                raise CorruptArtifact(f"{place} is not as written: its digest differs")
             self._nodes[path] = msgspec.json.decode(data)
         return self._nodes[path]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -57,11 +56,11 @@ def ls(
     marked as an older version when the store has a newer one of its type; --older compares with
     saevx as it is installed, too.
     """
-    gc.disable()  # what is made is kept to the end: of 100,000 artifacts that takes half the time
-    click.get_current_context().call_on_close(gc.enable)
     from ..config import open_store
+    from ..memory import gc_paused
     from ..query import check_fields, in_order, search
 
+    click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
     versions = _versions_today() if older else None
     found = search(opened, kind=kind, type=type_name, where=where, versions=versions)

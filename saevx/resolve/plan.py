@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spec import Artifact, Keys
 
+from ..memory import gc_paused
 from .lookup import look, warnings_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Plan:
         return not self.to_make
 
 
+@gc_paused()
 def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
     """Ask the store for the targets, and for the inputs of what it lacks, and so on down.
 

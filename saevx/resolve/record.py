@@ -13,6 +13,7 @@ from spec import Artifact, Keys
 from store.errors import MissingArtifact, StoreError
 from store.gc import wait_for_collectors
 
+from ..memory import gc_paused
 from .plan import Plan, State, make_plan
 from .provenance import Origin
 from .recipe import FindRecipe
@@ -30,6 +31,7 @@ PLANS_AGAIN = 3
 """So often a plan is made anew because something was removed under it."""
 
 
+@gc_paused()
 def plan_recorded(
     specs: Iterable[Artifact], keys: Keys, store: Store, recording: Recording
 ) -> Plan:

@@ -7,6 +7,7 @@ manifest of another spec. What the generator writes is first compared with what 
 - `ls` runs in processes of its own: cold (no catalogue and, as root, no page cache) and warm.
 - A no-op run and a plan are timed within one process, from specs to their end, beside the time that
   building the specs takes; the command line over 1,000 targets beside the same over one.
+- Tables of 1,000 specs, and those that a search finds, are read into one frame.
 - Publishing is compared with writing and flushing the same files plainly, in turns.
 """
 
@@ -40,6 +41,7 @@ from saevx import (
     TraitAP,
     ViT,
 )
+from saevx.notebook import table
 from saevx.resolve.batch import Batch
 from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace
@@ -190,20 +192,33 @@ class Run(NamedTuple):
     n_lines: int
 
 
+COMMAND = """
+import atexit, os, sys
+from pathlib import Path
+def tell():  # of this program alone: ru_maxrss counts what the parent had when it forked, too
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            Path(sys.argv.pop()).write_text(line.split()[1])
+atexit.register(tell)
+peak, sys.argv = sys.argv[1], ["saevx", *sys.argv[2:]]
+from saevx.cli import main
+try:
+    main()
+finally:
+    sys.argv.append(peak)
+"""
+
+
 def saevx(*words: str, cwd: Path) -> Run:
-    code = "from saevx.cli import main; main()"
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    start = time.perf_counter()
+    peak = cwd / "peak"
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *words], stdout=out, env=env, cwd=cwd
-        )
-        _, status, usage = os.wait4(process.pid, 0)
+        start = time.perf_counter()
+        command = [sys.executable, "-c", COMMAND, str(peak), *words]
+        subprocess.run(command, stdout=out, env=env, cwd=cwd, check=True)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0, words
         out.seek(0)
-        return Run(seconds, usage.ru_maxrss * 1024, sum(1 for _ in out))
+        return Run(seconds, int(peak.read_text()) * 1024, sum(1 for _ in out))
 
 
 def drop_page_cache() -> bool:
@@ -319,7 +334,17 @@ def bench_no_op(
         for some, seen in walls.items():
             run = saevx("run", f"run_{some}.py", "--store", str(store.root), cwd=folder)
             seen.append(run.wall_s)
+    tables = {
+        "by_specs": lambda: table(targets(cub, small), Workspace(store, {})),
+        "by_search": lambda: table(
+            store=Workspace(store, {}), spec="TraitAP", where={"n_train": 16, "n": 128}
+        ),
+    }
+    n_tables = {name: read()["key"].n_unique() for name, read in tables.items()}
+    read_s = median_wall_s(tables, rounds)
     figures = {
+        **{f"table_{name}_n": n for name, n in n_tables.items()},
+        **{f"table_{name}_s": seconds for name, seconds in read_s.items()},
         f"no_op_{small}_specs_s": took["few_specs"],
         f"no_op_{n}_specs_s": took["many_specs"],
         f"no_op_{small}_command_line_s": median(walls[small]),
@@ -387,11 +412,11 @@ def bench_plan(
 def bench_publish(folder: Path, rounds: int) -> tuple[dict[str, Any], dict[str, Bar]]:
     """A table drafted and published, beside its files written and flushed one after another."""
     store = Store(folder / "publish")
-    table = frame()
+    rows = frame()
     facts = {"type": "TraitAP", "version": 1, "canonical": "{}", "spec": {}, "parents": {}}
     numbers = itertools.count()
     with store.draft("results", f"{next(numbers):032x}") as draft:
-        draft.table("traits", table)
+        draft.table("traits", rows)
         made = draft.publish(**facts, provenance={})
     files = {
         name: (made.path / name).read_bytes() for name in [*made.manifest.files, node_file("")]
@@ -401,7 +426,7 @@ def bench_publish(folder: Path, rounds: int) -> tuple[dict[str, Any], dict[str, 
     def ours() -> None:
         key = f"{next(numbers) % 256:02x}{next(numbers):030x}"
         with store.draft("results", key) as draft:
-            draft.table("traits", table)
+            draft.table("traits", rows)
             draft.publish(**facts, provenance={})
 
     def plain() -> None:
