@@ -40,7 +40,7 @@ SETTLED_NS = 2_000_000_000
 REWRITE_SHARE = 1 / 16
 """A catalogue is written anew when more than this share of its entries had to be looked at."""
 
-N_THREADS = 8
+N_THREADS = min(16, 2 * (os.cpu_count() or 1))
 """Manifests that are read at a time: a network file system takes its time for each."""
 
 _MAGIC = b"saevx catalogue 1\n"
