@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from spec import Keys
     from store import Store
 
-    from ..dispatch.coordinate import Counts
     from ..dispatch.executors import Executor
     from ..dispatch.forecast import Line
+    from ..dispatch.request import Counts
     from ..experiment import Experiment
     from ..resolve.plan import Plan
     from ..resolve.provenance import Origin
@@ -119,7 +119,8 @@ class Sending:
             listener: Listener | None,
             origin: Origin | None,
         ) -> Outcome:
-            from ..dispatch.coordinate import Coordinator, Request
+            from ..dispatch.coordinate import Coordinator
+            from ..dispatch.request import Request
             from ..resolve.provenance import Origin
 
             with _Watching(self.quiet) as watch:
@@ -137,8 +138,8 @@ class Sending:
         return execute
 
     def _executor(self) -> Executor:
-        from ..dispatch.coordinate import default_jobs
         from ..dispatch.executors import Local, Slurm
+        from ..dispatch.local import default_jobs
 
         return Slurm() if self.executor == "slurm" else Local(self.jobs or default_jobs())
 

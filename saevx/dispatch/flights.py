@@ -63,6 +63,8 @@ class Flights:
 
     executor: Executor
     flying: dict[Element, Flight] = field(default_factory=dict)
+    known: set[Element] = field(default_factory=set)
+    """Elements that were ever taken in, whatever became of them."""
     silent_s: float = 0.0
     """For how long Slurm has given no answer."""
     _asked: float = 0.0
@@ -70,6 +72,11 @@ class Flights:
 
     def add(self, flight: Flight) -> None:
         self.flying[flight.element] = flight
+        self.known.add(flight.element)
+
+    def by_key(self) -> dict[str, Flight]:
+        """What is being made -> by which flight."""
+        return {key: flight for flight in self.flying.values() for key in flight.keys}
 
     def landed(self) -> list[tuple[Flight, Outcome]]:
         """The flights that have ended since the last call, and how."""

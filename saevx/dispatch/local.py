@@ -195,3 +195,8 @@ def find_gpus() -> list[str]:
         return []
     n = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
     return [str(i) for i in range(n)]
+
+
+def default_jobs() -> int:
+    """How many processes there are unless said otherwise: one a GPU, else one."""
+    return max(1, len(find_gpus()))

@@ -1,0 +1,92 @@
+"""Adoption: taking in what other runs of the store have submitted, or have seen fail.
+
+A coordinator may have died at any point. An array is written down before it is submitted, and its
+job after; in between, only Slurm knows whether there is one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from store.owner import Life
+
+from . import slurm
+from .executors import local_life
+from .flights import Flight, Flights, abandoned
+from .folder import RunFolder, active_runs, all_runs
+from .ledger import Ledger
+from .outcomes import Attempt
+from .records import Array, Element, End
+
+if TYPE_CHECKING:
+    from store import Store
+
+REMEMBERED_RUNS = 5
+"""The failures of so many earlier runs of the same file are looked up."""
+
+AGAIN = "--retry-failed, or a change of the code, tries it again"
+
+
+def adopt(store: Store, ledger: Ledger, flights: Flights) -> None:
+    """Take in the elements of all runs that make, or may have made, what a ledger lacks."""
+    for folder in active_runs(store):
+        for array in folder.arrays():
+            wanted = [
+                element
+                for index, batches in enumerate(array.elements)
+                if (element := Element(folder.name, array.name, index)) not in flights.known
+                and any(key in ledger.left for batch in batches for key in batch)
+            ]
+            if not wanted:
+                continue
+            job = folder.job_of(array.name) or _reconcile(folder, array)
+            if job is None:
+                continue
+            for element in wanted:
+                _take_over(Flight(folder, element, job), ledger, flights)
+
+
+def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
+    folder, element, job = flight.folder, flight.element, flight.job
+    flights.known.add(element)
+    outcome = folder.outcome(element.array, element.at)
+    if outcome is not None:
+        ledger.take_in(flight, outcome)
+    elif job.startswith("slurm:") or local_life(job) is Life.ALIVE:
+        flights.add(flight)
+    elif local_life(job) is Life.DEAD:
+        folder.write_outcome(element.array, element.at, abandoned(flight))
+
+
+def _reconcile(folder: RunFolder, array: Array) -> str | None:
+    """The job of an array whose submitter died before it wrote it down; None for none."""
+    if folder.info.executor != "slurm":
+        return None  # its processes have died with it
+    deadline = time.monotonic() + slurm.GONE_AFTER_S + 5
+    while time.monotonic() < deadline:
+        job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
+        if job:
+            folder.set_job(array.name, f"slurm:{job}")
+            return f"slurm:{job}"
+        if job == "":
+            folder.drop(array.name)
+            return None
+        time.sleep(0.5)
+    return None
+
+
+def recall_failures(store: Store, ledger: Ledger) -> None:
+    """Give up what failed with an error in earlier runs of the same code: it would again."""
+    if ledger.retry_failed:
+        return
+    for folder in all_runs(store, ledger.prefix)[-REMEMBERED_RUNS:]:
+        if not folder.ended or folder.info.code != ledger.code:
+            continue
+        for name, index in folder.outcome_names():
+            outcome = folder.outcome(name, index)
+            flight = Flight(folder, Element(folder.name, name, index), folder.job_of(name) or "")
+            for key, result in (outcome.results if outcome else {}).items():
+                if result.end is End.ERROR and key in ledger.left and not ledger.is_there(key):
+                    where = f"{flight.where}\nin an earlier run of the same code: {AGAIN}"
+                    ledger.fail(key, Attempt(result, False, 0.0, ledger.code, where))

@@ -1,0 +1,109 @@
+"""The ledger of a run: what its plan still lacks, and what became of the rest.
+
+It judges how elements ended, by whichever run they were submitted: what was made is believed once
+it can be seen in the store, and what failed is either to be tried again or given up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ..errors import JobFailed
+from ..resolve.plan import Node, Plan, State
+from ..resolve.run import Outcome as RunOutcome
+from .flights import Flight, made_meanwhile
+from .outcomes import Attempt, describe, wants_another
+from .records import End, Outcome
+
+if TYPE_CHECKING:
+    from store import Store
+
+UNSEEN_S = 20.0
+"""A file server shows what another host has published after some seconds."""
+
+
+class Ledger:
+    """What is left of one plan, and the outcome so far."""
+
+    def __init__(
+        self, plan: Plan, store: Store, *, prefix: str, code: str, retry_failed: bool
+    ) -> None:
+        self.plan, self.store = plan, store
+        self.prefix, self.code, self.retry_failed = prefix, code, retry_failed
+        self.left = {node.key: node for node in plan.to_make}
+        self.total = len(self.left)
+        self.outcome = RunOutcome()
+        self.attempts: dict[str, list[Attempt]] = {}
+        self.unseen: dict[str, float] = {}
+        """Keys that are said to be made, and that the store does not show yet -> since when."""
+        self.began = time.time()
+
+    def is_there(self, key: str) -> bool:
+        node = self.plan.nodes.get(key)
+        return node is not None and self.store.find(node.spec.kind, key) is not None
+
+    def take_in(self, flight: Flight, outcome: Outcome) -> None:
+        """Judge how an element ended."""
+        info = flight.folder.info
+        progressed = made_meanwhile(outcome, self.is_there)
+        for key, result in outcome.results.items():
+            if key not in self.left or key in self.unseen:
+                continue
+            if result.end in (End.MADE, End.CAME) or self.is_there(key):
+                self.unseen[key] = time.monotonic()
+                ours = flight.folder.name.startswith(self.prefix) and result.end is End.MADE
+                (self.outcome.made if ours else self.outcome.came).append(self.left[key])
+                continue
+            attempt = Attempt(result, progressed, outcome.ended, info.code, flight.where)
+            if self._counts_still(attempt):
+                self.attempts.setdefault(key, []).append(attempt)
+                if not wants_another(self.attempts[key]):
+                    self._give_up(key)
+
+    def _counts_still(self, attempt: Attempt) -> bool:
+        """Whether an attempt is held against its key. What ended before this run began is not, if
+        the code has changed since, or the user asks for another go."""
+        if attempt.when >= self.began:
+            return True
+        if attempt.result.end in (End.CANCELLED, End.BLOCKED):
+            return False
+        return attempt.code == self.code and not self.retry_failed
+
+    def fail(self, key: str, attempt: Attempt) -> None:
+        """Give a key up at once."""
+        self.attempts.setdefault(key, []).append(attempt)
+        self._give_up(key)
+
+    def _give_up(self, key: str) -> None:
+        del self.left[key]
+        self.outcome.failed[key] = JobFailed(describe(self.attempts[key]))
+
+    def see_published(self) -> None:
+        """Believe in what others have made once it can be seen from here."""
+        for key, since in list(self.unseen.items()):
+            if self.is_there(key):
+                self.left.pop(key).state = State.PRESENT
+                del self.unseen[key]
+            elif time.monotonic() - since > UNSEEN_S:
+                del self.unseen[key]  # removed meanwhile: it is made again
+                for nodes in (self.outcome.made, self.outcome.came):
+                    nodes[:] = [node for node in nodes if node.key != key]
+
+    def drop_present(self, nodes: Collection[Node]) -> None:
+        """Take off those nodes that others have made since the plan."""
+        came = [node for node in nodes if self.is_there(node.key)]
+        for node in came:
+            self.left.pop(node.key).state = State.PRESENT
+        self.outcome.came += came
+
+    def block(self, flying: Collection[str]) -> None:
+        """Give up what needs something that was given up, but for what `flying` still may make."""
+        for key, node in list(self.left.items()):
+            for below in node.inputs:
+                gone = below in self.outcome.failed or below in self.outcome.blocked
+                if gone and key not in flying and key not in self.unseen:
+                    self.outcome.blocked[key] = self.outcome.blocked.get(below, below)
+                    del self.left[key]
+                    break

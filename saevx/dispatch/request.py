@@ -1,0 +1,51 @@
+"""What a coordinator is asked to do, and what it tells while it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..resolve.provenance import Origin
+from .folder import prefix_of
+from .profiles import Profile
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a run has come."""
+
+    made: int
+    total: int
+    running: int
+    waiting: int
+    failed: int
+    silent_s: float = 0.0
+    """For how long Slurm has given no answer."""
+
+
+@dataclass
+class Request:
+    """What the coordinator is asked to do."""
+
+    name: str
+    """Of the experiment."""
+    path: Path | None
+    """Of its file."""
+    profile: Profile
+    origin: Origin
+    """The code, for provenance."""
+    retry_failed: bool = False
+    detach: bool = False
+    """Submit, and do not wait."""
+    watch: Callable[[Counts], None] = field(default=lambda counts: None)
+
+    @property
+    def file(self) -> str:
+        """The experiment file as runs write it down; "" where there is none."""
+        return str(self.path.resolve()) if self.path else ""
+
+    @property
+    def prefix(self) -> str:
+        """How the folders of all runs of this experiment file begin."""
+        return prefix_of(self.name, self.file)

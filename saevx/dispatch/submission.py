@@ -1,0 +1,158 @@
+"""Submission: nodes of a plan cut into arrays, written down, and given to an executor."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from spec import Artifact, Keys, Spec, to_document
+from store.layout import KINDS
+from store.owner import Owner
+
+from ..explode import explode
+from ..resolve.plan import Node
+from . import slurm
+from .executors import Executor
+from .flights import Flight, Flights
+from .folder import RunFolder
+from .ledger import Ledger
+from .outcomes import memory_factor
+from .profiles import Resources
+from .records import Array, Element, RunInfo
+from .request import Request
+from .snapshot import Snapshot
+from .tasks import Wave, array_name, chunks, waves
+
+if TYPE_CHECKING:
+    from store import Store
+
+    from ..resolve.recipe import Recipe
+
+PATIENCE_S = 20.0
+"""For so long a submission is tried while Slurm does not answer."""
+
+
+class Submitter:
+    """Submits nodes, as arrays in the folder of one run."""
+
+    def __init__(
+        self,
+        request: Request,
+        keys: Keys,
+        store: Store,
+        recipes: dict[type[Artifact], Recipe[Any]],
+        executor: Executor,
+        snapshot: Snapshot,
+        ledger: Ledger,
+        flights: Flights,
+    ) -> None:
+        self.request, self.keys, self.store, self.recipes = request, keys, store, recipes
+        self.executor, self.ledger, self.flights = executor, ledger, flights
+        self._snapshot = snapshot
+        self._folder: RunFolder | None = None
+        self._batch_text: dict[str, str] = {}
+        self._refused_since = 0.0
+
+    def read_batches(self, nodes: Iterable[Node]) -> None:
+        """Ask the recipes which nodes are made together."""
+        for node in nodes:
+            batch = self.recipes[type(node.spec)].batch_by(node.spec)
+            self._batch_text[node.key] = self.keys.text(batch)
+
+    def submit(self, nodes: list[Node]) -> None:
+        """Submit all of them, or as many as Slurm takes now. Raises SlurmError where trying again
+        does not help."""
+        folder = self._own_folder()
+        folder.reopen()
+        for wave in waves(nodes, self._batch_text, self._resources):
+            for elements in chunks(wave.elements, self.executor.largest_array):
+                if not self._submit_array(folder, wave, elements):
+                    return
+
+    def _submit_array(
+        self, folder: RunFolder, wave: Wave, elements: list[list[list[Node]]]
+    ) -> bool:
+        """Whether it was taken."""
+        members = [node for batches in elements for batch in batches for node in batch]
+        array = Array(
+            name=array_name(self.request.name, wave.recipe),
+            recipe=wave.recipe,
+            elements=[[[n.key for n in batch] for batch in one] for one in elements],
+            documents={n.key: to_document(n.spec, self.keys, with_exec=True) for n in members},
+            resources=wave.resources.text,
+            memory_gb=wave.resources.memory_gb,
+            submitted=time.time(),
+        )
+        flying = self.flights.by_key()
+        after = {flying[key].job for node in members for key in node.inputs if key in flying}
+        folder.add(array)
+        try:
+            job = self.executor.submit(array, folder, wave.resources, after)
+        except slurm.SlurmError as error:
+            folder.drop(array.name)
+            self._be_patient(error)
+            return False
+        self._refused_since = 0.0
+        folder.set_job(array.name, job)
+        for index in range(len(elements)):
+            self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
+        return True
+
+    def _be_patient(self, error: slurm.SlurmError) -> None:
+        """Let a submission be tried again at the next tick, where that may help; else raise."""
+        now = time.monotonic()
+        self._refused_since = self._refused_since or now
+        # A job that a dependency names may have ended since we looked.
+        may_help = "dependency" in str(error).lower() or not slurm.answers()
+        if not may_help or now - self._refused_since > PATIENCE_S:
+            raise error
+
+    def _resources(self, node: Node) -> Resources:
+        name = type(node.spec).__name__
+        found = self.request.profile.resources(
+            name, lambda: explode(to_document(node.spec, self.keys))
+        )
+        return found.with_memory(memory_factor(self.ledger.attempts.get(node.key, [])))
+
+    def _own_folder(self) -> RunFolder:
+        if self._folder is None:
+            folder = RunFolder.make(self.store, self.request.name, self.request.file)
+            copied = self._snapshot.write(folder.code)
+            needs = _defines_specs() or any(map(_is_users, (r.make for r in self.recipes.values())))
+            folder.write_info(
+                RunInfo(
+                    name=self.request.name,
+                    path=self.request.file,
+                    experiment=str(copied) if copied and needs else "",
+                    executor=self.executor.name,
+                    owner=str(Owner.here()),
+                    user=getpass.getuser(),
+                    code=self.ledger.code,
+                    origin=self.request.origin.record,
+                    folder=os.getcwd(),
+                    store_root=str(self.store.root),
+                    store_roots={kind: str(self.store.root_of(kind)) for kind in KINDS},
+                    data_roots={n: str(p) for n, p in self.keys.site.data_roots.items()},
+                    began=self.ledger.began,
+                )
+            )
+            self._folder = folder
+        return self._folder
+
+
+def _defines_specs() -> bool:
+    """Whether spec types are known that saevx does not bring."""
+    waiting: list[type[Spec]] = [Spec]
+    while waiting:
+        found = waiting.pop()
+        if _is_users(found):
+            return True
+        waiting.extend(found.__subclasses__())
+    return False
+
+
+def _is_users(thing: Any) -> bool:
+    return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")
