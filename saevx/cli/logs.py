@@ -20,7 +20,7 @@ LOOK_S = 1.0
 def logs(key: str, follow: bool, store: str | None) -> None:
     """Print the log of the latest job that makes, or made, the artifact KEY (a prefix will do)."""
     from ..config import open_store
-    from ..dispatch.slurm import slurm_log
+    from ..dispatch.sbatch import slurm_log
     from ..dispatch.status import find_one_flight
 
     flight = find_one_flight(open_store(store), key)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from store.owner import Life, Owner
 
-from . import slurm
+from . import accounting, sbatch, slurm
 from .folder import RunFolder
 from .local import Pool, in_words
 from .profiles import Resources
@@ -57,7 +57,7 @@ class Slurm:
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
         jobs = [job.removeprefix("slurm:") for job in after if job.startswith("slurm:")]
-        return "slurm:" + slurm.submit(array, folder, resources, jobs)
+        return "slurm:" + sbatch.submit(array, folder, resources, jobs)
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -127,7 +127,7 @@ def local_life(job: str) -> Life:
 
 
 def death_outcome(
-    keys: Collection[str], end: End, message: str, death: slurm.Death | None = None
+    keys: Collection[str], end: End, message: str, death: accounting.Death | None = None
 ) -> Outcome:
     """The outcome of an element that could not write its own."""
     return Outcome(

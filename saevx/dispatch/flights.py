@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from store.owner import Life
 
-from . import slurm
+from . import accounting, slurm
 from .executors import Executor, Local, death_outcome, local_life
 from .folder import RunFolder, element_keys
 from .records import Element, End, Outcome
@@ -157,7 +157,7 @@ class Flights:
             for flight in missing
             if flight.job.startswith("local:") or now - flight.missing_since >= GRACE_S
         ]
-        deaths = slurm.deaths(
+        deaths = accounting.deaths(
             flight.slurm_job for flight in ripe if flight.job.startswith("slurm:")
         )
         ended = []
@@ -170,7 +170,7 @@ class Flights:
         return ended
 
     def _post_mortem(
-        self, flight: Flight, deaths: dict[slurm.Job, slurm.Death] | None, now: float
+        self, flight: Flight, deaths: dict[slurm.Job, accounting.Death] | None, now: float
     ) -> Outcome | None:
         at = flight.element.array, flight.element.at
         if flight.job.startswith("local:"):

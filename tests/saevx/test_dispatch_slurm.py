@@ -224,8 +224,8 @@ RunFolder.set_job = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 KILLED_BEFORE_SBATCH = """
 import os, signal
-from saevx.dispatch import slurm
-slurm.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from saevx.dispatch import sbatch
+sbatch.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

@@ -1,0 +1,121 @@
+"""A worker's turn at one element: what has become of its keys so far, and how far it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from .folder import RunFolder
+from .process import job_name
+from .records import Array, End, Outcome, Progress, Result
+
+if TYPE_CHECKING:
+    from ..resolve.plan import Node
+    from ..workspace import Workspace
+
+PROGRESS_S = 2.0
+"""Seconds between two writings of how far it is."""
+
+
+class Turn:
+    """One go at an element: what has become of its keys so far."""
+
+    def __init__(self, folder: RunFolder, array: Array, index: int) -> None:
+        self.folder, self.array, self.index = folder, array, index
+        self.results: dict[str, Result] = {}
+        self.began = time.time()
+        self._at_begin: set[str] = set()
+        self.batch_began = 0.0
+        self._written = 0.0
+        self.show(0, 0, "", force=True)
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for batch in self.array.elements[self.index] for key in batch]
+
+    def look(self, workspace: Workspace) -> None:
+        """Note what is there before anything is made."""
+        self._at_begin = {key for key in self.keys if self._is_made(key, workspace)}
+
+    def add(self, results: dict[str, Result]) -> None:
+        self.results |= results
+        self.show(0, 0, "", force=True)
+
+    def add_rest(self, end: End, message: str, workspace: Workspace) -> None:
+        """What has no result yet is in the store, or ended so."""
+        for key in self.keys:
+            if key not in self.results:
+                made = self._is_made(key, workspace)
+                self.results[key] = (
+                    Result(end=End.MADE) if made else Result(end=end, message=message)
+                )
+
+    def progressed(self, workspace: Workspace) -> bool:
+        """Whether a later go begins further on than this one did."""
+        return any(key not in self._at_begin and self._is_made(key, workspace) for key in self.keys)
+
+    def _is_made(self, key: str, workspace: Workspace) -> bool:
+        return workspace.store.find(self.array.documents[key]["kind"], key) is not None
+
+    def results_of(self, outcome: Any) -> dict[str, Result]:
+        from ..resolve.run import explain
+
+        results = {node.key: Result(end=End.MADE) for node in outcome.made}
+        results |= {node.key: Result(end=End.CAME) for node in outcome.came}
+        for key, error in outcome.failed.items():
+            end = End.OUT_OF_MEMORY if isinstance(error, MemoryError) else End.ERROR
+            results[key] = Result(end=end, message=explain(error))
+        return results
+
+    def listener(self) -> Any:
+        from ..resolve.run import Listener
+
+        turn = self
+
+        class _Writing(Listener):
+            def begin(self, nodes: list[Node]) -> Any:
+                turn.batch_began = time.time()
+                return turn.show
+
+        return _Writing()
+
+    def show(self, done: int, total: int, unit: str, force: bool = False) -> None:
+        """Write down how far it is, not too often."""
+        now = time.time()
+        if not force and now - self._written < PROGRESS_S:
+            return
+        self._written = now
+        wall_s = now - self.batch_began
+        progress = Progress(
+            host=os.uname().nodename,
+            job=job_name(),
+            began=self.began,
+            done=done,
+            total=total,
+            unit=unit,
+            n_made=len(self.results),
+            rate=done / wall_s if done and wall_s > 0 else 0.0,
+        )
+        self.folder.write_progress(self.array.name, self.index, progress)
+
+    def end(self) -> Outcome:
+        import resource
+
+        ends = {result.end for result in self.results.values()}
+        outcome = Outcome(
+            results=self.results,
+            host=os.uname().nodename,
+            job=job_name(),
+            wall_s=round(time.time() - self.began, 3),
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            progressed=End.MADE in ends,
+            ended=time.time(),
+        )
+        self.folder.write_outcome(self.array.name, self.index, outcome)
+        for key, result in self.results.items():
+            told = f": {result.message}" if result.message else ""
+            print(
+                f"{self.array.documents[key]['type']} {key}: {result.end.value}{told}", flush=True
+            )
+        return outcome
