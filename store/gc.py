@@ -24,7 +24,8 @@ A collection, for so many things at a time as take a fraction of a second:
       runs have lost patience with it.
   C4  reads all records once more, and puts back what a run wants by now. On file systems where one
       host sees another's files late, both sides may miss each other in C1; this is the second net.
-  C5  withdraws the announcement.
+  C5  withdraws the announcement, and in the end removes what killed processes left beside the
+      artifacts (store/sweep.py).
 
 The third net is the grace time: what is new is never moved. The fourth is the run itself: an input
 that is gone when it is opened is planned again (saevx/resolve/record.py).
@@ -42,12 +43,14 @@ from pathlib import Path
 from store import leases, trash
 from store.errors import StoreError
 from store.files import explained, make_folders, sync_folder, write_new
+from store.holder import server_time
 from store.layout import NODE_FILE, collectors, dropped, home
 from store.manifest import Manifest
 from store.owner import Life, Owner
 from store.records import Ref, life_of, names_in, roots_of
 from store.store import Store
 from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, Stale, Survey
+from store.sweep import sweep
 from store.trash import identity_of, move, put_back
 
 MOVING_S = 0.25
@@ -57,7 +60,8 @@ ANNOUNCED_S = 20.0
 """An announcement older than this is not relied on by the collection that made it."""
 
 PATIENCE_S = 60.0
-"""A run waits no longer than this for one announcement."""
+"""An announcement older than this is not waited for: its process was killed, where this one cannot
+see that, or has slept for so long that it announces itself anew."""
 
 
 @dataclass
@@ -100,6 +104,7 @@ def collect(
             )
         if progress:
             progress(len(stale) - len(left), len(stale))
+    sweep(survey, PATIENCE_S)
     return done
 
 
@@ -148,14 +153,24 @@ def wait_for_collectors(store: Store, waiting: Callable[[], None] | None = None)
     files = [
         collectors(root) / name for root in roots_of(store) for name in names_in(collectors(root))
     ]
-    end = time.monotonic() + PATIENCE_S
-    for file in files:
+    ends = {file: time.monotonic() + _patience_s(file) for file in files}
+    for file, end in ends.items():
         owner = file.name.rpartition(".")[0]
         while file.exists() and life_of(owner) is not Life.DEAD and time.monotonic() < end:
             if waiting:
                 waiting()
                 waiting = None
             time.sleep(0.005)
+
+
+def _patience_s(announcement: Path) -> float:
+    """How long to wait for an announcement, by its age on the file server."""
+    now = server_time(announcement.parent)
+    try:
+        age_s = 0.0 if now is None else now - announcement.stat().st_mtime
+    except OSError:
+        return 0.0  # withdrawn
+    return PATIENCE_S - max(0.0, age_s)
 
 
 @contextmanager

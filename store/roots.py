@@ -152,6 +152,15 @@ def unpin(store: Store, ref: Ref) -> bool:
     return found
 
 
+def superseded(store: Store) -> Iterator[Path]:
+    """Records of runs that are over and do not count. Raises StoreError."""
+    copies = _copies(store) or {}  # one that has just gone: another time, then
+    count = _that_count([best for best, *_ in copies.values()])
+    for (_, name), ((file, run), *others) in copies.items():
+        if name != LAST and run not in count and is_over(run.owner, file):
+            yield from (other for other, _ in [(file, run), *others])
+
+
 class Roots:
     """The runs and pins of a store that count now, read again only when one of them changed."""
 
@@ -196,22 +205,33 @@ class Roots:
         return stamps
 
     def _read(self) -> tuple[list[Run], list[Pin]] | None:
-        found: dict[tuple[str, str], tuple[Path, Run]] = {}
-        for file in _run_files(self.store):
-            run = read_record(file, Run)
-            if run is None:
-                return None
-            other = found.get((file.parent.name, file.name))
-            # The copy in one root may be behind that in another.
-            if other is None or _progress(run) > _progress(other[1]):
-                found[file.parent.name, file.name] = file, run
+        copies = _copies(self.store)
+        if copies is None:
+            return None
         pinned = [read_record(file, Pin) for file in _pin_files(self.store)]
         if None in pinned:
             return None
-        return _that_count(found.values()), list({p.ref: p for p in pinned if p}.values())
+        count = _that_count([best for best, *_ in copies.values()])
+        return count, list({p.ref: p for p in pinned if p}.values())
 
 
-def _that_count(found: Iterable[tuple[Path, Run]]) -> list[Run]:
+def _copies(store: Store) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:
+    """Of every record its copies in the roots, the one furthest on first; None when one has gone.
+
+    The copy in one root may be behind that in another.
+    """
+    found: dict[tuple[str, str], list[tuple[Path, Run]]] = {}
+    for file in _run_files(store):
+        run = read_record(file, Run)
+        if run is None:
+            return None
+        found.setdefault((file.parent.name, file.name), []).append((file, run))
+    for copies in found.values():
+        copies.sort(key=lambda copy: _progress(copy[1]), reverse=True)
+    return found
+
+
+def _that_count(found: Sequence[tuple[Path, Run]]) -> list[Run]:
     """The runs that keep things alive.
 
     Of each file the last complete run; all that go on; and of those cut off the latest, unless a

@@ -138,9 +138,10 @@ class Survey:
                 reason, detail = found
                 yield Stale(one.ref, one.path, one.n_bytes, reason, detail, one.type, one.identity)
         for build in self.inventory.builds:
-            if not _lives(build):
+            identity = None if _lives(build) else identity_of(build.path)
+            if identity is not None:  # or another process has removed it since
                 detail = f"its process is gone: {build.owner}"
-                n_bytes, identity = bytes_in(build.path), identity_of(build.path)
+                n_bytes = bytes_in(build.path)
                 yield Stale(build.ref, build.path, n_bytes, ORPHAN, detail, identity=identity)
         for holder in self.inventory.leases:
             if not _lives(holder):

@@ -19,6 +19,10 @@ Identity = tuple[int, int, int]
 """Device, inode, and time of change: inodes are used again."""
 
 
+DELETED = ".deleted"
+"""Ends the name of what is being deleted for good, and may be half gone."""
+
+
 class Entry(NamedTuple):
     """One folder in the trash."""
 
@@ -84,7 +88,8 @@ def restore(store: Store, kind: str, key: str) -> Path:
     """
     place = home(store.root_of(kind), kind, key)
     why = "nothing of that key is in the trash"
-    for entry in reversed([entry for entry in entries(store, kind) if entry.key == key]):
+    ours = [e for e in entries(store, kind) if e.key == key and not e.path.name.endswith(DELETED)]
+    for entry in reversed(ours):
         found = examine(str(entry.path), kind, key)
         if not isinstance(found, Manifest):
             why = f"what the trash has of it is {found}"
@@ -106,9 +111,22 @@ def restore(store: Store, kind: str, key: str) -> Path:
 def empty(which: Iterable[Entry]) -> Iterator[tuple[Entry, int]]:
     """Deletes for good. Yields each entry once it is gone, and its bytes."""
     for entry in which:
-        n_bytes = bytes_in(entry.path)
-        remove_tree(entry.path) if entry.path.is_dir() else entry.path.unlink(missing_ok=True)
-        if not os.path.lexists(entry.path):
+        path = entry.path
+        if not path.name.endswith(DELETED):
+            # Renamed first: who brings it back meanwhile gets the whole or nothing, and not a
+            # folder in which this goes on deleting.
+            path = path.with_name(path.name + DELETED)
+            try:
+                os.rename(entry.path, path)
+            except OSError:
+                continue  # brought back, deleted by another, or not ours to delete
+        n_bytes = bytes_in(path)
+        if path.is_dir():
+            remove_tree(path)
+        else:
+            with suppress(OSError):
+                path.unlink()
+        if not os.path.lexists(path):
             yield entry, n_bytes
 
 

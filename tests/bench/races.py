@@ -1,12 +1,18 @@
 """Twelve processes make the same 25 artifacts in one store while they are killed at random points.
 
-    python tests/bench/races.py [--kills 300] [--processes 12] [--keys 25]
+    python tests/bench/races.py [--kills 300] [--gc-kills 100] [--processes 12] [--keys 25]
+
+Beside them three collect what no run wants, without any grace, empty the trash and list the store,
+and three run small experiments on what is collected, again and again.
 
 Kills (SIGKILL) come in place of calls that take, keep and release leases, write and flush builds,
-and publish, or halfway through a write; killed processes are started again. A third of the
-processes each believe to be on a host of their own, so that dead ones are found by process id and
-by heartbeat. After that one clean run, and every byte is compared. Then the same without kills, to
-count what is made twice, and once more without leases, for comparison.
+and publish, or halfway through a write; and of calls that announce a collection, move to the trash,
+put back, delete in the trash, keep the manifest of what is given up, and write the catalogue.
+Killed processes are started again. A third of the processes each believe to be on a host of their
+own, so that dead ones are found by process id and by heartbeat. What a process has seen and wants
+it looks for again and again. After that one clean run and one collection on every host, and every
+byte is compared. Then the same without kills and collections, to count what is made twice, and once
+more without leases, for comparison.
 """
 
 from __future__ import annotations
@@ -21,15 +27,28 @@ from pathlib import Path
 
 from _report import Bar, at_least, at_most, report
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "store"))
-from racing import KIND, Race, race
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from store import Store
+from tests.store.racing import KIND, Race, race
+
+GC_KILLS = 15
+"""A round goes on until so many collectors were killed."""
+
+FAULTS = {
+    "torn": "torn",
+    "missing": "missing",
+    "collected": "live_artifact_collected",
+    "winners": "more_than_one_winner",
+    "leftover": "leftover",
+    "a process": "crashed",
+}
+"""How faults begin, and the names of the bars that none may be over."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--gc-kills", type=int, default=100)
     parser.add_argument("--processes", type=int, default=12)
     parser.add_argument("--keys", type=int, default=25)
     options = parser.parse_args()
@@ -39,11 +58,16 @@ def main() -> int:
         root = Path(folder)
         killed: list[Race] = []
         kills: Counter[str] = Counter()
-        while kills.total() < options.kills:
+        gc_kills = 0
+        while kills.total() < options.kills or gc_kills < options.gc_kills:
             n = len(killed)
-            killed.append(race(root / f"killed{n}", kills=10**6, seed=n, **sizes))
-            kills += killed[-1].kills
-            print(f"round {n}: {killed[-1].kills.total()} kills", flush=True)
+            last = race(
+                root / f"killed{n}", n_collectors=3, gc_kills=GC_KILLS, kills=10**6, seed=n, **sizes
+            )
+            killed.append(last)
+            kills += last.kills
+            gc_kills += last.gc_kills
+            print(f"round {n}: {last.kills.total()} kills, {last.gc_kills} of gc", flush=True)
         # Long enough for all to meet at one key, short enough that looking costs more than making.
         whole = [race(root / f"whole{i}", seed=i, build_s=i / 100, **sizes) for i in range(4)]
         bare = race(root / "bare", build_s=0.01, leases=False, **sizes)
@@ -59,6 +83,7 @@ def main() -> int:
         "keys": options.keys,
         "rounds_with_kills": len(killed),
         "kills_by_point": dict(kills.most_common()),
+        "collected_beside_kills": dict(sum((run.tally for run in killed), Counter())),
         "builds_without_kills": builds,
         "double_share_without_leases": bare.double_share,
         "wall_s_with_kills": sum(run.wall_s for run in killed),
@@ -67,13 +92,15 @@ def main() -> int:
     made_twice = builds - sum(len(run.builds) for run in whole)
     bars: dict[str, Bar] = {
         "kills": at_least(kills.total(), options.kills),
+        "gc_kills": at_least(gc_kills, options.gc_kills),
         "double_share": at_most(made_twice / builds, 0.02),
     }
-    for what in ("torn", "missing", "winners", "leftover", "a process"):
+    for what, name in FAULTS.items():
         n = sum(fault.startswith(what) for run in runs for fault in run.faults)
-        bars[{"winners": "more_than_one_winner", "a process": "crashed"}.get(what, what)] = at_most(
-            n, 0
-        )
+        bars[name] = at_most(n, 0)
+    bars["other_faults"] = at_most(
+        sum(not fault.startswith(tuple(FAULTS)) for run in runs for fault in run.faults), 0
+    )
     return report("races", figures, bars)
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from store import gc
+from store.survey import Survey
+
+from . import racing
 from .racing import race
 
 # A killed process loses nothing that it had written; only a crash of the machine needs the flush.
@@ -23,8 +27,40 @@ def test_killed_processes_leave_one_whole_artifact_a_key(tmp_path: Path) -> None
         if kills.total() >= 100:
             break
     assert kills.total() >= 100
-    areas = Counter(point.split()[1] for point in kills.elements())
+    areas = Counter(point.split()[2] for point in kills.elements())
     assert min(areas["lease"], areas["build"], areas["home"]) > 0
+
+
+def test_nothing_wanted_is_collected_though_makers_and_collectors_are_killed(
+    tmp_path: Path,
+) -> None:
+    """A short version of tests/bench/races.py."""
+    run = race(
+        tmp_path / "store",
+        n_processes=6,
+        n_keys=10,
+        n_collectors=3,
+        gc_kills=8,
+        kills=10**6,
+        seed=4,
+    )
+    assert run.faults == []
+    assert run.gc_kills >= 4
+    assert min(run.tally[what] for what in ("visits", "moved", "deleted")) > 3
+
+
+@pytest.mark.parametrize("net", ["C1", "C2"])
+def test_a_race_shows_where_a_net_is_missing(
+    tmp_path: Path, net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if net == "C1":
+        monkeypatch.setattr(racing, "wait_for_collectors", lambda store: None)
+        monkeypatch.setattr(gc, "_put_back_wanted", lambda *args: None)
+    else:
+        look = Survey.refresh
+        monkeypatch.setattr(Survey, "refresh", lambda self: self.causes or look(self))
+    run = race(tmp_path / "store", n_processes=3, n_keys=5, n_collectors=3, least_s=1.5)
+    assert any(fault.startswith("collected") for fault in run.faults)
 
 
 def test_nothing_is_made_twice_without_need(tmp_path: Path) -> None:
