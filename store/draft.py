@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from store.layout import (
     check_path,
     home,
     node_file,
+    part_home,
     trash,
 )
 from store.leftovers import remove_leftovers
@@ -46,19 +47,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import polars as pl
 
-    from store.arrays import ArrayWriter
+    from store.array_writer import ArrayWriter
+    from store.arrays import Array
 
 
 class Draft:
     """Builds one artifact in a folder of its own, where no reader looks, and publishes it.
 
     A context manager: what is not published disappears at its end. Several arrays may be written
-    side by side; one draft belongs to one thread.
+    side by side; one draft belongs to one thread. A draft of a part is published into the work
+    folder of its artifact, where no reader looks either.
     """
 
-    def __init__(self, root: Path, kind: str, key: str) -> None:
+    def __init__(self, root: Path, kind: str, key: str, part: int | None = None) -> None:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
+        self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
         self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
         self._state: Literal["not open", "open", "broken", "published"] = "not open"
         self._nodes: dict[str, str] = {}
@@ -102,7 +106,7 @@ class Draft:
         `rows_per_shard` there is one file. A name such as "a/b" puts the array into a group.
         Raises StoreError.
         """
-        from store.arrays import ArrayWriter
+        from store.array_writer import ArrayWriter
         from store.grid import Grid
 
         grid = Grid.of(shape, dtype, rows_per_chunk=rows_per_chunk, rows_per_shard=rows_per_shard)
@@ -113,6 +117,26 @@ class Draft:
         )
         self._writers.append(writer)
         return writer
+
+    def join(self, name: str, parts: Sequence[Array]) -> None:
+        """Writes the array whose rows are those of `parts`, one after another.
+
+        Their files become files of this array, by hard links where there are any: all parts but
+        the last hold whole shards. Raises StoreError where they do not fit together.
+        """
+        grids = [part.grid for part in parts]
+        first = grids[0]
+        writer = self.array(
+            name,
+            (sum(grid.n_rows for grid in grids), *first.row_shape),
+            first.dtype,
+            rows_per_chunk=first.rows_per_chunk,
+            rows_per_shard=first.rows_per_shard,
+            attributes=parts[0].attributes,
+        )
+        with writer:
+            for part in parts:
+                writer.take_over(part)
 
     def write(
         self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
@@ -173,7 +197,7 @@ class Draft:
         for part in ("type", "version", "canonical", "spec", "provenance", "attributes"):
             check_plain(getattr(manifest, part), part)
         manifest = self._seal(manifest)
-        place = home(self._root, self.kind, self.key)
+        place = self._place
         standing = publish(self._folder, place, trash(self._root, self.kind), manifest)
         if standing.canonical != canonical:
             raise StoreError(

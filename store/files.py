@@ -11,9 +11,12 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from store.errors import StoreError
+from store.errors import CorruptArtifact, StoreError
 
 _BLOCK = 4 << 20
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+"""How a file system says that it makes no hard link here."""
 
 _ADVICE = {
     errno.ENOSPC: "no space is left on the device. Free some, or give this kind of artifact "
@@ -103,6 +106,37 @@ def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
         return file.close()
     finally:
         file.abandon()
+
+
+def link_file(source: str | Path, path: Path, record: FileRecord) -> None:
+    """A second name for a file that is never written to again, or a copy where there are no hard
+    links. Raises StoreError when the file is not as recorded: by its size, or once copied.
+    """
+    with explained("link", source):
+        try:
+            os.link(source, path)
+            found = FileRecord(os.stat(path).st_size, record.xxh3)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            found = _copy_file(source, path)
+    if found != record:
+        raise CorruptArtifact(
+            f"{source} is not as it was written: it has {found.size} bytes, or others than the "
+            f"{record.size} recorded. Delete the folder that it lies in, and run again"
+        )
+
+
+def _copy_file(source: str | Path, path: Path) -> FileRecord:
+    copy = NewFile(path)
+    try:
+        with open(source, "rb", buffering=0) as file:
+            block = bytearray(_BLOCK)
+            while n := file.readinto(block):
+                copy.write(memoryview(block)[:n])
+        return copy.close()
+    finally:
+        copy.abandon()
 
 
 def write_new(path: Path, data: bytes) -> None:

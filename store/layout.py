@@ -2,6 +2,7 @@
 
 <root>/<kind>/<key[:2]>/<key>/               a published artifact: one Zarr v3 group
 <root>/<kind>/.build/<key>.<owner>/  an artifact in the making
+<root>/<kind>/.work/<key>/<part>/    a finished part of one, waiting for the others
 <root>/<kind>/.trash/<key>.<time>/   what was moved out of the way
 <root>/<kind>/.leases/<key>/         who is making an artifact
 """
@@ -14,6 +15,8 @@ import re
 import time
 from pathlib import Path
 
+import xxhash
+
 from store.errors import StoreError
 
 LAYOUT = 1
@@ -21,7 +24,7 @@ LAYOUT = 1
 
 KINDS = ("shards", "checkpoints", "activations", "results")
 
-RESERVED = (".build", ".trash", ".leases", ".catalogue")
+RESERVED = (".build", ".work", ".trash", ".leases", ".catalogue")
 """What lies beside the artifacts of a kind."""
 
 NODE_FILE = "zarr.json"
@@ -102,6 +105,24 @@ def home(root: Path, kind: str, key: str) -> Path:
 
 def builds(root: Path, kind: str) -> Path:
     return root / kind / ".build"
+
+
+def works(root: Path, kind: str) -> Path:
+    return root / kind / ".work"
+
+
+def work(root: Path, kind: str, key: str) -> Path:
+    """Finished parts of an artifact that is not there yet, each an artifact in itself."""
+    return works(root, kind) / key
+
+
+def part_home(root: Path, kind: str, key: str, part: int) -> Path:
+    return work(root, kind, key) / str(part)
+
+
+def part_key(key: str, part: int) -> str:
+    """What stands for one part of an artifact where a key is needed: the name of its lease."""
+    return xxhash.xxh3_128_hexdigest(f"{key}/{part}".encode())
 
 
 def build_name(key: str, owner: str) -> str:

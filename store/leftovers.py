@@ -1,4 +1,4 @@
-"""Builds that their processes left behind: killed, or gone with a reboot."""
+"""What nobody needs any more: builds whose processes are gone, parts of what is whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from store.files import make_folders, remove_tree
-from store.layout import builds, owner_of, trash, trash_name
+from store.layout import builds, owner_of, trash, trash_name, work
 from store.owner import Life, Owner
 
 
@@ -20,13 +20,24 @@ def remove_leftovers(root: Path, kind: str, key: str) -> None:
         if name.startswith(f"{key}.") and _is_dead(name):
             # Moved first: should its owner live after all, it fails to publish instead of
             # publishing a folder that is half deleted.
-            target = trash(root, kind) / trash_name(key)
-            make_folders(target.parent)
-            try:
-                os.rename(builds(root, kind) / name, target)
-            except OSError:
-                continue  # another process was faster, or it is not ours to move
-            remove_tree(target)
+            _remove(root, kind, key, builds(root, kind) / name)
+
+
+def remove_work(root: Path, kind: str, key: str) -> None:
+    """Removes the finished parts of an artifact."""
+    if work(root, kind, key).exists():
+        # Moved first: nobody must take what is half deleted for a part.
+        _remove(root, kind, key, work(root, kind, key))
+
+
+def _remove(root: Path, kind: str, key: str, folder: Path) -> None:
+    target = trash(root, kind) / trash_name(key)
+    make_folders(target.parent)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        return  # another process was faster, or it is not ours to move
+    remove_tree(target)
 
 
 def _is_dead(build: str) -> bool:

@@ -12,8 +12,18 @@ from store.draft import Draft
 from store.errors import CorruptArtifact, MissingArtifact
 from store.files import explained, look_afresh
 from store.holder import Holder
-from store.layout import KINDS, check_key, check_kind, check_prefix, home, is_key
+from store.layout import (
+    KINDS,
+    check_key,
+    check_kind,
+    check_prefix,
+    home,
+    is_key,
+    part_home,
+    work,
+)
 from store.leases import Lease
+from store.leftovers import remove_work
 from store.manifest import examine, read_manifest
 
 
@@ -66,9 +76,21 @@ class Store:
         found = examine(str(path), kind, key)
         return found if isinstance(found, str) else Artifact(path, found)
 
-    def draft(self, kind: str, key: str) -> Draft:
-        """A new artifact in the making, to be used in a with statement."""
-        return Draft(self.root_of(kind), kind, key)
+    def draft(self, kind: str, key: str, part: int | None = None) -> Draft:
+        """A new artifact in the making, or a part of one, to be used in a with statement."""
+        return Draft(self.root_of(kind), kind, key, part)
+
+    def find_part(self, kind: str, key: str, part: int) -> Artifact | None:
+        """A finished part of an artifact that is not there yet; None where it is not whole."""
+        root = self.root_of(check_kind(kind))
+        look_afresh(work(root, kind, check_key(key)))
+        path = part_home(root, kind, key, part)
+        found = examine(str(path), kind, key)
+        return None if isinstance(found, str) else Artifact(path, found)
+
+    def drop_parts(self, kind: str, key: str) -> None:
+        """Deletes the parts of an artifact, which it needs no more once it is published."""
+        remove_work(self.root_of(check_kind(kind)), kind, check_key(key))
 
     def lease(self, kind: str, key: str) -> Lease | None:
         """The right to make an artifact; None while another process that may be alive has it.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spec import Artifact, Keys, Site, to_document
 
+from ..errors import RecipeError
 from .lookup import open_input, read
-from .provenance import Origin, Stopwatch
+from .provenance import Origin, Stopwatch, with_parts
 from .recipe import FindRecipe, declared_recipe
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Batch(Generic[A]):
         """Artifacts published so far, by key."""
         self.failed: dict[str, BaseException] = {}
         """What went wrong with single specs, by key."""
-        self._store = store
+        self.store = store
         self._keys = keys
         self._progress = progress
         self._settled = settled or (lambda key: None)
@@ -63,11 +64,14 @@ class Batch(Generic[A]):
     def open_specs(self) -> tuple[A, ...]:
         """The specs that are neither published nor failed yet."""
         done = self.made.keys() | self.failed.keys()
-        return tuple(spec for spec in self.specs if self._keys.of(spec) not in done)
+        return tuple(spec for spec in self.specs if self.key_of(spec) not in done)
+
+    def key_of(self, spec: A) -> str:
+        return self._keys.of(spec)
 
     def input(self, artifact: Artifact) -> Stored:
         """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
-        return open_input(artifact, self._keys, self._store)
+        return open_input(artifact, self._keys, self.store)
 
     def load(self, artifact: Artifact) -> Any:
         """An input as `saevx.load` gives it. Raises MissingArtifact when it is not there."""
@@ -77,28 +81,53 @@ class Batch(Generic[A]):
         """Where the artifact of `spec` is built; the same one at each call."""
         key = self._keys.of(spec)
         if key not in self._drafts:
-            draft = self._store.draft(spec.kind, key)
+            draft = self.store.draft(spec.kind, key)
             self._drafts[key] = self._stack.enter_context(draft)
         return self._drafts[key]
 
     def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
         """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
         key = self._keys.of(spec)
+        facts = self.facts(spec, self._watch, len(self.specs))
+        parts = self.parts(spec)
+        if parts:
+            made = [part.manifest.provenance for part in parts]
+            facts["provenance"] = with_parts(facts["provenance"], made)
+        self.made[key] = self.draft(spec).publish(**facts, attributes=dict(attributes or {}))
+        if parts:
+            self.store.drop_parts(spec.kind, key)
+        self._settled(key)
+        return self.made[key]
+
+    def parts(self, spec: A) -> list[Stored]:
+        """The parts of an artifact, in order: what its sealing joins. None where it has no parts.
+
+        Raises RecipeError when one is not there.
+        """
+        declared = self._find_recipe(type(spec)).parts
+        n_parts = declared.count(spec, self.site) if declared else 0
+        key, found = self._keys.of(spec), []
+        for index in range(n_parts):
+            part = self.store.find_part(spec.kind, key, index)
+            if part is None:
+                raise RecipeError(f"part {index} of {n_parts} of {spec!r} is gone: run again")
+            found.append(part)
+        return found
+
+    def facts(self, spec: A, watch: Stopwatch, n_batch: int) -> dict[str, Any]:
+        """What a manifest says of an artifact, or of a part of it, made since `watch` began."""
         document = to_document(spec, self._keys)
-        self.made[key] = self.draft(spec).publish(
-            type=document["type"],
-            version=document["version"],
-            canonical=self._keys.canonical(spec),
-            spec=document,
-            parents={
+        return {
+            "type": document["type"],
+            "version": document["version"],
+            "canonical": self._keys.canonical(spec),
+            "spec": document,
+            "parents": {
                 name: {"kind": parent.kind, "key": self._keys.of(parent)}
                 for name, parent in spec.inputs().items()
             },
-            provenance=self._origin.provenance(self._watch, n_batch=len(self.specs)),
-            attributes=dict(attributes or {}),
-        )
-        self._settled(key)
-        return self.made[key]
+            "provenance": self._origin.provenance(watch, n_batch=n_batch),
+        }
 
     def fail(self, spec: A, error: BaseException) -> None:
         """Give up on one spec, and go on with the others."""

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,37 @@ class Origin:
             "experiment": self.experiment.name if self.experiment else None,
             "experiment_code": self._experiment_code,
         }
+
+
+def with_parts(sealing: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The provenance of an artifact from that of its sealing and of its parts.
+
+    Times add up to what the artifact has cost; `parts` says on which hosts, in which jobs and by
+    which code they were made.
+    """
+    n_batch = sealing["n_batch"]
+    costs = {
+        name: round(
+            sealing[name] + n_batch * sum(part[name] / part["n_batch"] for part in parts), 3
+        )
+        for name in ("wall_s", "cpu_s")
+    }
+    peak = max(one["peak_memory_bytes"] for one in (sealing, *parts))
+    summary = {
+        "n": len(parts),
+        "hosts": _each_once(part["host"] for part in parts),
+        "slurm_jobs": _each_once(part["slurm_job"] for part in parts if part["slurm_job"]),
+        "code": _each_once(part["code"] for part in parts),
+    }
+    return {**sealing, **costs, "peak_memory_bytes": peak, "parts": summary}
+
+
+def _each_once(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def _peak_memory_bytes() -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from store import Artifact as Stored
 
     from .batch import Batch
+    from .parts import Parts
 
 A = TypeVar("A", bound=Artifact)
 
@@ -35,6 +36,8 @@ class Recipe(Generic[A]):
     """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
     load: Callable[[Stored], Any] | None
     """What `saevx.load` gives for the artifact; None gives the artifact itself."""
+    parts: Parts[A] | None = None
+    """How artifacts are made in parts first; `make` then joins them. None: in one go."""
 
 
 _recipes: dict[type[Artifact], Recipe[Any]] = {}
@@ -46,11 +49,13 @@ def recipe(
     batch_by: Callable[[A], Any] | None = None,
     preflight: Callable[[Sequence[A], Site], None] | None = None,
     load: Callable[[Stored], Any] | None = None,
+    parts: Parts[A] | None = None,
 ) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
     """Declare a function the recipe of `spec_type`. Without `batch_by` each spec runs alone."""
 
     def declare(make: Callable[[Batch[A]], None]) -> Recipe[A]:
-        declared = Recipe(spec_type, make, batch_by or (lambda spec: spec), preflight, load)
+        batches = batch_by or (lambda spec: spec)
+        declared = Recipe(spec_type, make, batches, preflight, load, parts)
         _recipes[spec_type] = declared
         return declared
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys
@@ -12,6 +14,7 @@ from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
 from .claim import Claim, Held, Patience, claim, look, who_holds
 from .lookup import find
+from .parts import Todo, make, make_parts
 from .plan import Node, Plan, State, group
 from .provenance import Origin
 from .recipe import FindRecipe, Recipe
@@ -31,6 +34,8 @@ class Outcome:
     """What went wrong, by key."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Key of a node that could not run -> key of the failed node below it."""
+    partly: list[Node] = field(default_factory=list)
+    """Of which only some parts were to be made; others are still lacking."""
 
     @property
     def ok(self) -> bool:
@@ -76,6 +81,40 @@ def run_plan(
     worker = _Worker(plan, keys, store, find_recipe, listener, origin or Origin())
     worker.make(group(plan.to_make, batch_text))
     return worker.outcome
+
+
+def run_parts(
+    nodes: list[Node],
+    indices: Collection[int],
+    keys: Keys,
+    store: Store,
+    find_recipe: FindRecipe,
+    listener: Listener,
+    origin: Origin,
+) -> Outcome:
+    """Make some parts of artifacts that one batch makes, while other processes make the others.
+
+    Whoever has made the last part of an artifact seals it.
+    """
+    recipe = find_recipe(type(nodes[0].spec))
+    assert recipe.parts is not None
+    progress = listener.begin(nodes)
+    specs = tuple(node.spec for node in nodes)
+    with Batch(specs, store, keys, progress, find_recipe=find_recipe, origin=origin) as batch:
+        try:
+            make_parts(recipe.parts, batch, indices)
+        except Exception as error:
+            for spec in batch.open_specs:
+                batch.fail(spec, error)
+        lacking = Todo(batch, range(recipe.parts.count(specs[0], keys.site))).lacking
+    listener.end(nodes, batch.failed)
+    outcome = Outcome(failed=batch.failed)
+    whole = {n.key: n for n in nodes if n.key not in batch.failed and n.key not in lacking}
+    if whole:
+        outcome = run_plan(Plan(whole, tuple(whole)), keys, store, find_recipe, listener, origin)
+        outcome.failed |= batch.failed
+    outcome.partly = [node for node in nodes if node.key in lacking]
+    return outcome
 
 
 @dataclass
@@ -156,7 +195,7 @@ class _Worker:
             origin=self.origin,
         ) as batch:
             try:
-                recipe.make(batch)
+                make(recipe, batch, partial(self._wait, nodes))
             except Exception as error:  # a recipe's bug fails its batch, not the other branches
                 for spec in batch.open_specs:
                     batch.fail(spec, error)
@@ -169,6 +208,13 @@ class _Worker:
             if node.key not in batch.failed:
                 node.state = State.PRESENT
                 self.outcome.made.append(node)
+
+    def _wait(self, nodes: list[Node], others: dict[str, list[Artifact]]) -> None:
+        """Tell whom parts of a batch are waited for."""
+        node_of = {node.key: node for node in nodes}
+        self.listener.wait(
+            {who: [node_of[self.keys.of(s)] for s in specs] for who, specs in others.items()}
+        )
 
 
 def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) -> None:

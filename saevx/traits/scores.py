@@ -17,7 +17,7 @@ from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
 
 if TYPE_CHECKING:
-    from store.arrays import ArrayWriter
+    from store.array_writer import ArrayWriter
 
 TOKENS_PER_BLOCK = 8192
 """Patches scored at once. Fixed, since a matrix product's last bits depend on its shape."""

@@ -1,4 +1,4 @@
-"""Recording: images go through a ViT once, and each wanted layer goes to a file of its own.
+"""Recording: images go through a ViT once, and each wanted layer goes to a sink of its own.
 
 What is recorded for a layer does not depend on the other layers, and what is recorded for an image
 depends on its batch only: images `b * batch_size` onwards, in the order of the set.
@@ -12,25 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spec import DatasetError
-
 from ..errors import RecipeError
 from .batches import ImageSource, batches
 from .model import LoadedViT, ViTFacts
-from .moments import Moments
 from .preprocess import Preprocess
 
 if TYPE_CHECKING:
     import torch
 
-    import store
     from spec import Resize
-
-SHARD_BYTES = 256 << 20
-"""About how large a file of patch tokens is."""
-
-MAX_ROWS_PER_SHARD = 1 << 16
-"""Images in a file, unless one batch has more: the index has an entry for each."""
 
 
 class Overflow(RecipeError):
@@ -97,88 +87,6 @@ def record(
     return failed
 
 
-class LayerWriter:
-    """The sink that writes a layer into a draft.
-
-        patches  (n_images, n_patches, d)  patch tokens, row by row of the image
-        cls      (n_images, 1, d)          the class token, where the ViT has one
-        mean     (d,) float64              of all patch tokens, as stored
-        images   table                     column `file`: the names of the images
-
-    Registers and distillation tokens are dropped.
-    """
-
-    def __init__(
-        self,
-        draft: store.Draft,
-        layer: int,
-        facts: ViTFacts,
-        names: Sequence[str],
-        *,
-        dtype: str,
-        batch_size: int,
-    ) -> None:
-        self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
-        n_images, d = len(names), facts.d_model
-        self._rows_per_shard = rows_per_shard(n_images, facts, dtype, batch_size)
-        draft.table("images", _name_table(names))
-        options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": self._rows_per_shard}
-        self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
-        self._cls = (
-            draft.array("cls", (n_images, 1, d), dtype, **options) if facts.has_cls else None
-        )
-        self._n_images = 0
-        self._whole = Moments(d)
-        self._shard = Moments(d)
-
-    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
-        rounded = round_tokens(tokens_bnd, self._facts, self._dtype, self._layer, names)
-        patches_npd = rounded[:, -self._facts.n_patches :]
-        self._patches.append(patches_npd)
-        if self._cls is not None:
-            self._cls.append(rounded[:, :1])
-        for tokens_pd in patches_npd:
-            self._shard.add_image(tokens_pd)
-            self._n_images += 1
-            if self._n_images % self._rows_per_shard == 0:
-                self._whole.merge(self._shard)
-                self._shard = Moments(self._facts.d_model)
-
-    def abandon(self) -> None:
-        """Give the layer up; its draft cannot be published any more."""
-        self._patches.abandon()
-        if self._cls is not None:
-            self._cls.abandon()
-
-    def finish(self) -> dict[str, Any]:
-        """Close the arrays, write the mean; gives the facts that readers need as attributes."""
-        self._patches.close()
-        if self._cls is not None:
-            self._cls.close()
-        self._whole.merge(self._shard)
-        self._draft.write("mean", self._whole.mean)
-        rows, columns = self._facts.grid
-        return {
-            "n_images": self._n_images,
-            "n_patches": self._facts.n_patches,
-            "grid": [rows, columns],
-            "d_model": self._facts.d_model,
-            "n_tokens": self._whole.n_tokens,
-            "variance": self._whole.variance,
-            "mean_square": self._whole.mean_square,
-        }
-
-
-def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) -> int:
-    """Images in a shard file: about SHARD_BYTES of patch tokens, and a whole number of batches.
-
-    No more of them than the set has, nor than MAX_ROWS_PER_SHARD.
-    """
-    image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
-    n_batches = min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD) // batch_size
-    return min(max(1, n_batches), -(-n_images // batch_size)) * batch_size
-
-
 def round_tokens(
     tokens_bnd: torch.Tensor, facts: ViTFacts, dtype: str, layer: int, names: Sequence[str]
 ) -> NDArray[Any]:
@@ -217,16 +125,3 @@ def _overflow(name: str, layer: int, value: float, dtype: str) -> str:
         f"{where} holds {value:,.1f}, which {dtype} cannot (its largest number is "
         f'{np.finfo(dtype).max:,.0f}): use Shards(..., dtype="float32")'
     )
-
-
-def _name_table(names: Sequence[str]) -> Any:
-    import polars as pl
-
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise DatasetError(
-                f"the file name {name!r} is no valid UTF-8: rename the file"
-            ) from error
-    return pl.DataFrame({"file": list(names)}, schema={"file": pl.String})

@@ -32,6 +32,7 @@ from sklearn.datasets import load_sample_images
 import store
 from saevx.datasets.images import ImageSource, open_images
 from saevx.resolve.batch import Batch
+from saevx.resolve.parts import make
 from saevx.vit.batches import batches
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.preprocess import Preprocess
@@ -85,7 +86,7 @@ def recipe_side(
             mock.patch("saevx.datasets.images.open_images", return_value=source),
             Batch(specs, store.Store(folder), keys) as batch,
         ):
-            record_shards.make(batch)
+            make(record_shards, batch)
             assert len(batch.made) == len(specs), batch.failed
 
     return run

@@ -20,18 +20,13 @@ import saevx.vit.broken
 import saevx.vit.model
 from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.resolve.batch import Batch
+from saevx.resolve.parts import make
 from saevx.vit.batches import AHEAD, batches
+from saevx.vit.layer_part import MAX_ROWS_PER_SHARD, SHARD_BYTES, rows_per_shard
 from saevx.vit.model import LoadedViT, ViTFacts, load_vit
 from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
-from saevx.vit.recorder import (
-    MAX_ROWS_PER_SHARD,
-    SHARD_BYTES,
-    Overflow,
-    record,
-    round_tokens,
-    rows_per_shard,
-)
+from saevx.vit.recorder import Overflow, record, round_tokens
 from saevx.vit.recording import check, record_shards
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
 from store import Store
@@ -103,7 +98,7 @@ def run(specs: list[Shards], store: Path, progress=None):
     """What the batch made and what failed, each by layer."""
     keys = Keys(Site())
     with Batch(tuple(specs), Store(store), keys, progress) as batch:
-        record_shards.make(batch)
+        make(record_shards, batch)
     layer_of = {keys.of(spec): spec.layer for spec in specs}
     made = {layer_of[key]: artifact for key, artifact in batch.made.items()}
     return made, {layer_of[key]: error for key, error in batch.failed.items()}

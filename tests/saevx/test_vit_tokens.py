@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import saevx.vit.recorder
+import saevx.vit.layer_part
 from saevx.resolve.batch import Batch
+from saevx.resolve.parts import make
 from saevx.vit.recording import record_shards
 from saevx.vit.token_rows import TokenRows
 from saevx.vit.tokens import Tokens
@@ -34,9 +35,9 @@ def record(tmp_path, monkeypatch_bytes: int | None) -> Tokens:
     spec = Shards(images=ImageFolder(root=str(images)), vit=vit, layer=3, batch_size=2)
     with pytest.MonkeyPatch.context() as patch:
         if monkeypatch_bytes is not None:
-            patch.setattr(saevx.vit.recorder, "SHARD_BYTES", monkeypatch_bytes)
+            patch.setattr(saevx.vit.layer_part, "SHARD_BYTES", monkeypatch_bytes)
         with Batch((spec,), Store(tmp_path / "store"), Keys(Site())) as batch:
-            record_shards.make(batch)
+            make(record_shards, batch)
     (artifact,) = batch.made.values()
     tokens: Tokens = record_shards.load(artifact)
     return tokens

@@ -1,0 +1,185 @@
+"""Parts: artifacts made piece by piece. A piece that is done is kept, so a killed run loses one.
+
+A recipe that declares parts says how many an artifact has, by its spec alone, and makes each from
+its number: so the bytes are the same however many processes share them. What the recipe itself
+does is to seal: it joins the parts, and publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from spec import Artifact, Site
+from store import Life
+from store.layout import part_key
+
+from ..errors import RecipeError
+from .claim import Patience
+from .provenance import Stopwatch
+
+if TYPE_CHECKING:
+    from store import Artifact as Stored
+    from store import Draft
+
+    from .batch import Batch
+    from .recipe import Recipe
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class Parts(Generic[A]):
+    """How the artifacts of a recipe are cut into parts."""
+
+    count: Callable[[A, Site], int]
+    """How many parts an artifact has: at least one, and as many for all specs of a batch."""
+    make: Callable[[Batch[A], Todo[A]], None]
+    """Makes each part that `todo` gives."""
+
+
+class Part(Generic[A]):
+    """One part that is to be made now, of all artifacts of a batch that lack it."""
+
+    def __init__(self, batch: Batch[A], index: int, specs: tuple[A, ...], stack: ExitStack) -> None:
+        self.index = index
+        self.specs = specs
+        self._batch = batch
+        self._drafts: dict[str, Draft] = {}
+        self._stack = stack
+        self._watch = Stopwatch()
+
+    def draft(self, spec: A) -> Draft:
+        """Where this part of the artifact of `spec` is built; the same one at each call."""
+        key = self._batch.key_of(spec)
+        if key not in self._drafts:
+            draft = self._batch.store.draft(spec.kind, key, self.index)
+            self._drafts[key] = self._stack.enter_context(draft)
+        return self._drafts[key]
+
+    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
+        """Keep this part, with `attributes` as facts that its sealing needs."""
+        facts = self._batch.facts(spec, self._watch, len(self.specs))
+        return self.draft(spec).publish(**facts, attributes=dict(attributes or {}))
+
+
+class Todo(Generic[A]):
+    """The parts that artifacts of a batch lack. Iterate over it to make them, one by one.
+
+    A part is leased while it is made, and dropped if it is not published by the next. Those that
+    other processes are making are left to them.
+    """
+
+    def __init__(self, batch: Batch[A], indices: Iterable[int]) -> None:
+        self._batch = batch
+        self.indices = [index for index in indices if self._lacking(index)]
+        """All that are lacking, whoever makes them."""
+        self._given: list[int] = []
+
+    def __iter__(self) -> Iterator[Part[A]]:
+        for index in self.indices:
+            with self._hold(index) as part:
+                if part is not None:
+                    self._given.append(index)
+                    yield part
+
+    def others(self) -> dict[str, list[A]]:
+        """Who else makes them, and of which artifacts; empty where one is in nobody's hands."""
+        found: dict[str, list[A]] = {}
+        for index in self.indices:
+            specs = {self._lease(spec, index): spec for spec in self._lacking(index)}
+            held = [
+                holder
+                for holder in self._batch.store.leases(self._kind, specs)
+                if holder.life is not Life.DEAD
+            ]
+            if specs and not held:
+                return {}
+            for holder in held:
+                found.setdefault(str(holder), []).append(specs[holder.key])
+        return found
+
+    def check(self) -> None:
+        """Fail the specs whose parts were given out and not made."""
+        for index in self._given:
+            for spec in self._lacking(index):
+                error = f"the recipe of {type(spec).__name__} ended without making part {index}"
+                self._batch.fail(spec, RecipeError(f"{error} of {spec!r}"))
+
+    @property
+    def lacking(self) -> set[str]:
+        """Keys of the artifacts that lack some of them."""
+        batch = self._batch
+        return {batch.key_of(spec) for index in self.indices for spec in self._lacking(index)}
+
+    @property
+    def _kind(self) -> str:
+        return self._batch.specs[0].kind
+
+    def _lease(self, spec: A, index: int) -> str:
+        return part_key(self._batch.key_of(spec), index)
+
+    def _lacking(self, index: int) -> tuple[A, ...]:
+        """The specs that are to be made still, and of which this part is not there."""
+        batch = self._batch
+        return tuple(
+            spec
+            for spec in batch.open_specs
+            if batch.store.find_part(spec.kind, batch.key_of(spec), index) is None
+        )
+
+    @contextmanager
+    def _hold(self, index: int) -> Iterator[Part[A] | None]:
+        """A part under its leases; None when another process makes it, or has made it."""
+        specs = self._lacking(index)
+        wanted = [(self._kind, self._lease(spec, index)) for spec in specs]
+        leases = self._batch.store.lease_all(wanted)
+        if not leases:
+            yield None
+            return
+        with ExitStack() as stack:
+            for lease in leases:
+                stack.enter_context(lease)
+            # It may have come between our look and our leases.
+            specs = self._lacking(index)
+            yield Part(self._batch, index, specs, stack) if specs else None
+
+
+def make(
+    recipe: Recipe[A],
+    batch: Batch[A],
+    wait: Callable[[dict[str, list[A]]], None] = lambda others: None,
+) -> None:
+    """Make the artifacts of a batch, by way of their parts where the recipe declares some."""
+    if recipe.parts is not None:
+        make_parts(recipe.parts, batch, wait=wait)
+    if batch.open_specs:
+        recipe.make(batch)
+
+
+def make_parts(
+    parts: Parts[A],
+    batch: Batch[A],
+    only: Iterable[int] | None = None,
+    wait: Callable[[dict[str, list[A]]], None] = lambda others: None,
+) -> None:
+    """Make what is lacking of the artifacts of a batch.
+
+    Comes back when all of it is there, having told `wait` of whom it waits for. With `only`, makes
+    those parts of which no other process is making them, and waits for none.
+    """
+    indices = range(parts.count(batch.specs[0], batch.site)) if only is None else sorted(only)
+    patience = Patience()
+    while (todo := Todo(batch, indices)).indices:
+        others = todo.others()
+        if not others:
+            parts.make(batch, todo)
+            todo.check()
+        elif only is None:
+            wait(others)
+            patience.pause()
+        if only is not None:
+            break
+    wait({})

@@ -1,0 +1,155 @@
+"""A part of a layer's recording: the images of one shard file. Joined, parts are the recording.
+
+    patches  (n_images, n_patches, d)  patch tokens, row by row of the image
+    cls      (n_images, 1, d)          the class token, where the ViT has one
+    images   table                     column `file`: the names of the images
+
+Registers and distillation tokens are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spec import DatasetError
+
+from ..errors import RecipeError
+from .model import ViTFacts
+from .moments import Moments
+from .recorder import round_tokens
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    import store
+
+SHARD_BYTES = 256 << 20
+"""About how large a file of patch tokens is."""
+
+MAX_ROWS_PER_SHARD = 1 << 16
+"""Images in a file, unless one batch has more: the index has an entry for each."""
+
+
+def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) -> int:
+    """Images in a shard file: about SHARD_BYTES of patch tokens, and a whole number of batches.
+
+    No more of them than the set has, nor than MAX_ROWS_PER_SHARD.
+    """
+    image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
+    n_batches = min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD) // batch_size
+    return min(max(1, n_batches), -(-n_images // batch_size)) * batch_size
+
+
+class LayerPart:
+    """The sink that writes some images of a layer into a draft, as the rows of one shard."""
+
+    def __init__(
+        self,
+        draft: store.Draft,
+        layer: int,
+        facts: ViTFacts,
+        names: Sequence[str],
+        *,
+        dtype: str,
+        rows_per_shard: int,
+    ) -> None:
+        self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
+        n_images, d = len(names), facts.d_model
+        draft.table("images", _name_table(names))
+        options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
+        self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
+        self._cls = (
+            draft.array("cls", (n_images, 1, d), dtype, **options) if facts.has_cls else None
+        )
+        self._moments = Moments(d)
+
+    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
+        """The next images. Raises Overflow."""
+        rounded = round_tokens(tokens_bnd, self._facts, self._dtype, self._layer, names)
+        patches_npd = rounded[:, -self._facts.n_patches :]
+        self._patches.append(patches_npd)
+        if self._cls is not None:
+            self._cls.append(rounded[:, :1])
+        for tokens_pd in patches_npd:
+            self._moments.add_image(tokens_pd)
+
+    def abandon(self) -> None:
+        """Give the layer up; its draft cannot be published any more."""
+        self._patches.abandon()
+        if self._cls is not None:
+            self._cls.abandon()
+
+    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Close the arrays; gives what `join` needs as attributes, `facts` among it."""
+        self._patches.close()
+        if self._cls is not None:
+            self._cls.close()
+        self._draft.write("sum", self._moments.sum_d)
+        return {
+            "n_tokens": self._moments.n_tokens,
+            "sum_squares": self._moments.sum_squares,
+            "facts": {"grid": list(self._facts.grid), **facts},
+        }
+
+
+def join(parts: Sequence[store.Artifact], draft: store.Draft) -> dict[str, Any]:
+    """Write a layer from its parts, in their order; gives what readers need as attributes.
+
+    What is added to the above: mean (d,) float64, of all patch tokens as stored. Raises
+    RecipeError for parts that do not belong together.
+    """
+    import polars as pl
+
+    facts = parts[0].manifest.attributes["facts"]
+    for part in parts:
+        if (found := part.manifest.attributes["facts"]) != facts:
+            raise RecipeError(
+                f"{parts[0].path} was recorded with {facts}, and {part.path} with {found}: delete "
+                f"one of the two, or {part.path.parent}, and run again"
+            )
+    images = pl.concat([part.table("images") for part in parts])
+    draft.table("images", images)
+    arrays = {
+        name: [part.array(name) for part in parts] for name in parts[0].arrays() if name != "sum"
+    }
+    for name, of_parts in arrays.items():
+        draft.join(name, of_parts)
+    _, n_patches, d = arrays["patches"][0].shape
+    moments = Moments(d)
+    for part in parts:
+        moments.merge(_moments_of(part, d))
+    draft.write("mean", moments.mean)
+    return {
+        "n_images": len(images),
+        "n_patches": n_patches,
+        "d_model": d,
+        "n_tokens": moments.n_tokens,
+        "variance": moments.variance,
+        "mean_square": moments.mean_square,
+        **facts,
+    }
+
+
+def _moments_of(part: store.Artifact, d: int) -> Moments:
+    found = Moments(d)
+    found.n_tokens = part.manifest.attributes["n_tokens"]
+    found.sum_d = part.array("sum").read()
+    found.sum_squares = part.manifest.attributes["sum_squares"]
+    return found
+
+
+def _name_table(names: Sequence[str]) -> pl.DataFrame:
+    import polars as pl
+
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DatasetError(
+                f"the file name {name!r} is no valid UTF-8: rename the file"
+            ) from error
+    return pl.DataFrame({"file": list(names)}, schema={"file": pl.String})
