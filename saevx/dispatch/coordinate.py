@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from spec import Keys
-from store import leases
 
 from ..errors import Detached
 from ..resolve.plan import Node, Plan, State
@@ -20,8 +17,9 @@ from ..resolve.run import check
 from .adopt import adopt, recall_failures
 from .executors import Executor
 from .flights import Flight, Flights
-from .folder import FOLDER, RunFolder, active_runs
+from .folder import RunFolder, active_runs, take_submitting
 from .ledger import Ledger
+from .old_runs import remove_old_runs
 from .request import Counts, Request
 from .snapshot import Snapshot
 from .submission import Submitter
@@ -73,6 +71,7 @@ class Coordinator:
                 self._advance()
                 if not self.ledger.left:
                     self._end_runs()
+                    remove_old_runs(self.store)
                     return self.ledger.outcome
                 self.request.watch(self._counts())
                 if self.request.detach and self._is_all_sent():
@@ -115,9 +114,8 @@ class Coordinator:
         return not self._to_send() and (self.executor.looks_ahead or not self.ledger.left)
 
     def _send(self) -> None:
-        """Submit what is to be sent. One run of a store at a time, so that none submits what
-        another is just submitting."""
-        lock = leases.take(self.store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
+        """Submit what is to be sent, and is not just being submitted by another run."""
+        lock = take_submitting(self.store)
         if lock is None:
             return  # at the next tick
         with lock:

@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from store import Store
+from store import Store, leases
 
 from ..errors import StoreError
 from .records import Array, Element, Outcome, Progress, RunInfo
@@ -80,6 +80,13 @@ class RunFolder:
     @property
     def ended(self) -> bool:
         return (self.path / "ended").exists()
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended; None while something of it may be queued or running."""
+        with suppress(OSError):
+            return (self.path / "ended").stat().st_mtime
+        return None
 
     def end(self) -> None:
         (self.path / "ended").touch()
@@ -193,6 +200,14 @@ def _folder(path: str) -> RunFolder:
 def active_runs(store: Store) -> list[RunFolder]:
     """Runs of which something may be queued or running."""
     return [run for run in all_runs(store) if not run.ended and (run.path / "run.json").exists()]
+
+
+def take_submitting(store: Store) -> leases.Lease | None:
+    """The right to submit in a store, which one run at a time has: else two would submit the same.
+
+    None while another run has it.
+    """
+    return leases.take(store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
 
 
 def element_keys(folder: RunFolder, element: Element) -> list[str]:

@@ -1,0 +1,77 @@
+"""Old runs: their folders hold logs and copies of code, of no use to anyone after a while."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from store.owner import Life
+
+from ..errors import StoreError
+from . import slurm
+from .executors import local_life
+from .folder import RunFolder, all_runs, runs_of, take_submitting
+
+if TYPE_CHECKING:
+    from store import Store
+
+KEPT_S = 30 * 86400.0
+"""For so long after its end a run's logs and failures are remembered."""
+
+_LEAVING = ".removed."
+
+
+def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
+    """Remove the folders of runs that ended so long ago, and of which nothing is live any more.
+
+    Returns their names. What cannot be removed, or is not known to be over, stays: it is tried
+    again after some later run.
+    """
+    with suppress(OSError, StoreError):
+        _sweep(store)
+        old = [run for run in all_runs(store) if _is_old(run, older_than_s)]
+        lock = take_submitting(store) if old else None
+        if lock is None:
+            return []  # nothing to do; or another run submits, and may do so in one of these
+        with lock:
+            gone = [run for run in _not_live(old) if _is_old(run, older_than_s)]
+            for run in gone:
+                # In one step, so that nobody reads half a run.
+                os.rename(run.path, run.path.with_name(_LEAVING + run.name))
+        _sweep(store)
+        return [run.name for run in gone]
+    return []
+
+
+def _is_old(run: RunFolder, older_than_s: float) -> bool:
+    ended = run.ended_at
+    return ended is not None and time.time() - ended > older_than_s
+
+
+def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
+    """Those of which no array waits or runs, and whose own process is gone."""
+    jobs = {run.name: [run.job_of(array.name) or "" for array in run.arrays()] for run in runs}
+    at_slurm = {
+        run.name: {job.removeprefix("slurm:") for job in jobs[run.name] if job[:6] == "slurm:"}
+        for run in runs
+    }
+    users = {run.info.user for run in runs if at_slurm[run.name]}
+    live = slurm.states(set().union(*at_slurm.values()), users)
+    live_arrays = None if live is None else {job.array for job in live}
+    return [
+        run
+        for run in runs
+        if local_life(run.info.owner) is not Life.ALIVE
+        # Where Slurm gives no answer, an array may be live.
+        and not (at_slurm[run.name] if live_arrays is None else at_slurm[run.name] & live_arrays)
+    ]
+
+
+def _sweep(store: Store) -> None:
+    """Remove what is on its way out, also what an earlier call could not remove whole."""
+    for name in os.listdir(runs_of(store)):
+        if name.startswith(_LEAVING):
+            shutil.rmtree(runs_of(store) / name, ignore_errors=True)

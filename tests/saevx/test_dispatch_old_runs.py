@@ -1,0 +1,152 @@
+"""Folders of runs go some time after their end, and never while something of them may be live."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from dispatching import Place
+
+from saevx.dispatch import slurm
+from saevx.dispatch.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
+from saevx.dispatch.old_runs import KEPT_S, remove_old_runs
+from saevx.dispatch.records import Array, RunInfo
+from store import Store
+from store.owner import Owner
+
+DAY_S = 86400.0
+GONE_PROCESS = f"{os.uname().nodename}.00000000.0.1.0"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def live(monkeypatch: pytest.MonkeyPatch) -> dict[slurm.Job, slurm.JobState]:
+    """What squeue would say."""
+    found: dict[slurm.Job, slurm.JobState] = {}
+    monkeypatch.setattr(slurm, "states", lambda jobs, users: found if jobs else {})
+    return found
+
+
+def make_run(
+    store: Store,
+    ended_ago_s: float | None,
+    *,
+    job: str = "slurm:7",
+    owner: str = GONE_PROCESS,
+) -> RunFolder:
+    run = RunFolder.make(store, "trial", "/trial.py")
+    run.write_info(
+        RunInfo(
+            name="trial",
+            path="/trial.py",
+            experiment="",
+            executor=job.partition(":")[0],
+            owner=owner,
+            user="ann",
+            code="",
+            origin={},
+            folder="/",
+            store_root=str(store.root),
+            store_roots={},
+            data_roots={},
+            began=0.0,
+        )
+    )
+    array = Array(
+        name="trial-Leaf-1",
+        recipe="Leaf",
+        elements=[[["a" * 32]]],
+        documents={},
+        resources="{}",
+        memory_gb=None,
+        submitted=0.0,
+    )
+    run.add(array)
+    run.set_job(array.name, job)
+    if ended_ago_s is not None:
+        run.end()
+        then = time.time() - ended_ago_s
+        os.utime(run.path / "ended", (then, then))
+    return run
+
+
+@pytest.mark.parametrize("job", ["slurm:7", "local:whoever"])
+def test_only_what_ended_long_ago_goes(store: Store, job: str):
+    old = make_run(store, 31 * DAY_S, job=job)
+    recent = make_run(store, 29 * DAY_S, job=job)
+    active = make_run(store, None, job=job)
+    assert remove_old_runs(store) == [old.name]
+    assert {run.name for run in all_runs(store)} == {recent.name, active.name}
+    assert not [name for name in os.listdir(runs_of(store)) if name.startswith(".removed")]
+    assert [run.name for run in active_runs(store)] == [active.name]
+    assert remove_old_runs(store) == []
+    assert remove_old_runs(store, older_than_s=DAY_S) == [recent.name]
+
+
+def test_an_array_that_is_live_keeps_its_run(store: Store, live: dict[slurm.Job, slurm.JobState]):
+    run = make_run(store, 40 * DAY_S)
+    other = make_run(store, 40 * DAY_S, job="slurm:8")
+    live[slurm.Job("7", 0)] = slurm.JobState(running=False, reason="Priority", node="")
+    assert remove_old_runs(store) == [other.name]
+    live.clear()
+    assert remove_old_runs(store) == [run.name]
+
+
+def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(slurm, "states", lambda jobs, users: None)
+    make_run(store, 40 * DAY_S)
+    local = make_run(store, 40 * DAY_S, job="local:whoever")
+    assert remove_old_runs(store) == [local.name]
+
+
+def test_a_run_whose_process_lives_stays(store: Store):
+    make_run(store, 40 * DAY_S, owner=str(Owner.here()))
+    assert remove_old_runs(store) == []
+
+
+def test_nothing_goes_while_another_run_submits(store: Store):
+    run = make_run(store, 40 * DAY_S)
+    right = take_submitting(store)
+    assert right is not None
+    with right:
+        assert remove_old_runs(store) == []
+    assert remove_old_runs(store) == [run.name]
+
+
+def test_what_was_cut_off_while_it_went_goes_the_next_time(store: Store):
+    run = make_run(store, 40 * DAY_S)
+    run.path.rename(run.path.with_name(f".removed.{run.name}"))
+    assert all_runs(store) == []
+    assert remove_old_runs(store) == []
+    assert os.listdir(runs_of(store)) == []
+
+
+def test_a_store_without_runs(store: Store):
+    assert remove_old_runs(store) == []
+
+
+def test_a_run_that_ends_takes_old_ones_with_it(tmp_path: Path):
+    place = Place(tmp_path)
+    place.profile("")
+    for n in (1, 2):
+        file = place.write(f"targets = [Leaf(value={n})]", f"trial_{n}.py")
+        assert place.saevx("run", file, "--jobs", "1").code == 0
+    first, second = all_runs(place.store)
+    then = time.time() - KEPT_S - DAY_S
+    os.utime(first.path / "ended", (then, then))
+    file = place.write("targets = [Leaf(value=3)]", "trial_3.py")
+    assert place.saevx("run", file, "--jobs", "1").code == 0
+    left = [run.name for run in all_runs(place.store)]
+    assert len(left) == 2
+    assert second.name in left
+    assert first.name not in left
+    assert len(place.contents()) == 3
