@@ -29,7 +29,8 @@ from _report import Bar, at_least, at_most, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from store import Store
-from tests.store.racing import KIND, Race, race
+from tests.store.actors import KIND
+from tests.store.racing import Race, race
 
 GC_KILLS = 15
 """A round goes on until so many collectors were killed."""

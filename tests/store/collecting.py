@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from store import gc, sweep
 from store.catalogue import Catalogue
@@ -15,7 +15,10 @@ from store.roots import Roots, pin
 from store.survey import Survey
 from store.trash import entries
 
-from .racing import BELOW, KIND, Actor, Race
+from .actors import BELOW, KIND, Actor
+
+if TYPE_CHECKING:
+    from .racing import Race
 
 FORM = "race 1"
 

@@ -17,24 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from store import Store
 
-from store import Artifact, Store, gc, heart, holder
-from store.gc import wait_for_collectors
-from store.leftovers import remove_leftovers
-from store.records import Ref
-from store.roots import Recording
-
+from .actors import KIND, N_HOSTS, Actor, Maker
+from .collecting import Collector, Visitor, leftovers, prepare, settle
 from .killing import COLLECTING, MAKING, Killer
-
-KIND = "results"
-BELOW = "shards"
-"""Tables of scrap are made from these."""
-
-N_HOSTS = 3
-"""Processes believe to be on so many hosts: the dead are found by process id and by heartbeat."""
-
-_write = os.write
 
 
 @dataclass
@@ -99,8 +86,6 @@ def race(
     `gc_kills` collectors were killed, for `least_s` seconds at least. Then comes a run without
     kills, and a collection on every host, and everything is examined.
     """
-    from .collecting import Collector, Visitor, leftovers, prepare, settle
-
     rng = random.Random(seed)
     done = Race(root, [f"{rng.getrandbits(128):032x}" for _ in range(n_keys)])
     root.mkdir(parents=True)
@@ -153,138 +138,6 @@ def race(
     _read_log(done)
     done.faults += _examine(done) + (leftovers(done) if n_collectors else [])
     return done
-
-
-class Actor:
-    """One process."""
-
-    role = ""
-
-    def __init__(self, race: Race, i: int, quick: bool) -> None:
-        self.race, self.store, self.i = race, race.store, i
-        self.seen: set[Ref] = set()
-        """What this process has found, and wants: it must stay."""
-        self._log = os.open(race.root / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        here = os.uname()
-        host = type(here)((here.sysname, f"host{i % N_HOSTS}", *here[2:]))
-        os.uname = lambda: host  # type: ignore[assignment]
-        if quick:
-            heart.BEAT_S = 0.02
-            holder.STALE_S = 0.4
-            holder.HALF_MADE_S = 0.4
-            gc.ANNOUNCED_S = 1.0
-            gc.PATIENCE_S = 3.0
-
-    def log(self, *words: str) -> None:
-        _write(self._log, (" ".join(words) + "\n").encode())
-
-    def start(self, seed: int, killer: Killer | None) -> None:
-        if killer is not None:
-            killer.arm(lambda what, *point: self.log(what, self.role, *point))
-        self.run(random.Random(seed))
-
-    def run(self, rng: random.Random) -> None:
-        raise NotImplementedError
-
-    def record(self, targets: list[Ref], graph: dict[Ref, list[Ref]]) -> Recording:
-        """What `saevx run` does before it looks at the store."""
-        path = Path(f"/{self.role}{self.i}.py")
-        recording = Recording(self.store, path, path.stem)
-        recording.want(targets, graph)
-        if recording.problem:
-            self.log("fault", "not recorded:", recording.problem)
-        wait_for_collectors(self.store)
-        return recording
-
-    def look_again(self) -> None:
-        """What was seen must be there still."""
-        for kind, key in self.seen:
-            if why := self.store.absence(kind, key):
-                self.log("fault", f"collected: {kind}/{key} is {why}, by {self.role} {self.i}")
-
-    def make(self, kind: str, key: str, parents: list[Ref], build_s: float = 0.0) -> Artifact:
-        self.log("build", key)
-        by = os.urandom(8).hex()
-        with self.store.draft(kind, key) as draft:
-            draft.write("values", np.arange(500))
-            time.sleep(build_s)
-            draft.write("a group/ids", np.arange(5))
-            return draft.publish(
-                type="Thing",
-                version=1,
-                canonical=f'"{key}"',
-                spec={},
-                parents={str(i): {"kind": k, "key": p} for i, (k, p) in enumerate(parents)},
-                provenance={},
-                attributes={"by": by},
-            )
-
-
-class Maker(Actor):
-    """Makes all keys, or waits until others have."""
-
-    role = "make"
-
-    def __init__(self, race: Race, i: int, quick: bool, leases: bool, build_s: float) -> None:
-        super().__init__(race, i, quick)
-        self.leases, self.build_s = leases, build_s
-
-    def run(self, rng: random.Random) -> None:
-        self._run(rng)
-        (self.race.root / f"done.{self.i}").touch()
-        while self.race.scrap and not self.race.is_over:
-            time.sleep(0.1)
-            self._run(rng)
-
-    def _run(self, rng: random.Random) -> None:
-        keys = self.race.keys
-        refs = [(KIND, key) for key in keys]
-        recording = self.record(refs, {ref: [] for ref in refs}) if self.race.scrap else None
-        left = rng.sample(keys, len(keys))
-        while left:
-            before = len(left)
-            left = [key for key in left if not self._see(key) and not self._make(key)]
-            self.look_again()
-            if len(left) == before:
-                time.sleep(0.005)
-        if recording:
-            recording.complete()
-        self.look_again()
-
-    def settle(self) -> None:
-        """A clean run, and what a collection sweeps up."""
-        self.run(random.Random(0))
-        if self.leases:
-            deadline = time.monotonic() + 10
-            while list(self.store.leases(KIND, self.race.keys)) and time.monotonic() < deadline:
-                for key in self.race.keys:
-                    if lease := self.store.lease(KIND, key):
-                        lease.release()
-                time.sleep(0.05)
-        for key in self.race.keys:
-            remove_leftovers(self.store.root, KIND, key)
-
-    def _see(self, key: str) -> bool:
-        found = self.store.find(KIND, key)
-        if found is not None:
-            self._saw(found)
-        return found is not None
-
-    def _saw(self, found: Artifact) -> None:
-        self.seen.add((found.kind, found.key))
-        self.log("saw", found.key, found.manifest.attributes["by"])
-
-    def _make(self, key: str) -> bool:
-        if not self.leases:
-            self._saw(self.make(KIND, key, [], self.build_s))
-            return True
-        lease = self.store.lease(KIND, key)
-        if lease is None:
-            return False
-        with lease:
-            if not self._see(key):
-                self._saw(self.make(KIND, key, [], self.build_s))
-            return True
 
 
 def _fork(function: Callable[[], Any]) -> int:

@@ -10,7 +10,7 @@ import pytest
 from store import gc
 from store.survey import Survey
 
-from . import racing
+from . import actors
 from .racing import race
 
 # A killed process loses nothing that it had written; only a crash of the machine needs the flush.
@@ -54,7 +54,7 @@ def test_a_race_shows_where_a_net_is_missing(
     tmp_path: Path, net: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if net == "C1":
-        monkeypatch.setattr(racing, "wait_for_collectors", lambda store: None)
+        monkeypatch.setattr(actors, "wait_for_collectors", lambda store: None)
         monkeypatch.setattr(gc, "_put_back_wanted", lambda *args: None)
     else:
         look = Survey.refresh
