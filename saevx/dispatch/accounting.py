@@ -9,6 +9,8 @@ from typing import NamedTuple
 from .records import End
 from .slurm import Job, ask
 
+FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "MaxRSS", "ReqMem", "NodeList", "AllocCPUS")
+
 
 class Death(NamedTuple):
     """What sacct says of an element that is over."""
@@ -27,18 +29,24 @@ def deaths(jobs: Iterable[Job]) -> dict[Job, Death] | None:
     wanted = set(jobs)
     if not wanted:
         return {}
-    fields = "JobID,State,ExitCode,ElapsedRaw,MaxRSS,ReqMem,NodeList,AllocCPUS"
     arrays = ",".join(sorted({job.array for job in wanted}, key=int))
-    out = ask(["sacct", "-a", "-P", "-n", f"--jobs={arrays}", f"--format={fields}"])
+    out = ask(["sacct", "-a", "-P", "-n", f"--jobs={arrays}", f"--format={','.join(FIELDS)}"])
     if out is None:
         return None
+    return {job: death for job, death in read_sacct(out).items() if job in wanted}
+
+
+def read_sacct(out: str) -> dict[Job, Death]:
+    """What rows of `sacct -P -n --format=FIELDS` say of each element."""
     rows: dict[Job, list[list[str]]] = {}
     for line in out.splitlines():
         cells = line.split("|")
-        if len(cells) == 8:
+        if len(cells) == len(FIELDS):
             for job in _jobs_of(cells[0]):
+                if "." not in cells[0]:
+                    rows[job] = []  # a job put back into the queue has rows for each of its goes
                 rows.setdefault(job, []).append(cells)
-    return {job: _death(found) for job, found in rows.items() if job in wanted}
+    return {job: _death(found) for job, found in rows.items()}
 
 
 def _jobs_of(text: str) -> list[Job]:
@@ -47,7 +55,7 @@ def _jobs_of(text: str) -> list[Job]:
     if not match:
         return []
     jobs = []
-    for part in match[2].split(","):
+    for part in match[2].strip(",").split(","):
         first, _, last = part.partition("-")
         jobs += [Job(match[1], index) for index in range(int(first), int(last or first) + 1)]
     return jobs
@@ -88,7 +96,8 @@ def _death(rows: list[list[str]]) -> Death:
     if peak:
         told += f"; it used {peak / 2**20:,.0f} MiB"
         told += f" of {limit / 2**20:,.0f}" if limit else ""
-    return Death(end, told, code, float(wall or 0), peak, node)
+    # Of what never began, the node is "None assigned".
+    return Death(end, told, code, float(wall or 0), peak, "" if " " in node else node)
 
 
 def _bytes(text: str) -> int:

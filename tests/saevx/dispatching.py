@@ -31,6 +31,8 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
+        self.code = ""
+        """Python that each `saevx` here runs before it begins."""
         self.environment = {
             name: value for name, value in os.environ.items() if name != "SAEVX_STORE"
         }
@@ -49,7 +51,7 @@ class Place:
 
     def start(self, *words: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
         """`saevx` as a process; `code` runs in it first."""
-        program = f"{code}\nfrom saevx.cli import main\nmain()"
+        program = f"{self.code}\n{code}\nfrom saevx.cli import main\nmain()"
         return subprocess.Popen(
             [sys.executable, "-c", program, *words],
             cwd=self.folder,

@@ -1,0 +1,236 @@
+"""What sacct says of jobs, and what becomes of them then. The text was recorded from Slurm 22.05,
+but for states that need cgroups or preemption."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from saevx.dispatch import accounting, slurm
+from saevx.dispatch.accounting import Death, read_sacct
+from saevx.dispatch.outcomes import Attempt, describe, memory_factor, wants_another
+from saevx.dispatch.records import End, Result
+from saevx.dispatch.slurm import Job
+
+MIB = 2**20
+
+KILLED = """\
+238_0|FAILED|9:0|3||100M|vm|1
+238_0.batch|FAILED|9:0|3|||vm|1
+238_0.0|CANCELLED|0:9|3|1700K||vm|1
+"""
+ABOVE_ITS_MEMORY = """\
+238_2|FAILED|9:0|2||100M|vm|1
+238_2.batch|FAILED|9:0|2|12056K||vm|1
+238_2.0|CANCELLED by 0|0:9|2|320608K||vm|1
+"""
+BY_CGROUP = """\
+9_0|OUT_OF_MEMORY|0:125|31||2Gc|gpu[3-4]|2
+9_0.batch|OUT_OF_MEMORY|0:125|31|2.5M||gpu3|2
+9_0.extern|COMPLETED|0:0|31|0||gpu3|2
+9_0.0|OUT_OF_MEMORY|0:125|30|4194300K||gpu3|2
+"""
+BY_CGROUP_IN_A_STEP = """\
+9_0|FAILED|1:0|31||4G|gpu3|2
+9_0.batch|FAILED|1:0|31|2.5M||gpu3|2
+9_0.0|OUT_OF_MEMORY|0:125|30|4194300K||gpu3|2
+"""
+BY_HAND = """\
+238_1|CANCELLED by 0|0:0|6||100M|vm|1
+238_1.batch|CANCELLED|0:15|6|12360K||vm|1
+238_1.0|CANCELLED|0:15|6|1700K||vm|1
+"""
+TIMEOUT = """\
+245_0|TIMEOUT|0:0|66||100M|vm|1
+245_0.batch|FAILED|15:0|66|12588K||vm|1
+245_0.0|CANCELLED|0:15|66|1780K||vm|1
+"""
+ENDS_BADLY = """\
+238_4|FAILED|3:0|0||100M|vm|1
+238_4.batch|FAILED|3:0|0|||vm|1
+"""
+NODE_FAILURE = """\
+239_0|NODE_FAIL|0:0|21||100M|vm|1
+239_0.batch|CANCELLED||21|||vm|1
+"""
+PREEMPTED = """\
+7_0|PREEMPTED|0:0|400||16G|gpu3|4
+7_0.batch|CANCELLED|0:15|401|300000K||gpu3|4
+7_0.0|CANCELLED|0:15|401|9000000K||gpu3|4
+"""
+WELL = """\
+238_3|COMPLETED|0:0|1||100M|vm|1
+238_3.batch|COMPLETED|0:0|1|||vm|1
+238_3.0|COMPLETED|0:0|1|||vm|1
+"""
+RUNS = """\
+238_3|RUNNING|0:0|5||100M|vm|1
+238_3.batch|RUNNING|0:0|5|||vm|1
+"""
+NO_STATE_OF_SLURMS = """\
+7_0|UNKNOWN|0:0|0|||vm|
+"""
+
+
+def only(text: str) -> Death:
+    (death,) = read_sacct(text).values()
+    return death
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (KILLED, End.KILLED),
+        (ENDS_BADLY, End.KILLED),
+        (ABOVE_ITS_MEMORY, End.OUT_OF_MEMORY),
+        (BY_CGROUP, End.OUT_OF_MEMORY),
+        (BY_CGROUP_IN_A_STEP, End.OUT_OF_MEMORY),
+        (BY_HAND, End.CANCELLED),
+        (TIMEOUT, End.TIME_LIMIT),
+        (NODE_FAILURE, End.NODE_FAILURE),
+        (PREEMPTED, End.PREEMPTED),
+        (WELL, None),
+        (RUNS, None),
+        (NO_STATE_OF_SLURMS, None),
+    ],
+)
+def test_how_it_ended(text: str, end: End | None):
+    assert only(text).end is end
+
+
+def test_what_is_told():
+    death = only(ABOVE_ITS_MEMORY)
+    assert death.message == "Slurm says FAILED, exit code 0:9; it used 313 MiB of 100"
+    assert (death.exit_code, death.wall_s, death.node) == ("9:0", 2.0, "vm")
+    assert death.peak_memory_bytes == 320608 * 1024
+    assert "Slurm says CANCELLED by 0, exit code 0:15" in only(BY_HAND).message
+    assert only(NODE_FAILURE).message == "Slurm says NODE_FAIL"
+
+
+def test_memory_for_each_core_is_added_up():
+    assert "4,096 MiB of 4,096" in only(BY_CGROUP).message
+
+
+def test_killed_below_its_memory_is_no_lack_of_memory():
+    asked = ABOVE_ITS_MEMORY.replace("100M", "400M")
+    assert only(asked).end is End.KILLED
+
+
+def test_cancelled_by_hand_above_its_memory_is_still_cancelled():
+    above = BY_HAND.replace("1700K", "320608K")
+    assert only(above).end is End.CANCELLED
+
+
+REQUEUED = """\
+238_3|NODE_FAIL|0:0|25||100M|vm|1
+238_3.batch|CANCELLED||25|999999K||vm|1
+239_0|NODE_FAIL|0:0|21||100M|vm|1
+239_0.batch|CANCELLED||21|||vm|1
+"""
+
+
+def test_of_a_requeued_job_the_last_go_counts():
+    found = read_sacct(REQUEUED + WELL)
+    assert found[Job("238", 3)] == only(WELL)
+    assert found[Job("239", 0)].end is End.NODE_FAILURE
+    waits_again = REQUEUED + "238_3|PENDING|0:0|0||100M|None assigned|1\n"
+    assert read_sacct(waits_again)[Job("238", 3)].end is None
+
+
+def test_elements_that_never_began_share_a_row():
+    found = read_sacct("240_[0-2,5%2]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
+    assert set(found) == {Job("240", at) for at in (0, 1, 2, 5)}
+    assert {death.end for death in found.values()} == {End.CANCELLED}
+    assert {death.node for death in found.values()} == {""}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "sacct: error: something\n", "12|COMPLETED|0:0|1||1M|vm|1\n", "7_[0,2,...]|\n"],
+)
+def test_rows_of_nothing_that_we_submit(text: str):
+    assert read_sacct(text) == {}
+
+
+def test_a_list_that_was_cut_short_is_read_as_far_as_it_goes():
+    found = read_sacct("7_[0,2,...]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
+    assert set(found) == {Job("7", 0), Job("7", 2)}
+
+
+def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, KILLED + BY_HAND + NODE_FAILURE, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = accounting.deaths([Job("239", 0), Job("238", 1), Job("238", 9)])
+    assert found is not None
+    assert set(found) == {Job("239", 0), Job("238", 1)}
+    assert len(asked) == 1
+    assert "--jobs=238,239" in asked[0]
+    assert accounting.deaths([]) == {}
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["sh", "-c", "echo 7; exit 1"], ["no-program-of-that-name"], ["sleep", "5"]]
+)
+def test_a_command_that_fails_or_takes_too_long_is_no_answer(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    assert slurm.ask(command) is None
+
+
+# -- what is then done
+
+
+def attempts_of(*ends: End, progressed: bool = False) -> list[Attempt]:
+    return [Attempt(Result(end=end), progressed, 0.0, "code", "") for end in ends]
+
+
+@pytest.mark.parametrize(
+    ("end", "n"),
+    [
+        (End.KILLED, 1),
+        (End.OUT_OF_MEMORY, 1),
+        (End.VANISHED, 1),
+        (End.NODE_FAILURE, 3),
+        (End.PREEMPTED, 3),
+        (End.CANCELLED, 0),
+        (End.ERROR, 0),
+        (End.TIME_LIMIT, 0),
+    ],
+)
+def test_how_often_it_is_tried_again(end: End, n: int):
+    assert all(wants_another(attempts_of(*[end] * tried)) for tried in range(1, n + 1))
+    assert not wants_another(attempts_of(*[end] * (n + 1)))
+
+
+def test_causes_are_counted_each_for_itself():
+    mixed = [End.KILLED, End.OUT_OF_MEMORY, End.NODE_FAILURE, End.NODE_FAILURE, End.PREEMPTED]
+    assert wants_another(attempts_of(*mixed))
+    assert not wants_another(attempts_of(*mixed, End.KILLED))
+
+
+def test_out_of_time_goes_on_as_long_as_it_gets_further():
+    further = attempts_of(*[End.TIME_LIMIT] * 20, progressed=True)
+    assert wants_another(further)
+    assert not wants_another([*further, *attempts_of(End.TIME_LIMIT)])
+    assert not wants_another([*further, further[0]])
+
+
+def test_only_lack_of_memory_gets_more_memory():
+    assert memory_factor(attempts_of(End.KILLED, End.NODE_FAILURE)) == 1.0
+    assert memory_factor(attempts_of(End.KILLED, End.OUT_OF_MEMORY)) == 1.5
+
+
+def test_people_are_told_the_last_of_it_and_what_helps():
+    last = Attempt(Result(end=End.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x")
+    text = describe([*attempts_of(End.NODE_FAILURE), last])
+    assert text == (
+        "out of memory: Slurm says so\ntried 2 times; raise memory_gb in its profile\nlog: x"
+    )
