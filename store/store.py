@@ -88,6 +88,11 @@ class Store:
         found = examine(str(path), kind, key)
         return None if isinstance(found, str) else Artifact(path, found)
 
+    def parts(self, kind: str, key: str) -> list[int]:
+        """Numbers of the parts that are finished, in order; not looked at any closer."""
+        names = _names(work(self.root_of(check_kind(kind)), kind, check_key(key)))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def drop_parts(self, kind: str, key: str) -> None:
         """Deletes the parts of an artifact, which it needs no more once it is published."""
         remove_work(self.root_of(check_kind(kind)), kind, check_key(key))

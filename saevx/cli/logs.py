@@ -18,26 +18,36 @@ LOOK_S = 1.0
 @store_option
 @clear_errors
 def logs(key: str, follow: bool, store: str | None) -> None:
-    """Print the log of the latest job that makes, or made, the artifact KEY (a prefix will do)."""
+    """Print the log of the latest job that makes, or made, the artifact KEY (a prefix will do).
+
+    Where several jobs share its parts, the logs of all of them.
+    """
     from ..config import open_store
     from ..dispatch.sbatch import slurm_log
-    from ..dispatch.status import find_one_flight
+    from ..dispatch.status import find_latest
+    from ..dispatch.tasks import in_words
 
-    flight = find_one_flight(open_store(store), key)
-    at = flight.element.array, flight.element.at
-    files = [flight.folder.log(*at)]
-    if flight.job.startswith("slurm:"):
-        files.append(slurm_log(flight.folder, flight.slurm_job))
+    flights = find_latest(open_store(store), key)
+    files: dict[Path, str] = {}
+    for flight in flights:
+        parts = in_words(flight.parts)
+        files[flight.folder.log(flight.element.array, flight.element.at)] = parts
+        if flight.job.startswith("slurm:"):
+            files[slurm_log(flight.folder, flight.slurm_job)] = parts
     read = dict.fromkeys(files, 0)
+    told = ""
     while True:
-        over = flight.folder.outcome(*at) is not None
-        for file in files:
+        over = all(f.folder.outcome(f.element.array, f.element.at) for f in flights)
+        for file, parts in files.items():
+            if parts != told and file.exists() and file.stat().st_size > read[file]:
+                click.echo(f"== {parts}")
+                told = parts
             read[file] += _print_from(file, read[file])
         if over or not follow:
             break
         time.sleep(LOOK_S)
     if not any(read.values()):
-        click.echo(f"nothing printed yet; it will be in {files[0]}", err=True)
+        click.echo(f"nothing printed yet; it will be in {next(iter(files))}", err=True)
 
 
 def _print_from(file: Path, start: int) -> int:

@@ -105,8 +105,7 @@ class Sending:
         from ..dispatch.forecast import forecast
         from ..recipes import find_recipe
 
-        largest = self._executor().largest_array
-        return forecast(plan, keys, store, find_recipe, self.profile, largest)
+        return forecast(plan, keys, store, find_recipe, self.profile, self._executor())
 
     def executing(self, experiment: Experiment) -> Execute:
         """What runs a plan by the executor that was asked for."""

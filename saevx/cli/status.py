@@ -82,8 +82,11 @@ def _place(element: ElementState) -> int:
 
 
 def _row(element: ElementState) -> list[Any]:
+    from ..dispatch.tasks import in_words
+
     what = f"{element.recipe} {element.keys[0][:8]}"
     what += f" and {len(element.keys) - 1} more" if len(element.keys) > 1 else ""
+    what += f", {in_words(element.parts)}" if element.parts else ""
     progress = f"{element.done}/{element.total} {element.unit}" if element.total else ""
     progress += f", {element.rate:,.1f}/s" if element.rate else ""
     left = "" if element.left_s is None else f"{element.left_s:,.0f} s"

@@ -103,12 +103,12 @@ class Coordinator:
                 ready[key] = node
         return list(ready.values())
 
-    def _comes(self, key: str, flying: dict[str, Flight], ready: dict[str, Node]) -> bool:
+    def _comes(self, key: str, flying: dict[str, list[Flight]], ready: dict[str, Node]) -> bool:
         if self.plan.nodes[key].state is State.PRESENT:
             return True
         if not self.executor.looks_ahead:
             return False
-        return key in ready or (key in flying and flying[key].job.startswith("slurm:"))
+        return key in ready or any(f.job.startswith("slurm:") for f in flying.get(key, ()))
 
     def _is_all_sent(self) -> bool:
         return not self._to_send() and (self.executor.looks_ahead or not self.ledger.left)

@@ -27,6 +27,11 @@ class Executor(Protocol):
     @property
     def largest_array(self) -> int: ...
 
+    @property
+    def width(self) -> int:
+        """How many elements may as well share a batch, where there are fewer batches."""
+        ...
+
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
@@ -48,6 +53,7 @@ class Slurm:
     name = "slurm"
     looks_ahead = True
     poll_s = 4.0
+    width = 1
 
     @property
     def largest_array(self) -> int:
@@ -75,14 +81,14 @@ class Local:
     largest_array = 10_000
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.width = n
         self._pool: Pool | None = None
 
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
         if self._pool is None:
-            self._pool = Pool(folder, self.n)
+            self._pool = Pool(folder, self.width)
         self._pool.submit(array, resources)
         return f"local:{Owner.here()}"
 

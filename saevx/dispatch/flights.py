@@ -49,6 +49,12 @@ class Flight:
         return element_keys(self.folder, self.element)
 
     @property
+    def parts(self) -> list[int]:
+        """Which parts it makes; none where it makes whole artifacts."""
+        array = self.folder.array(self.element.array)
+        return array.parts_of(self.element.at) if array else []
+
+    @property
     def where(self) -> str:
         """For people: the job, and where its log is."""
         name, index = self.element.array, self.element.at
@@ -74,9 +80,13 @@ class Flights:
         self.flying[flight.element] = flight
         self.known.add(flight.element)
 
-    def by_key(self) -> dict[str, Flight]:
-        """What is being made -> by which flight."""
-        return {key: flight for flight in self.flying.values() for key in flight.keys}
+    def by_key(self) -> dict[str, list[Flight]]:
+        """What is being made -> by which flights: several where each makes parts of it."""
+        found: dict[str, list[Flight]] = {}
+        for flight in self.flying.values():
+            for key in flight.keys:
+                found.setdefault(key, []).append(flight)
+        return found
 
     def landed(self) -> list[tuple[Flight, Outcome]]:
         """The flights that have ended since the last call, and how."""

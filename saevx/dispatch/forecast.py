@@ -12,8 +12,9 @@ from spec import Keys, to_document
 from ..explode import explode
 from ..query import catalogue
 from ..resolve.plan import Node, Plan
+from .executors import Executor
 from .profiles import Profile, Resources
-from .tasks import chunks, waves
+from .tasks import chunks, lacking_parts, waves
 
 if TYPE_CHECKING:
     from store import Store
@@ -45,7 +46,12 @@ class Line:
 
 
 def forecast(
-    plan: Plan, keys: Keys, store: Store, find_recipe: FindRecipe, profile: Profile, largest: int
+    plan: Plan,
+    keys: Keys,
+    store: Store,
+    find_recipe: FindRecipe,
+    profile: Profile,
+    executor: Executor,
 ) -> list[Line]:
     """The arrays for what a plan lacks, in the order in which they would be submitted."""
     nodes = plan.to_make
@@ -56,15 +62,18 @@ def forecast(
         columns = lambda: explode(to_document(node.spec, keys))  # noqa: E731
         return profile.resources(type(node.spec).__name__, columns)
 
+    def lacking(batch: Sequence[Node]) -> list[int]:
+        return lacking_parts(batch, find_recipe(type(batch[0].spec)), keys, store)
+
     lines = []
-    for wave in waves(nodes, text, resources):
-        n = sum(len(batch) for element in wave.elements for batch in element)
+    for wave in waves(nodes, text, resources, lacking, executor.width):
+        n = len({node.key for load in wave.elements for node in load.nodes})
         cost = history.get(wave.recipe)
         lines.append(
             Line(
                 recipe=wave.recipe,
                 n_artifacts=n,
-                arrays=[len(part) for part in chunks(wave.elements, largest)],
+                arrays=[len(part) for part in chunks(wave.elements, executor.largest_array)],
                 resources=wave.resources,
                 work_s=n * cost[0] if cost else None,
                 n_bytes=n * cost[1] if cost else None,

@@ -14,7 +14,7 @@ from ..errors import JobFailed
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from .flights import Flight, made_meanwhile
-from .outcomes import Attempt, describe, wants_another
+from .outcomes import Attempt, describe, memory_factor, wants_another
 from .records import End, Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Ledger:
         self.left = {node.key: node for node in plan.to_make}
         self.total = len(self.left)
         self.outcome = RunOutcome()
-        self.attempts: dict[str, list[Attempt]] = {}
+        self.attempts: dict[str, dict[int | None, list[Attempt]]] = {}
+        """Key -> part (None for the whole) -> what was tried, and did not make it."""
         self.unseen: dict[str, float] = {}
         """Keys that are said to be made, and that the store does not show yet -> since when."""
         self.began = time.time()
@@ -56,11 +57,13 @@ class Ledger:
                 ours = flight.folder.name.startswith(self.prefix) and result.end is End.MADE
                 (self.outcome.made if ours else self.outcome.came).append(self.left[key])
                 continue
+            if result.end is End.PART:
+                continue  # the last of its elements makes the artifact; else it is sent once more
             attempt = Attempt(result, progressed, outcome.ended, info.code, flight.where)
             if self._counts_still(attempt):
-                self.attempts.setdefault(key, []).append(attempt)
-                if not wants_another(self.attempts[key]):
-                    self._give_up(key)
+                tried = [self._note(key, part, attempt) for part in flight.parts or (None,)]
+                if not all(map(wants_another, tried)):
+                    self._give_up(key, tried[0])
 
     def _counts_still(self, attempt: Attempt) -> bool:
         """Whether an attempt is held against its key. What ended before this run began is not, if
@@ -73,12 +76,21 @@ class Ledger:
 
     def fail(self, key: str, attempt: Attempt) -> None:
         """Give a key up at once."""
-        self.attempts.setdefault(key, []).append(attempt)
-        self._give_up(key)
+        self._give_up(key, self._note(key, None, attempt))
 
-    def _give_up(self, key: str) -> None:
+    def memory_factor(self, key: str) -> float:
+        """How much more memory the next go at a key gets."""
+        return max(map(memory_factor, self.attempts.get(key, {}).values()), default=1.0)
+
+    def _note(self, key: str, part: int | None, attempt: Attempt) -> list[Attempt]:
+        """Note an attempt; all that there were at the same part."""
+        tried = self.attempts.setdefault(key, {}).setdefault(part, [])
+        tried.append(attempt)
+        return tried
+
+    def _give_up(self, key: str, tried: list[Attempt]) -> None:
         del self.left[key]
-        self.outcome.failed[key] = JobFailed(describe(self.attempts[key]))
+        self.outcome.failed[key] = JobFailed(describe(tried))
 
     def see_published(self) -> None:
         """Believe in what others have made once it can be seen from here."""

@@ -48,6 +48,10 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pack: int | None = None
     """Batches of specs that one job makes in turn. None: as many as keep arrays small."""
 
+    parts: int | None = None
+    """Jobs that share one batch of a recipe that works in parts. None: as many as there are
+    processes to use on one machine, and one on a cluster."""
+
     def with_memory(self, factor: float) -> Resources:
         """The same with more memory, for what ran out of it."""
         if self.memory_gb is None or factor == 1.0:
@@ -152,7 +156,7 @@ def _resources(table: dict[str, Any], where: str) -> Resources:
     except msgspec.ValidationError as error:
         known = ", ".join(Resources.__struct_fields__)
         _refuse(f"{where}: {error}; known are {known}")
-    for name in ("hours", "memory_gb", "cpus", "parallelism", "pack"):
+    for name in ("hours", "memory_gb", "cpus", "parallelism", "pack", "parts"):
         value = getattr(made, name)
         if value is not None and value <= 0:
             _refuse(f"{where}.{name} is {value}; it must be above zero")

@@ -46,12 +46,18 @@ class Array(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the specs."""
     elements: list[list[list[str]]]
     """Index of an element -> its batches -> keys."""
+    parts: list[list[int]] = []
+    """Index of an element -> which parts it makes of the artifacts of its only batch; none for
+    whole artifacts. Empty where no element makes parts."""
     documents: dict[str, dict[str, Any]]
     """Key -> the spec's document."""
     resources: str
     """JSON, as it was asked for."""
     memory_gb: float | None
     submitted: float
+
+    def parts_of(self, index: int) -> list[int]:
+        return self.parts[index] if self.parts else []
 
 
 class End(Enum):
@@ -60,6 +66,8 @@ class End(Enum):
     MADE = "made"
     CAME = "came"
     """Another process had made it."""
+    PART = "part made"
+    """Its parts are there; other elements make the others, and the last one the artifact."""
     BLOCKED = "blocked"
     """An input was not there."""
     ERROR = "error"

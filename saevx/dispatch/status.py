@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from store import Store
 
 
+_WELL = {End.MADE, End.CAME, End.PART}
+
+
 @dataclass
 class ElementState:
     """One element that has not ended well."""
@@ -29,6 +32,8 @@ class ElementState:
     state: str
     """`running`, `waiting`, `unknown` (it left no outcome, and nobody runs it), or an `End`."""
     job: str
+    parts: list[int] = field(default_factory=list)
+    """Which parts it makes; none where it makes whole artifacts."""
     node: str = ""
     told: str = ""
     """Why it waits, or why it failed."""
@@ -60,13 +65,20 @@ class RunState:
     user: str
     began: float
     path: str
-    artifacts: dict[str, int] = field(default_factory=dict)
-    """How many artifacts stand how."""
+    standing: dict[str, set[str]] = field(default_factory=dict)
+    """State -> keys of artifacts that stand so; those made in parts may stand in several ways."""
     elements: list[ElementState] = field(default_factory=list)
 
     @property
+    def artifacts(self) -> dict[str, int]:
+        """How many artifacts stand how."""
+        return {state: len(keys) for state, keys in self.standing.items()}
+
+    @property
     def document(self) -> dict[str, Any]:
-        return {**self.__dict__, "elements": [element.document for element in self.elements]}
+        told = {name: value for name, value in self.__dict__.items() if name != "standing"}
+        elements = [element.document for element in self.elements]
+        return {**told, "artifacts": self.artifacts, "elements": elements}
 
 
 def look(store: Store) -> list[RunState]:
@@ -95,27 +107,29 @@ def _look_at(folder: RunFolder, live: dict[slurm.Job, slurm.JobState] | None) ->
             if outcome is not None:
                 _count(seen, outcome)
                 ends = {result.end for result in outcome.results.values()}
-                if not ends <= {End.MADE, End.CAME}:
+                if not ends <= _WELL:
                     seen.elements.append(_over(flight, array.recipe, keys, outcome))
                 continue
             element = _live(flight, array.recipe, keys, live)
-            seen.artifacts[element.state] = seen.artifacts.get(element.state, 0) + len(keys)
+            seen.standing.setdefault(element.state, set()).update(keys)
             seen.elements.append(element)
     return seen
 
 
 def _count(seen: RunState, outcome: Outcome) -> None:
-    for result in outcome.results.values():
-        seen.artifacts[result.end.value] = seen.artifacts.get(result.end.value, 0) + 1
+    for key, result in outcome.results.items():
+        if result.end is not End.PART:
+            seen.standing.setdefault(result.end.value, set()).add(key)
 
 
 def _over(flight: Flight, recipe: str, keys: list[str], outcome: Outcome) -> ElementState:
-    bad = [r for r in outcome.results.values() if r.end not in (End.MADE, End.CAME)]
+    bad = [r for r in outcome.results.values() if r.end not in _WELL]
     return ElementState(
         recipe=recipe,
         keys=keys,
         state=bad[0].end.value,
         job=_job_of(flight) or outcome.job,
+        parts=flight.parts,
         node=outcome.host,
         told=bad[0].message.strip().rpartition("\n")[2],
         wall_s=outcome.wall_s,
@@ -131,7 +145,7 @@ def _live(
 ) -> ElementState:
     array, index = flight.element.array, flight.element.at
     log = flight.folder.log(array, index)
-    element = ElementState(recipe, keys, "unknown", _job_of(flight), log=str(log))
+    element = ElementState(recipe, keys, "unknown", _job_of(flight), flight.parts, log=str(log))
     if flight.job.startswith("slurm:") and live is not None:
         state = live.get(flight.slurm_job)
         if state is not None:
@@ -169,15 +183,19 @@ def find_flights(store: Store, key: str) -> Iterator[Flight]:
         yield from (flight for _, flight in sorted(found, key=lambda one: -one[0]))
 
 
-def find_one_flight(store: Store, key: str) -> Flight:
-    """The latest element for a key. Raises StoreError for none, or several keys."""
-    flight = next(find_flights(store, key), None)
-    if flight is None:
+def find_latest(store: Store, key: str) -> list[Flight]:
+    """The latest element for a key: several where they share its parts.
+
+    Raises StoreError for none, or several keys.
+    """
+    flights = list(find_flights(store, key))
+    if not flights:
         raise StoreError(
             f"no job in {store.root} was to make something whose key begins with {key!r}; "
             "`saevx status` shows those that go on"
         )
-    keys = {one for f in find_flights(store, key) for one in f.keys if one.startswith(key)}
+    keys = {one for f in flights for one in f.keys if one.startswith(key)}
     if len(keys) > 1:
         raise StoreError(f"{len(keys)} keys begin with {key!r}; give more digits")
-    return flight
+    latest = flights[0].element
+    return [f for f in flights if f.element[:2] == latest[:2]]

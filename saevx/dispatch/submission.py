@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, Spec, to_document
@@ -19,12 +19,11 @@ from .executors import Executor
 from .flights import Flight, Flights
 from .folder import RunFolder
 from .ledger import Ledger
-from .outcomes import memory_factor
 from .profiles import Resources
 from .records import Array, Element, RunInfo
 from .request import Request
 from .snapshot import Snapshot
-from .tasks import Wave, array_name, chunks, waves
+from .tasks import Load, Wave, array_name, chunks, lacking_parts, waves
 
 if TYPE_CHECKING:
     from store import Store
@@ -67,27 +66,33 @@ class Submitter:
         does not help."""
         folder = self._own_folder()
         folder.reopen()
-        for wave in waves(nodes, self._batch_text, self._resources):
-            for elements in chunks(wave.elements, self.executor.largest_array):
-                if not self._submit_array(folder, wave, elements):
+        width = self.executor.width
+        for wave in waves(nodes, self._batch_text, self._resources, self._lacking, width):
+            for loads in chunks(wave.elements, self.executor.largest_array):
+                if not self._submit_array(folder, wave, loads):
                     return
 
-    def _submit_array(
-        self, folder: RunFolder, wave: Wave, elements: list[list[list[Node]]]
-    ) -> bool:
+    def _lacking(self, batch: Sequence[Node]) -> list[int]:
+        recipe = self.recipes[type(batch[0].spec)]
+        return lacking_parts(batch, recipe, self.keys, self.store)
+
+    def _submit_array(self, folder: RunFolder, wave: Wave, loads: list[Load]) -> bool:
         """Whether it was taken."""
-        members = [node for batches in elements for batch in batches for node in batch]
+        members = [node for load in loads for node in load.nodes]
         array = Array(
             name=array_name(self.request.name, wave.recipe),
             recipe=wave.recipe,
-            elements=[[[n.key for n in batch] for batch in one] for one in elements],
+            elements=[[[n.key for n in batch] for batch in load.batches] for load in loads],
+            parts=[load.parts for load in loads] if any(load.parts for load in loads) else [],
             documents={n.key: to_document(n.spec, self.keys, with_exec=True) for n in members},
             resources=wave.resources.text,
             memory_gb=wave.resources.memory_gb,
             submitted=time.time(),
         )
         flying = self.flights.by_key()
-        after = {flying[key].job for node in members for key in node.inputs if key in flying}
+        after = {
+            flight.job for node in members for key in node.inputs for flight in flying.get(key, ())
+        }
         folder.add(array)
         try:
             job = self.executor.submit(array, folder, wave.resources, after)
@@ -97,7 +102,7 @@ class Submitter:
             return False
         self._refused_since = 0.0
         folder.set_job(array.name, job)
-        for index in range(len(elements)):
+        for index in range(len(loads)):
             self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
         return True
 
@@ -115,7 +120,7 @@ class Submitter:
         found = self.request.profile.resources(
             name, lambda: explode(to_document(node.spec, self.keys))
         )
-        return found.with_memory(memory_factor(self.ledger.attempts.get(node.key, [])))
+        return found.with_memory(self.ledger.memory_factor(node.key))
 
     def _own_folder(self) -> RunFolder:
         if self._folder is None:

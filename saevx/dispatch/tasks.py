@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from spec import Artifact, Keys
 
 from ..resolve.plan import Node, group
 from .profiles import Resources
+
+if TYPE_CHECKING:
+    from store import Store
+
+    from ..resolve.recipe import Recipe
 
 T = TypeVar("T")
 
 N_ELEMENTS = 256
 """More batches than this are packed, several to an element: a job costs seconds to start."""
+
+
+class Load(NamedTuple):
+    """What one element makes."""
+
+    batches: list[list[Node]]
+    parts: list[int] = []  # noqa: RUF012
+    """Which parts of the artifacts of its only batch; none for whole artifacts."""
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [node for batch in self.batches for node in batch]
 
 
 class Wave(NamedTuple):
@@ -22,16 +42,21 @@ class Wave(NamedTuple):
     recipe: str
     depth: int
     resources: Resources
-    elements: list[list[list[Node]]]
-    """Element -> batches -> nodes."""
+    elements: list[Load]
 
 
 def waves(
-    nodes: Sequence[Node], batch_text: dict[str, str], resources_of: Callable[[Node], Resources]
+    nodes: Sequence[Node],
+    batch_text: dict[str, str],
+    resources_of: Callable[[Node], Resources],
+    lacking: Callable[[Sequence[Node]], list[int]] = lambda batch: [],
+    width: int = 1,
 ) -> list[Wave]:
     """Cut nodes into batches, batches into elements; inputs before what reads them.
 
-    Specs of one batch that ask for different resources go to different jobs.
+    Specs of one batch that ask for different resources go to different jobs. Batches are cut into
+    parts as the profile says, else where they are fewer than `width`: `lacking` tells which parts
+    a batch lacks.
     """
     asked = {node.key: resources_of(node) for node in nodes}
     together: dict[tuple[int, str, str], list[list[Node]]] = {}
@@ -45,9 +70,48 @@ def waves(
     made = []
     for (depth, recipe, _), batches in together.items():
         resources = asked[batches[0][0].key]
-        pack = resources.pack or ceil(len(batches) / N_ELEMENTS)
-        made.append(Wave(recipe, depth, resources, list(chunks(batches, pack))))
+        n_shares = resources.parts or ceil(width / len(batches))
+        loads: list[Load] = []
+        whole: list[list[Node]] = []
+        for batch in batches:
+            parts = lacking(batch) if n_shares > 1 else []
+            if len(parts) > 1:
+                loads += [Load([batch], share) for share in shares(parts, n_shares)]
+            else:
+                whole.append(batch)
+        pack = resources.pack or ceil(len(whole) / N_ELEMENTS)
+        loads += [Load(packed) for packed in chunks(whole, pack)]
+        made.append(Wave(recipe, depth, resources, loads))
     return sorted(made, key=lambda wave: wave.depth)
+
+
+def lacking_parts(
+    batch: Sequence[Node], recipe: Recipe[Any], keys: Keys, store: Store
+) -> list[int]:
+    """The parts that some artifact of a batch lacks; none where it is not made in parts."""
+    if recipe.parts is None:
+        return []
+    specs: list[Artifact] = [node.spec for node in batch]
+    there = [set(store.parts(node.spec.kind, node.key)) for node in batch]
+    n_parts = recipe.parts.count(specs[0], keys.site)
+    return [index for index in range(n_parts) if not all(index in found for found in there)]
+
+
+def in_words(parts: Sequence[int]) -> str:
+    """Part numbers for people, as in "parts 0 to 7"; "" for none."""
+    if not parts:
+        return ""
+    if len(parts) == 1:
+        return f"part {parts[0]}"
+    whole = parts[-1] - parts[0] == len(parts) - 1
+    return f"parts {parts[0]} to {parts[-1]}" if whole else f"{len(parts)} parts from {parts[0]}"
+
+
+def shares(items: list[T], n: int) -> list[list[T]]:
+    """`items` in at most `n` runs whose lengths differ by one at most."""
+    n = min(n, len(items))
+    ends = [len(items) * i // n for i in range(n + 1)]
+    return [items[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def chunks(items: list[T], n: int) -> Iterator[list[T]]:

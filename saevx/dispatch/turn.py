@@ -25,7 +25,7 @@ class Turn:
         self.folder, self.array, self.index = folder, array, index
         self.results: dict[str, Result] = {}
         self.began = time.time()
-        self._at_begin: set[str] = set()
+        self._at_begin: set[tuple[str, int | None]] = set()
         self.batch_began = 0.0
         self._written = 0.0
         self.show(0, 0, "", force=True)
@@ -36,7 +36,7 @@ class Turn:
 
     def look(self, workspace: Workspace) -> None:
         """Note what is there before anything is made."""
-        self._at_begin = {key for key in self.keys if self._is_made(key, workspace)}
+        self._at_begin = self._there(workspace)
 
     def add(self, results: dict[str, Result]) -> None:
         self.results |= results
@@ -53,7 +53,18 @@ class Turn:
 
     def progressed(self, workspace: Workspace) -> bool:
         """Whether a later go begins further on than this one did."""
-        return any(key not in self._at_begin and self._is_made(key, workspace) for key in self.keys)
+        return bool(self._there(workspace) - self._at_begin)
+
+    def _there(self, workspace: Workspace) -> set[tuple[str, int | None]]:
+        """What is made of its keys: whole artifacts, and parts of others."""
+        found: set[tuple[str, int | None]] = set()
+        for key in self.keys:
+            if self._is_made(key, workspace):
+                found.add((key, None))
+            else:
+                kind = self.array.documents[key]["kind"]
+                found |= {(key, part) for part in workspace.store.parts(kind, key)}
+        return found
 
     def _is_made(self, key: str, workspace: Workspace) -> bool:
         return workspace.store.find(self.array.documents[key]["kind"], key) is not None
@@ -63,6 +74,7 @@ class Turn:
 
         results = {node.key: Result(end=End.MADE) for node in outcome.made}
         results |= {node.key: Result(end=End.CAME) for node in outcome.came}
+        results |= {node.key: Result(end=End.PART) for node in outcome.partly}
         for key, error in outcome.failed.items():
             end = End.OUT_OF_MEMORY if isinstance(error, MemoryError) else End.ERROR
             results[key] = Result(end=end, message=explain(error))
@@ -109,7 +121,7 @@ class Turn:
             job=job_name(),
             wall_s=round(time.time() - self.began, 3),
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            progressed=End.MADE in ends,
+            progressed=bool(ends & {End.MADE, End.PART}),
             ended=time.time(),
         )
         self.folder.write_outcome(self.array.name, self.index, outcome)

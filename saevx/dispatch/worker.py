@@ -57,7 +57,7 @@ class Worker:
         try:
             turn.look(self._load())
             for batch in array.elements[index]:
-                turn.add(self._make(array, batch, turn))
+                turn.add(self._make(array, batch, array.parts_of(index), turn))
         except TimeUp:
             if turn.progressed(self._load()) and requeue():
                 print("time is up; goes on where it stopped once Slurm starts it again")
@@ -87,15 +87,18 @@ class Worker:
                 import_copy(Path(info.path), Path(info.experiment))
         return self._workspace
 
-    def _make(self, array: Array, keys_wanted: list[str], turn: Turn) -> dict[str, Result]:
-        """Make the specs of one batch that are absent and whose inputs are there."""
+    def _make(
+        self, array: Array, keys_wanted: list[str], parts: list[int], turn: Turn
+    ) -> dict[str, Result]:
+        """Make the specs of one batch that are absent and whose inputs are there; only some parts
+        of them where `parts` says which."""
         import saevx.workspace  # noqa: F401  (lets specs see the store)
         from spec import Artifact, Keys, from_document
 
         from ..recipes import find_recipe
         from ..resolve.plan import Plan
         from ..resolve.provenance import Origin
-        from ..resolve.run import run_plan
+        from ..resolve.run import run_parts, run_plan
 
         workspace = self._load()
         store, keys = workspace.store, Keys(workspace)
@@ -109,9 +112,11 @@ class Worker:
             else:
                 nodes[key] = _node(spec, key)
         if nodes:
-            plan = Plan(nodes, tuple(nodes))
-            origin = Origin.from_record(self.info.origin)
-            outcome = run_plan(plan, keys, store, find_recipe, turn.listener(), origin)
+            how = keys, store, find_recipe, turn.listener(), Origin.from_record(self.info.origin)
+            if parts:
+                outcome = run_parts(list(nodes.values()), parts, *how)
+            else:
+                outcome = run_plan(Plan(nodes, tuple(nodes)), *how)
             results |= turn.results_of(outcome)
         return results
 

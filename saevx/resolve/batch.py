@@ -129,6 +129,11 @@ class Batch(Generic[A]):
             "provenance": self._origin.provenance(watch, n_batch=n_batch),
         }
 
+    def accept(self, spec: A, made: Stored) -> None:
+        """Take what another process has made of a spec meanwhile."""
+        self.made[self.key_of(spec)] = made
+        self._settled(self.key_of(spec))
+
     def fail(self, spec: A, error: BaseException) -> None:
         """Give up on one spec, and go on with the others."""
         key = self._keys.of(spec)

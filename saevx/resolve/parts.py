@@ -74,6 +74,8 @@ class Todo(Generic[A]):
 
     def __init__(self, batch: Batch[A], indices: Iterable[int]) -> None:
         self._batch = batch
+        # Parts are gone once their artifact is there.
+        self._specs = self._absent(batch.open_specs)
         self.indices = [index for index in indices if self._lacking(index)]
         """All that are lacking, whoever makes them."""
         self._given: list[int] = []
@@ -104,7 +106,8 @@ class Todo(Generic[A]):
     def check(self) -> None:
         """Fail the specs whose parts were given out and not made."""
         for index in self._given:
-            for spec in self._lacking(index):
+            # In this order: parts are dropped when their artifact is there, not before.
+            for spec in self._absent(self._lacking(index)):
                 error = f"the recipe of {type(spec).__name__} ended without making part {index}"
                 self._batch.fail(spec, RecipeError(f"{error} of {spec!r}"))
 
@@ -126,9 +129,14 @@ class Todo(Generic[A]):
         batch = self._batch
         return tuple(
             spec
-            for spec in batch.open_specs
-            if batch.store.find_part(spec.kind, batch.key_of(spec), index) is None
+            for spec in self._specs
+            if batch.key_of(spec) not in batch.failed
+            and batch.store.find_part(spec.kind, batch.key_of(spec), index) is None
         )
+
+    def _absent(self, specs: Iterable[A]) -> tuple[A, ...]:
+        batch = self._batch
+        return tuple(s for s in specs if batch.store.find(s.kind, batch.key_of(s)) is None)
 
     @contextmanager
     def _hold(self, index: int) -> Iterator[Part[A] | None]:
@@ -143,7 +151,7 @@ class Todo(Generic[A]):
             for lease in leases:
                 stack.enter_context(lease)
             # It may have come between our look and our leases.
-            specs = self._lacking(index)
+            specs = self._absent(self._lacking(index))
             yield Part(self._batch, index, specs, stack) if specs else None
 
 
@@ -154,7 +162,11 @@ def make(
 ) -> None:
     """Make the artifacts of a batch, by way of their parts where the recipe declares some."""
     if recipe.parts is not None:
-        make_parts(recipe.parts, batch, wait=wait)
+        n_parts = recipe.parts.count(batch.specs[0], batch.site)
+        make_parts(recipe.parts, batch, range(n_parts), wait)
+    for spec in batch.open_specs:
+        if (there := batch.store.find(spec.kind, batch.key_of(spec))) is not None:
+            batch.accept(spec, there)
     if batch.open_specs:
         recipe.make(batch)
 
@@ -162,24 +174,22 @@ def make(
 def make_parts(
     parts: Parts[A],
     batch: Batch[A],
-    only: Iterable[int] | None = None,
+    indices: Iterable[int],
     wait: Callable[[dict[str, list[A]]], None] = lambda others: None,
 ) -> None:
-    """Make what is lacking of the artifacts of a batch.
+    """Make those parts that artifacts of a batch lack.
 
-    Comes back when all of it is there, having told `wait` of whom it waits for. With `only`, makes
-    those parts of which no other process is making them, and waits for none.
+    Comes back when all of them are there. What other processes are making is waited for, and `wait`
+    told of whom; should they end without having made it, it is made here.
     """
-    indices = range(parts.count(batch.specs[0], batch.site)) if only is None else sorted(only)
+    wanted = sorted(indices)
     patience = Patience()
-    while (todo := Todo(batch, indices)).indices:
+    while (todo := Todo(batch, wanted)).indices:
         others = todo.others()
-        if not others:
+        wait(others)
+        if others:
+            patience.pause()
+        else:
             parts.make(batch, todo)
             todo.check()
-        elif only is None:
-            wait(others)
-            patience.pause()
-        if only is not None:
-            break
-    wait({})
+            patience.reset()
