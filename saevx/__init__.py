@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from .notebook import load, run, table
     from .resolve.batch import Batch
+    from .resolve.parts import Parts, Todo
     from .resolve.recipe import recipe
     from .workspace import Workspace, open_workspace
 
@@ -73,6 +74,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(["load", "run", "table"], "saevx.notebook"),
     **dict.fromkeys(["Workspace", "open_workspace"], "saevx.workspace"),
     "Batch": "saevx.resolve.batch",
+    **dict.fromkeys(["Parts", "Todo"], "saevx.resolve.parts"),
     "recipe": "saevx.resolve.recipe",
 }
 
@@ -95,6 +97,7 @@ __all__ = [
     "MissingArtifact",
     "OpenMoji",
     "OpenMojiImages",
+    "Parts",
     "QueryError",
     "RandomInit",
     "RandomPrototypes",
@@ -110,6 +113,7 @@ __all__ = [
     "SpecError",
     "Squash",
     "StoreError",
+    "Todo",
     "TraitAP",
     "TraitSet",
     "ViT",

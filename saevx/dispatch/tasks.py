@@ -79,7 +79,7 @@ def waves(
                 loads += [Load([batch], share) for share in shares(parts, n_shares)]
             else:
                 whole.append(batch)
-        pack = resources.pack or ceil(len(whole) / N_ELEMENTS)
+        pack = resources.pack or max(1, ceil(len(whole) / N_ELEMENTS))
         loads += [Load(packed) for packed in chunks(whole, pack)]
         made.append(Wave(recipe, depth, resources, loads))
     return sorted(made, key=lambda wave: wave.depth)

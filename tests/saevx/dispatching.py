@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 HEAD = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
-from unruly import Branch, Leaf, Top
+from unruly import Album, Branch, Leaf, Top
 """
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import polars as pl
 
-from saevx import Artifact, Batch, Exec, RecipeError, recipe
+from saevx import Artifact, Batch, Exec, Parts, RecipeError, Todo, recipe
 
 MIB = 2**20
 
@@ -91,3 +91,47 @@ def make_top(batch: Batch[Top]) -> None:
     batch.draft(spec).table("tops", pl.DataFrame({"total": [total]}))
     batch.publish(spec)
     note("made", spec.key)
+
+
+class Album(Artifact):
+    """Made in parts of 10 rows, each of which takes `pause_s`."""
+
+    kind: ClassVar = "shards"
+    value: int
+    n_parts: int
+    how: str = "well"
+    """`part I error`, `part I killed once`: what happens to one of them."""
+    group: int | None = None
+    pause_s: Annotated[float, Exec()] = 0.0
+
+
+def make_pages(batch: Batch[Album], todo: Todo[Album]) -> None:
+    for part in todo:
+        batch.progress(part.index, batch.specs[0].n_parts, "pages")
+        for spec in part.specs:
+            page = f"{spec.key}/{part.index}"
+            note("begin", page)
+            time.sleep(spec.pause_s)
+            if spec.how == f"part {part.index} error":
+                batch.fail(spec, RecipeError(f"page {part.index} of {spec.value} is torn"))
+                continue
+            if spec.how == f"part {part.index} killed once" and is_first_time(spec):
+                os.kill(os.getpid(), signal.SIGKILL)
+            rows = np.arange(10) + 10 * part.index + spec.value
+            with part.draft(spec).array("value", (10,), rows.dtype, rows_per_shard=10) as writer:
+                writer.append(rows)
+            part.publish(spec)
+            note("made", page)
+
+
+@recipe(
+    Album,
+    batch_by=lambda spec: spec if spec.group is None else spec.group,
+    parts=Parts(lambda spec, site: spec.n_parts, make_pages),
+)
+def bind(batch: Batch[Album]) -> None:
+    for spec in batch.open_specs:
+        parts = batch.parts(spec)
+        batch.draft(spec).join("value", [part.array("value") for part in parts])
+        batch.publish(spec)
+        note("made", spec.key)
