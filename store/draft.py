@@ -28,6 +28,7 @@ from store.layout import (
     home,
     node_file,
     part_home,
+    part_key,
     trash,
 )
 from store.leftovers import remove_leftovers
@@ -62,6 +63,8 @@ class Draft:
     def __init__(self, root: Path, kind: str, key: str, part: int | None = None) -> None:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
+        # A part must not pass for its artifact, nor for another part, wherever it may be moved.
+        self._own_key = key if part is None else part_key(key, part)
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
         self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
         self._state: Literal["not open", "open", "broken", "published"] = "not open"
@@ -124,6 +127,8 @@ class Draft:
         Their files become files of this array, by hard links where there are any: all parts but
         the last hold whole shards. Raises StoreError where they do not fit together.
         """
+        if not parts:
+            raise StoreError(f"cannot join {name!r} from no parts: write it as an array of its own")
         grids = [part.grid for part in parts]
         first = grids[0]
         writer = self.array(
@@ -183,7 +188,7 @@ class Draft:
         self._check_finished()
         manifest = Manifest(
             kind=self.kind,
-            key=self.key,
+            key=self._own_key,
             type=type,
             version=version,
             canonical=canonical,

@@ -121,7 +121,7 @@ def part_home(root: Path, kind: str, key: str, part: int) -> Path:
 
 
 def part_key(key: str, part: int) -> str:
-    """What stands for one part of an artifact where a key is needed: the name of its lease."""
+    """What stands for one part of an artifact where a key is needed: its lease, its manifest."""
     return xxhash.xxh3_128_hexdigest(f"{key}/{part}".encode())
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from store.errors import StoreError
 from store.files import make_folders, remove_tree
 from store.layout import builds, owner_of, trash, trash_name, work
 from store.owner import Life, Owner
@@ -24,10 +26,11 @@ def remove_leftovers(root: Path, kind: str, key: str) -> None:
 
 
 def remove_work(root: Path, kind: str, key: str) -> None:
-    """Removes the finished parts of an artifact."""
-    if work(root, kind, key).exists():
+    """Removes the finished parts of an artifact, as far as it can be: the artifact is there."""
+    if os.path.lexists(work(root, kind, key)):
         # Moved first: nobody must take what is half deleted for a part.
-        _remove(root, kind, key, work(root, kind, key))
+        with suppress(StoreError):
+            _remove(root, kind, key, work(root, kind, key))
 
 
 def _remove(root: Path, kind: str, key: str, folder: Path) -> None:

@@ -20,6 +20,7 @@ from store.layout import (
     home,
     is_key,
     part_home,
+    part_key,
     work,
 )
 from store.leases import Lease
@@ -85,7 +86,7 @@ class Store:
         root = self.root_of(check_kind(kind))
         look_afresh(work(root, kind, check_key(key)))
         path = part_home(root, kind, key, part)
-        found = examine(str(path), kind, key)
+        found = examine(str(path), kind, part_key(key, part))
         return None if isinstance(found, str) else Artifact(path, found)
 
     def parts(self, kind: str, key: str) -> list[int]:
