@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from store.catalogue import Scalar
+from store.shelves import Scalar
 
 Where = str | Sequence[str] | Mapping[str, Any] | None
 """A condition, several, or a dict of fields and the values that they must have."""

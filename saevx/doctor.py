@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from spec import Artifact, DatasetError, Exec, Keys, Site, Spec, SpecError, from_document
 from spec.document import known_types
 from spec.site import Fingerprint
-from store.doctor import Finding
+from store.finding import Finding
 from store.manifest import Manifest
 
 from .workspace import Workspace

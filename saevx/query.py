@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from store.catalogue import Catalogue, Entry, Scalar
+import msgspec
+
+from store.catalogue import Catalogue, Entry
+from store.errors import NewerLayout
+from store.shelves import Newer, Scalar
 
 from .condition import Condition, Where, parse, refuse
 from .explode import FORM, facts_of
@@ -25,6 +29,15 @@ class Row:
     is_older: bool
     """Whether its type has a higher version by now."""
     age_s: float
+    is_newer: bool = False
+    """Whether a later saevx wrote it, in a layout that this one cannot read."""
+
+    @property
+    def state(self) -> str | None:
+        """What sets it apart, in words."""
+        if self.is_newer:
+            return "newer layout"
+        return "older version" if self.is_older else None
 
     def has(self, field: str) -> bool:
         return field in BUILT_IN or field in self.entry.columns
@@ -45,7 +58,7 @@ BUILT_IN: dict[str, Callable[[Row], Scalar]] = {
     "size": lambda row: row.entry.n_bytes,
     "created": lambda row: row.entry.created,
     "age": lambda row: row.age_s,
-    "state": lambda row: "older version" if row.is_older else None,
+    "state": lambda row: row.state,
 }
 """What every artifact has."""
 
@@ -73,20 +86,26 @@ def search(
     type: str | None = None,
     where: Where = None,
     versions: Mapping[str, int] | None = None,
+    newer: bool = False,
 ) -> Found:
     """The artifacts that meet all conditions.
 
     `versions` gives the versions that spec types have today; without it, an artifact counts as
-    older when the store has a higher version of its type. Raises QueryError and StoreError.
+    older when the store has a higher version of its type. What a later saevx wrote is found with
+    `newer`, by what is known of it, and without it, is refused where it may meet the conditions.
+    Raises QueryError and StoreError, NewerLayout.
     """
     conditions = parse(where)
-    entries = catalogue(store).entries(kind)
+    entries, unreadable = catalogue(store).contents(kind)
+    unreadable = [one for one in unreadable if type in (None, one.type) or not one.type]
+    if unreadable and not newer:
+        raise NewerLayout(unreadable[0].fault)
     newest = dict(versions or {})
     for entry in entries:
         if entry.version > newest.get(entry.type, 0):
             newest[entry.type] = entry.version
     known = fields_of(entries)
-    if entries:
+    if entries or unreadable:
         check_fields((condition.field for condition in conditions), known)
     now = time.time()
     rows = [
@@ -94,10 +113,19 @@ def search(
         for entry in entries
         if type is None or entry.type == type
     ]
+    rows += [_row_of(one, now) for one in unreadable]
     rows.sort(key=lambda row: row.entry.created)
     for condition in conditions:
         rows = _select(rows, condition)
     return Found(rows, known, {entry.type for entry in entries})
+
+
+def _row_of(newer: Newer, now: float) -> Row:
+    """What is known of an artifact that a later saevx wrote."""
+    created = datetime.fromtimestamp(newer.changed, UTC).isoformat(timespec="milliseconds")
+    nothing = msgspec.Raw(msgspec.msgpack.encode([]))
+    entry = Entry(newer.kind, newer.key, newer.type, 0, newer.n_bytes, created, (), nothing)
+    return Row(entry, False, now - newer.changed, is_newer=True)
 
 
 def fields_of(entries: Iterable[Entry]) -> set[str]:

@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from store import leases, trash
+from store.checkup import file_faults, files_in, manifest_fault
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.files import digest, digest_file, explained
-from store.holder import Holder
+from store.files import digest_file, explained
+from store.finding import AGAIN, FIX, NEWER, Finding, access, record, stranger, try_read
 from store.inventory import Inventory
 from store.layout import KINDS, NODE_FILE, RESERVED, collectors, is_key, pins, runs
 from store.layout import leases as lease_folder
-from store.manifest import Manifest, read_manifest, size_fault
+from store.manifest import Manifest, read_manifest
 from store.owner import Life
-from store.records import Pin, Ref, Run, life_of, names_in, read_record, roots_of
+from store.records import Pin, Ref, Run, life_of, names_in, roots_of
 from store.store import Store
-
-Severity = Literal["error", "warning", "info"]
-
-AGAIN = "the next run that needs it makes it again"
-FIX = f"`saevx doctor --fix` moves it to the trash; {AGAIN}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing."""
-
-    severity: Severity
-    topic: str
-    """What kind of finding, in a few words; findings of one topic are told together."""
-    where: str
-    what: str
-    advice: str = ""
-    ref: Ref | None = None
-    path: Path | None = None
-    identity: trash.Identity | None = None
-    holder: Holder | None = None
-    fix: Literal["", "trash", "lease", "delete"] = ""
-    """What `mend` does about it."""
-
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, all bytes)."""
@@ -58,6 +31,7 @@ class Doctor:
         self.manifests: dict[Ref, Manifest] = {}
         """Of every artifact that has one as it was written; filled by `findings`."""
         self._whole: dict[Ref, Path] = {}
+        self._newer: set[Ref] = set()
 
     def findings(
         self, *, deep: bool = False, progress: Progress | None = None
@@ -88,11 +62,11 @@ class Doctor:
         for name in names:
             path = root / name
             if name in KINDS:
-                yield from _access(path, "this kind of artifact")
+                yield from access(path, "this kind of artifact")
             elif name != "reports":
                 advice = "saevx neither reads nor touches it; move it elsewhere if it is yours"
                 yield Finding("info", "not ours", str(path), "is no part of a store", advice)
-        yield from _access(root, "anything")
+        yield from access(root, "anything")
 
     def _kind(self, kind: str) -> Iterator[Finding]:
         parent = self.store.root_of(kind) / kind
@@ -108,7 +82,7 @@ class Doctor:
             if name in RESERVED:
                 continue
             if not _is_shelf(name) or not shelf.is_dir():
-                yield _stranger(shelf)
+                yield stranger(shelf)
                 continue
             try:
                 keys = sorted(os.listdir(shelf))
@@ -121,7 +95,7 @@ class Doctor:
                 if is_key(key):
                     yield from self._artifact((kind, key), shelf / key)
                 else:
-                    yield _stranger(shelf / key)
+                    yield stranger(shelf / key)
 
     def _artifact(self, ref: Ref, path: Path) -> Iterator[Finding]:
         """All that a look at an artifact tells without reading its arrays."""
@@ -143,7 +117,9 @@ class Doctor:
             yield damage(_after(str(error), path))
             return
         except NewerLayout as error:
-            yield Finding("error", "newer layout", str(path), _after(str(error), path), ref=ref)
+            self._newer.add(ref)
+            what = _after(str(error).partition(". ")[0], path)
+            yield Finding("warning", "newer layout", str(path), what, NEWER, ref)
             return
         except StoreError as error:
             advice = "check the owner and mode of its files"
@@ -152,11 +128,11 @@ class Doctor:
         if manifest is None:
             yield damage("has no manifest")
             return
-        if fault := _manifest_fault(manifest, ref):
+        if fault := manifest_fault(manifest, ref):
             yield damage(fault)
             return
         self.manifests[ref] = manifest
-        faults, unreadable = _file_faults(path, manifest)
+        faults, unreadable = file_faults(path, manifest)
         if faults:
             more = f"; and {len(faults) - 3} more files" if len(faults) > 3 else ""
             yield damage("; ".join(faults[:3]) + more)
@@ -164,7 +140,7 @@ class Doctor:
             advice = "let its owner run `chmod -R a+rX` on it"
             what = f"cannot be read by you: {', '.join(unreadable[:3])}"
             yield Finding("error", "permissions", str(path), what, advice, ref)
-        if extra := sorted(_files_in(path) - {NODE_FILE, *manifest.files}):
+        if extra := sorted(files_in(path) - {NODE_FILE, *manifest.files}):
             more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
             advice = "saevx does not read it; other Zarr readers may. Move it away"
             what = f"holds what its manifest does not name: {', '.join(extra[:3])}{more}"
@@ -177,13 +153,13 @@ class Doctor:
         for ref, path in self._whole.items():
             identity = trash.identity_of(path)
             altered: list[str] = []
-            for name, record in self.manifests[ref].files.items():
+            for name, written in self.manifests[ref].files.items():
                 try:
-                    if digest_file(path / name) != record:
+                    if digest_file(path / name) != written:
                         altered.append(name)
                 except OSError as error:
                     altered.append(f"{name} ({error.strerror})")
-                done += record.size
+                done += written.size
                 if progress:
                     progress(done, total)
             if altered and identity is not None and trash.identity_of(path) == identity:
@@ -197,8 +173,8 @@ class Doctor:
         missing: dict[Ref, int] = {}
         for manifest in self.manifests.values():
             for parent in manifest.parents.values():
-                if (parent.kind, parent.key) not in self.manifests:
-                    at = parent.kind, parent.key
+                at = parent.kind, parent.key
+                if at not in self.manifests and at not in self._newer:
                     missing[at] = missing.get(at, 0) + 1
         for kind in KINDS:
             gone = [n for (k, _), n in missing.items() if k == kind]
@@ -242,6 +218,7 @@ class Doctor:
                     yield Finding("warning", "orphans", str(path), what, path=path, fix="delete")
 
     def _records(self) -> Iterator[Finding]:
+        here = self.manifests.keys() | self._newer
         for root in roots_of(self.store):
             try:
                 files = [
@@ -254,11 +231,11 @@ class Doctor:
                 yield Finding("error", "records", str(root), str(error))
                 continue
             for file in files:
-                yield from _record(file, Run)
+                yield from record(file, Run)
             for file in pinned:
-                yield from _record(file, Pin)
-                pin = _try_read(file, Pin)
-                if pin and root == self.store.root and pin.ref not in self.manifests:
+                yield from record(file, Pin)
+                pin = try_read(file, Pin)
+                if pin and root == self.store.root and pin.ref not in here:
                     what = f"pins {pin.kind} {pin.key[:8]}, which is not in the store"
                     yield Finding("warning", "records", str(file), what, "`saevx unpin` removes it")
 
@@ -281,51 +258,6 @@ class Doctor:
         return False
 
 
-def _manifest_fault(manifest: Manifest, ref: Ref) -> str | None:
-    if (manifest.kind, manifest.key) != ref:
-        return f"its manifest is that of {manifest.kind}/{manifest.key}"
-    if digest(manifest.canonical.encode()) != manifest.key:
-        return "its key is not the digest of its spec"
-    try:
-        body = msgspec.json.decode(manifest.canonical, type=_Canonical)
-    except msgspec.DecodeError as error:
-        return f"its spec cannot be understood: {error}"
-    if (body.type, body.version) != (manifest.type, manifest.version):
-        return (
-            f"it calls itself {manifest.type} version {manifest.version}, but its spec is "
-            f"{body.type} version {body.version}"
-        )
-    return None
-
-
-class _Canonical(msgspec.Struct):
-    type: str
-    version: int
-
-
-def _file_faults(path: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """What is wrong with sizes, and which files cannot be read."""
-    faults: list[str] = []
-    unreadable: list[str] = []
-    for name, record in manifest.files.items():
-        try:
-            if fault := size_fault(str(path), name, record):
-                faults.append(fault)
-            elif not os.access(path / name, os.R_OK):
-                unreadable.append(name)
-        except OSError as error:
-            unreadable.append(f"{name} ({error.strerror})")
-    return faults, unreadable
-
-
-def _files_in(path: Path) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(folder, name), path)
-        for folder, _, names in os.walk(path)
-        for name in names
-    }
-
-
 def _n_bytes(manifest: Manifest) -> int:
     return sum(record.size for record in manifest.files.values())
 
@@ -337,32 +269,3 @@ def _after(message: str, path: Path) -> str:
 
 def _is_shelf(name: str) -> bool:
     return len(name) == 2 and set(name) <= set("0123456789abcdef")
-
-
-def _stranger(path: Path) -> Finding:
-    advice = "saevx neither reads nor touches it; move it elsewhere if it is yours"
-    return Finding("info", "not ours", str(path), "is no artifact", advice)
-
-
-def _access(path: Path, what: str) -> Iterator[Finding]:
-    if not os.access(path, os.R_OK | os.X_OK):
-        advice = "check its owner and mode"
-        yield Finding("error", "permissions", str(path), "cannot be read by you", advice)
-    elif not os.access(path, os.W_OK):
-        advice = f"you can read what is there, but not make {what}"
-        yield Finding("info", "permissions", str(path), "cannot be written to by you", advice)
-
-
-def _record(file: Path, kind: type[Run] | type[Pin]) -> Iterator[Finding]:
-    try:
-        read_record(file, kind)
-    except StoreError as error:
-        advice = "no collection runs while it is there"
-        yield Finding("error", "records", str(file), str(error), advice, path=file)
-
-
-def _try_read(file: Path, kind: type[Pin]) -> Pin | None:
-    try:
-        return read_record(file, kind)
-    except StoreError:
-        return None

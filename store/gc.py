@@ -120,7 +120,8 @@ def given_up(
     drop: list[Stale] = []
     keep: list[tuple[Ref, int, str]] = []
     for one in survey.standing.values():
-        if one.ref[0] != kind or one.fault or one.ref not in survey.causes:
+        whole = not one.fault and not one.is_newer
+        if one.ref[0] != kind or not whole or one.ref not in survey.causes:
             continue
         found = survey.store.find(*one.ref)
         if found is None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from store.artifact import Artifact
-from store.errors import CorruptArtifact, NewerLayout, StoreError
+from store.errors import NewerLayout, StoreError
 from store.files import explained, make_folders
+from store.given_up import given_up, inputs_of_given_up
 from store.holder import Holder, server_time
-from store.layout import KINDS, builds, collectors, dropped, home, is_key, owner_of
-from store.manifest import Manifest, decode_manifest, examine
+from store.inputs import glimpse, inputs_of
+from store.layout import KINDS, builds, collectors, home, is_key, owner_of
+from store.manifest import Manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
 from store.store import Store
@@ -39,6 +39,10 @@ class Standing:
     """What it was made from, as its manifest and its spec say."""
     fault: str | None = None
     """Why it is no whole artifact."""
+    is_newer: bool = False
+    """Whether a later saevx wrote it, in a layout that this one cannot read."""
+    tells_inputs: bool = True
+    """Whether `inputs` is all that it was made from, as far as it may be known."""
 
     @property
     def changed(self) -> float:
@@ -66,6 +70,9 @@ class Inventory:
         self.leases: list[Holder] = []
         self.dropped: Graph = {}
         """What was given up although something needs it, and what it was made from."""
+        self.unclear: list[str] = []
+        """What a later saevx wrote, and does not tell what it was made from: that may be anything.
+        In words."""
         self._shelves: dict[Path, int] = {}
         """Folder of artifacts -> its time when we listed it; -1 if it had not settled."""
         self._names: dict[Path, set[str]] = {}
@@ -74,13 +81,16 @@ class Inventory:
     def refresh(self, progress: Callable[[int], None] | None = None) -> bool:
         """Says whether an artifact came, went or was replaced. `progress` hears how many were read.
 
-        Raises StoreError when an artifact cannot be read, and NewerLayout.
+        Raises StoreError when an artifact cannot be read.
         """
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
         self.look_at_work()
-        self.dropped = {(a.kind, a.key): inputs_of(a.manifest) for a in all_given_up(self.store)}
-        return self._look(progress)
+        self.dropped, self.unclear = inputs_of_given_up(self.store)
+        changed = self._look(progress)
+        unclear = [one for one in self.standing.values() if not one.tells_inputs]
+        self.unclear += [f"{one.ref[0]} {one.ref[1][:8]}" for one in unclear]
+        return changed
 
     def look_at_work(self) -> None:
         """Brings up to date what is being made."""
@@ -111,8 +121,6 @@ class Inventory:
                     continue
                 try:
                     changed |= self._look_at((kind, key), shelf / key)
-                except NewerLayout:
-                    raise
                 except StoreError as error:
                     unreadable.append(str(error))
                 n_read += 1
@@ -163,31 +171,18 @@ def _inodes(shelf: Path) -> dict[str, int]:
 
 
 def _read(ref: Ref, path: Path, identity: Identity) -> Standing:
-    found = examine(str(path), *ref)
+    try:
+        found = examine(str(path), *ref)
+    except NewerLayout:
+        type_name, inputs = glimpse(path)
+        return Standing(
+            ref, path, identity, bytes_in(path), type_name,
+            inputs=inputs or (), is_newer=True, tells_inputs=inputs is not None,
+        )  # fmt: skip
     if not isinstance(found, Manifest):
         return Standing(ref, path, identity, bytes_in(path), fault=found)
     n_bytes = sum(record.size for record in found.files.values())
     return Standing(ref, path, identity, n_bytes, found.type, found.version, inputs_of(found))
-
-
-def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
-    """What an artifact was made from: its parents, and the artifacts that its spec tells of.
-
-    The spec tells of all, however far down; so an artifact whose parent is gone still keeps what
-    that parent was made from.
-    """
-    found = {(parent.kind, parent.key): None for parent in manifest.parents.values()}
-    waiting: list[Any] = list(manifest.spec.get("fields", {}).values())
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, dict):
-            kind, key = value.get("kind"), value.get("key")
-            if kind in KINDS and isinstance(key, str) and is_key(key):
-                found[kind, key] = None
-            waiting.extend(value.values())
-    return tuple(found)
 
 
 def below(store: Store, ref: Ref) -> list[Ref]:
@@ -198,8 +193,12 @@ def below(store: Store, ref: Ref) -> list[Ref]:
         kind, key = waiting.pop()
         if (kind, key) not in found:
             found[kind, key] = None
-            artifact = store.find(kind, key)
-            manifest = artifact.manifest if artifact else given_up(store, kind, key)
+            try:
+                artifact = store.find(kind, key)
+                manifest = artifact.manifest if artifact else given_up(store, kind, key)
+            except NewerLayout:  # what it needs it keeps itself, while it is there
+                waiting += glimpse(home(store.root_of(kind), kind, key)).inputs or ()
+                continue
             waiting += inputs_of(manifest) if manifest else ()
     return list(found)
 
@@ -228,36 +227,6 @@ def _is_lost(build: Path) -> bool:
                 if os.lstat(path).st_mtime > since:
                     return False
     return True
-
-
-def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:
-    """What collections gave up that could be made again, by manifests alone.
-
-    The path of each is where it was, and would be again.
-    """
-    found: list[Artifact] = []
-    for kind in KINDS:
-        for name in names_in(dropped(store.root, kind)):
-            key = name.removesuffix(".json")
-            if is_key(key) and key.startswith(prefix):
-                manifest = given_up(store, kind, key)
-                if manifest is not None:
-                    found.append(Artifact(home(store.root_of(kind), kind, key), manifest))
-    return found
-
-
-def given_up(store: Store, kind: str, key: str) -> Manifest | None:
-    """The manifest of an artifact that a collection gave up; None where there is none."""
-    file = dropped(store.root, kind) / f"{key}.json"
-    with explained("read", file):
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError:
-            return None
-    try:
-        return decode_manifest(data, str(file))
-    except CorruptArtifact:
-        return None
 
 
 def _mtime_ns(folder: Path) -> int | None:

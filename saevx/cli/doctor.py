@@ -14,7 +14,8 @@ from .options import clear_errors, json_option, store_option
 from .units import things
 
 if TYPE_CHECKING:
-    from store.doctor import Doctor, Finding, Progress
+    from store.doctor import Doctor, Progress
+    from store.finding import Finding
 
 SHOWN = 20
 """Findings of one topic that are printed, unless --all."""

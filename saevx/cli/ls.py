@@ -12,7 +12,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from store.catalogue import Scalar
+    from store.shelves import Scalar
 
     from ..query import Row
 
@@ -54,7 +54,8 @@ def ls(
 
     Without --columns the fields are shown in which artifacts of one type differ. An artifact is
     marked as an older version when the store has a newer one of its type; --older compares with
-    saevx as it is installed, too.
+    saevx as it is installed, too. What a later saevx wrote in a layout that this one cannot read is
+    marked as a newer layout.
     """
     from ..config import open_store
     from ..memory import gc_paused
@@ -63,7 +64,7 @@ def ls(
     click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
     versions = _versions_today() if older else None
-    found = search(opened, kind=kind, type=type_name, where=where, versions=versions)
+    found = search(opened, kind=kind, type=type_name, where=where, versions=versions, newer=True)
     rows = [row for row in found.rows if row.is_older or not older]
     asked, order = _fields(columns), _fields(sort)
     if rows:
@@ -84,7 +85,12 @@ def ls(
     some = f"{len(rows)} of " if len(rows) < n_found else ""
     what = "artifact" if n_found == 1 else "artifacts"
     lines.append(f"{some}{n_found} {what}, {size(n_bytes)} in {opened.root}")
-    if type_name and type_name not in found.types and found.types:
+    if n_newer := sum(row.is_newer for row in rows):
+        lines.append(
+            f"{n_newer} in a newer layout, written by a later saevx: upgrade saevx to read "
+            f"{'it' if n_newer == 1 else 'them'}"
+        )
+    if type_name and not rows and type_name not in found.types and found.types:
         lines.append(f"no {type_name} among them; the types are {', '.join(sorted(found.types))}")
     click.echo("\n".join(lines))
 
@@ -132,11 +138,11 @@ def _own_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     columns = {"key": [row.entry.key[:8] for row in rows]}
     if len({row.entry.type for row in rows}) > 1:
         columns["kind"] = [row.entry.kind for row in rows]
-    columns["type"] = [row.entry.type for row in rows]
+    columns["type"] = [row.entry.type or "?" for row in rows]
     columns["size"] = [size(row.entry.n_bytes) for row in rows]
     columns["age"] = [age(row.age_s) for row in rows]
-    if any(row.is_older for row in rows):
-        columns["state"] = ["older version" if row.is_older else "" for row in rows]
+    if any(row.state for row in rows):
+        columns["state"] = [row.state or "" for row in rows]
     return columns
 
 
@@ -147,8 +153,15 @@ def _is_numeric(values: Sequence[Scalar]) -> bool:
 def differing(rows: Sequence[Row]) -> dict[str, list[Scalar]]:
     """The fields in which artifacts of one type differ, with their values; "" where there is none.
 
-    Of a single artifact, its own fields.
+    Of a single artifact, its own fields. Those of a newer layout tell none.
     """
+    known = [row for row in rows if not row.is_newer]
+    if known and len(known) < len(rows):
+        columns_of_known = {name: iter(column) for name, column in differing(known).items()}
+        return {
+            name: ["" if row.is_newer else next(values) for row in rows]
+            for name, values in columns_of_known.items()
+        }
     names = dict.fromkeys(name for c in {row.entry.columns: None for row in rows} for name in c)
     values = [row.entry.values() for row in rows]
     if len({row.entry.columns for row in rows}) == 1:
@@ -186,9 +199,9 @@ def _document(row: Row) -> dict[str, Any]:
     return {
         "key": entry.key,
         "kind": entry.kind,
-        "type": entry.type,
-        "version": entry.version,
-        "state": "older version" if row.is_older else None,
+        "type": entry.type or None,
+        "version": None if row.is_newer else entry.version,
+        "state": row.state,
         "n_bytes": entry.n_bytes,
         "created": entry.created,
         "fields": entry.facts(),

@@ -66,7 +66,7 @@ def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
 
     found = store.match(key)
     if not found and given_up:
-        from store.inventory import all_given_up
+        from store.given_up import all_given_up
 
         found = all_given_up(store, key)
     if len(found) == 1:
@@ -84,10 +84,14 @@ def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
 def _tree(store: Store, kind: str, key: str, spec: dict[str, Any]) -> Branch:
     """The tree below an artifact; what is gone ends its branch, under the type that `spec` says."""
     from spec.tree import Branch, title
-    from store.inventory import given_up
+    from store import NewerLayout
+    from store.given_up import given_up
 
-    artifact = store.find(kind, key)
-    manifest = artifact.manifest if artifact else given_up(store, kind, key)
+    try:
+        artifact = store.find(kind, key)
+        manifest = artifact.manifest if artifact else given_up(store, kind, key)
+    except NewerLayout:
+        return Branch(spec.get("type", kind), key, "in a newer layout; upgrade saevx to read it")
     if manifest is None:
         return Branch(spec.get("type", kind), key, "not in the store any more")
     inputs = tuple(

@@ -82,9 +82,13 @@ def _find(survey: Survey, key: str) -> Ref:
 
 
 def _name(store: Store, ref: Ref) -> str:
-    from store.inventory import given_up
+    from store import NewerLayout
+    from store.given_up import given_up
 
     kind, key = ref
-    found = store.find(kind, key)
-    manifest = found.manifest if found else given_up(store, kind, key)
+    try:
+        found = store.find(kind, key)
+        manifest = found.manifest if found else given_up(store, kind, key)
+    except NewerLayout:
+        return f"{kind} {key[:8]}"
     return f"{manifest.type if manifest else kind} {key[:8]}"

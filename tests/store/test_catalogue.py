@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from store import LAYOUT, Manifest, NewerLayout, Store, StoreError, catalogue
-from store.catalogue import Catalogue, Entry, Scalar
+from store import LAYOUT, Manifest, Store, StoreError, shelves
+from store.catalogue import Catalogue, Entry
 from store.manifest import encode_manifest
+from store.shelves import Scalar
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -61,20 +62,20 @@ def put(make: Any) -> Callable[..., Any]:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders count as settled at once, as if they had been written yesterday."""
-    monkeypatch.setattr(catalogue, "SETTLED_NS", -3_600_000_000_000)
+    monkeypatch.setattr(shelves, "SETTLED_NS", -3_600_000_000_000)
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders whose manifests were read."""
     seen: list[str] = []
-    read = catalogue.read_manifest
+    read = shelves.read_manifest
 
     def noted(folder: str) -> Manifest | None:
         seen.append(Path(folder).name)
         return read(folder)
 
-    monkeypatch.setattr(catalogue, "read_manifest", noted)
+    monkeypatch.setattr(shelves, "read_manifest", noted)
     return seen
 
 
@@ -93,7 +94,7 @@ def test_it_tells_what_a_scan_tells(
 ) -> None:
     """A random life of a store. With `trusting`, shelves are trusted as soon as they are seen."""
     if trusting:
-        monkeypatch.setattr(catalogue, "SETTLED_NS", -3_600_000_000_000)
+        monkeypatch.setattr(shelves, "SETTLED_NS", -3_600_000_000_000)
     choose = random.Random(seed)
     for step in range(40):
         time.sleep(TICK_S)
@@ -143,7 +144,7 @@ def test_what_came_within_a_tick_of_the_clock_is_seen(
     """On a file system whose times have steps of two seconds."""
     step = 2_000_000_000
     monkeypatch.setattr(
-        catalogue,
+        shelves,
         "_stamp_of",
         lambda stat: (stat.st_mtime_ns // step * step, stat.st_ctime_ns // step * step),
     )
@@ -288,12 +289,21 @@ def test_strangers_and_leftovers_are_not_listed(store: Store, put: Any) -> None:
     assert [entry.key for entry in listed(store)] == [key_of(1)]
 
 
-def test_a_newer_layout_is_refused(store: Store, put: Any) -> None:
-    artifact = put(store, key_of(1))
+def test_a_newer_layout_is_told_apart_and_looked_at_anew(store: Store, put: Any) -> None:
+    whole, artifact = put(store, key_of(1)), put(store, key_of(2))
     newer = msgspec.structs.replace(artifact.manifest, layout=LAYOUT + 1)
-    (artifact.path / "zarr.json").write_bytes(encode_manifest(newer))
-    with pytest.raises(NewerLayout, match="Upgrade saevx"):
-        listed(store)
+    file = artifact.path / "zarr.json"
+    before = file.read_bytes()
+    file.write_bytes(encode_manifest(newer))
+    for _ in range(2):
+        entries, (found,) = Catalogue(store, describe, "test-1").contents()
+        assert [entry.key for entry in entries] == [whole.key]
+        assert (found.kind, found.key, found.type) == ("results", artifact.key, newer.type)
+        assert found.n_bytes > artifact.n_bytes
+        assert found.fault.endswith("Upgrade saevx, or use another store")
+        assert Catalogue(store, describe, "test-1").entries() == entries
+    file.write_bytes(before)  # as if this saevx could read it by now
+    assert [entry.key for entry in listed(store)] == [whole.key, artifact.key]
 
 
 def test_what_cannot_be_read_is_no_absence(

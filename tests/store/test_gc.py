@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import MissingArtifact, NewerLayout, Store, StoreError, gc, inventory, roots, survey
+from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
 from store.gc import collect, given_up, wait_for_collectors
+from store.given_up import given_up as manifest_given_up
 from store.layout import collectors, runs
-from store.manifest import Manifest, encode_manifest
 from store.records import LAST, Ref, Run, write_record
 from store.roots import Recording, Roots, forget_runs, pin, unpin
 from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, Stale, Survey
@@ -376,14 +376,6 @@ def test_what_cannot_be_known_stops_a_collection(store: Store, make: Any) -> Non
     recording.complete()
     assert stale_keys(store) == {A}
 
-    # An artifact in a newer layout may need anything.
-    path = store.open("results", A).path / "zarr.json"
-    manifest = store.open("results", A).manifest
-    fields = {name: getattr(manifest, name) for name in Manifest.__struct_fields__}
-    path.write_bytes(encode_manifest(Manifest(**(fields | {"layout": 2}))))
-    with pytest.raises(NewerLayout, match="Upgrade"):
-        stale(store)
-
 
 def test_a_manifest_that_cannot_be_read_stops_a_collection(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
@@ -467,7 +459,7 @@ def test_what_can_be_made_again_is_given_up_though_reached(store: Store, make: A
     collect(found, drop)
     assert store.find("shards", A) is None
     assert store.find("results", B)
-    assert inventory.given_up(store, "shards", A).provenance["host"] == "here"  # type: ignore[union-attr]
+    assert manifest_given_up(store, "shards", A).provenance["host"] == "here"  # type: ignore[union-attr]
 
 
 def test_what_was_given_up_still_keeps_what_it_was_made_from(store: Store, make: Any) -> None:
@@ -780,7 +772,7 @@ def test_kill_at_every_point(store: Store, make: Any, in_child: Any) -> None:
             assert store.open("results", key).verify() == []
             os.utime(store.open("results", key).path, (0, 0))
         if store.find("shards", D) is None:
-            assert inventory.given_up(store, "shards", D)
+            assert manifest_given_up(store, "shards", D)
             restore(store, "shards", D)
         assert store.open("shards", D).verify() == []
         waited: list[int] = []
