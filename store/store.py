@@ -22,6 +22,7 @@ from store.layout import (
     part_home,
     part_key,
     work,
+    works,
 )
 from store.leases import Lease
 from store.leftovers import remove_work
@@ -93,6 +94,11 @@ class Store:
         """Numbers of the parts that are finished, in order; not looked at any closer."""
         names = _names(work(self.root_of(check_kind(kind)), kind, check_key(key)))
         return sorted(int(name) for name in names if name.isdecimal())
+
+    def begun(self, kind: str) -> dict[str, int]:
+        """Keys of artifacts of which parts are finished -> how many."""
+        folder = works(self.root_of(check_kind(kind)), kind)
+        return {key: len(_names(folder / key)) for key in _names(folder) if is_key(key)}
 
     def drop_parts(self, kind: str, key: str) -> None:
         """Deletes the parts of an artifact, which it needs no more once it is published."""

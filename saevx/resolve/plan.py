@@ -71,6 +71,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
     for target in targets:
         wanted.setdefault(keys.of(target), target)
     found: dict[str, Node] = {}
+    begun: dict[str, dict[str, int]] = {}
     # An iterative depth-first walk, since a graph may be deeper than Python recurses.
     ordered: dict[str, Node] = {}
     for key, target in wanted.items():
@@ -82,7 +83,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
                 continue
             if key in found:
                 continue
-            node = found[key] = _look_up(spec, key, keys, store)
+            node = found[key] = _look_up(spec, key, keys, store, begun)
             stack.append((spec, key, True))
             if node.state is State.TO_MAKE:
                 below = {keys.of(artifact): artifact for artifact in spec.inputs().values()}
@@ -92,10 +93,16 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
     return Plan(ordered, tuple(wanted))
 
 
-def _look_up(spec: Artifact, key: str, keys: Keys, store: Store) -> Node:
+def _look_up(
+    spec: Artifact, key: str, keys: Keys, store: Store, begun: dict[str, dict[str, int]]
+) -> Node:
     found = look(spec, keys, store)
     if isinstance(found, str):
-        return Node(spec, key, State.TO_MAKE, found)
+        if spec.kind not in begun:
+            begun[spec.kind] = store.begun(spec.kind)
+        n_parts = begun[spec.kind].get(key, 0)
+        parts = f", but {n_parts} part{'s' * (n_parts > 1)} of it" if n_parts else ""
+        return Node(spec, key, State.TO_MAKE, found + parts)
     return Node(spec, key, State.PRESENT, "in the store", warnings=warnings_of(found))
 
 
