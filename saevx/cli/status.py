@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +13,15 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..dispatch.status import ElementState, RunState
 
 SHOWN = 40
 """Elements of one run that are printed, unless --all."""
+
+LOOK_S = 3.0
+"""Seconds between two looks of --watch."""
 
 _FIRST = ("running", "unknown")
 _LAST = ("waiting",)
@@ -38,15 +45,25 @@ def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> Non
     from .console import console
 
     out = console()
-    if not watch:
+    if watch:
+        with suppress(KeyboardInterrupt):  # the only way to end it, and nothing is lost
+            _watch(out, lambda: _draw(look(opened), show_all))
+    else:
         out.print(_draw(look(opened), show_all))
-        return
+
+
+def _watch(out: Console, draw: Callable[[], Any]) -> None:
+    """Draw again and again: in place on a terminal, one below the other elsewhere."""
     from rich.live import Live
 
+    if not out.is_terminal:
+        while True:
+            out.print(draw())
+            time.sleep(LOOK_S)
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            live.update(_draw(look(opened), show_all), refresh=True)
-            time.sleep(3)
+            live.update(draw(), refresh=True)
+            time.sleep(LOOK_S)
 
 
 def _draw(runs: list[RunState], show_all: bool) -> Any:
@@ -87,7 +104,18 @@ def _row(element: ElementState) -> list[Any]:
     what = f"{element.recipe} {element.keys[0][:8]}"
     what += f" and {len(element.keys) - 1} more" if len(element.keys) > 1 else ""
     what += f", {in_words(element.parts)}" if element.parts else ""
-    progress = f"{element.done}/{element.total} {element.unit}" if element.total else ""
-    progress += f", {element.rate:,.1f}/s" if element.rate else ""
+    progress = [f"{element.n_made}/{len(element.keys)} artifacts"] if element.n_made else []
+    if element.total:
+        progress.append(f"{element.done}/{element.total} {element.unit}")
+    if element.rate:
+        progress.append(f"{element.rate:,.1f}/s")
     left = "" if element.left_s is None else f"{element.left_s:,.0f} s"
-    return [element.state, element.job, what, element.node, progress, left, element.told[:200]]
+    return [
+        element.state,
+        element.job,
+        what,
+        element.node,
+        ", ".join(progress),
+        left,
+        element.told[:200],
+    ]
