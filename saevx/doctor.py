@@ -236,13 +236,13 @@ def _keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
             spec = from_document(sources.filled_in(manifest.spec))
             found = keys.of(spec) if isinstance(spec, Artifact) else None
         except (SpecError, ValidationError) as error:
-            what = f"is a {manifest.type} that this code cannot read: {error}"
+            what = f"cannot be read as {manifest.type} by this code: {error}"
             yield Finding("warning", "specs", where, what, advice)
             continue
         except (KeyError, TypeError):
             continue  # a document of another shape, not written by saevx
         if found != manifest.key:
-            what = f"is a {manifest.type} that has the key {found} in this code: no run finds it"
+            what = f"has another key in this code, {found}: no run finds this {manifest.type}"
             yield Finding("warning", "specs", where, what, advice)
 
 

@@ -202,6 +202,10 @@ class Doctor:
             elif build.life is Life.UNKNOWN:
                 what = f"belongs to a process that cannot be asked from here ({build.owner})"
                 yield Finding("info", "work elsewhere", str(build.path), what)
+        for parts in inventory.parts:
+            what = "holds finished parts of what is not there yet"
+            advice = "the next run that wants it goes on from there; `saevx gc` collects the rest"
+            yield Finding("info", "unfinished", str(parts.path), what, advice, parts.ref)
         for holder in inventory.leases:
             if holder.life is Life.DEAD:
                 path = lease_folder(self.store.root_of(holder.kind), holder.kind) / holder.key

@@ -44,12 +44,12 @@ from store import leases, trash
 from store.errors import StoreError
 from store.files import explained, make_folders, sync_folder, write_new
 from store.holder import server_time
-from store.layout import NODE_FILE, collectors, dropped, home
+from store.layout import NODE_FILE, collectors, dropped
 from store.manifest import Manifest
 from store.owner import Life, Owner
 from store.records import Ref, life_of, names_in, roots_of
 from store.store import Store
-from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, Stale, Survey
+from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, PARTS, Stale, Survey
 from store.sweep import sweep
 from store.trash import identity_of, move, put_back
 
@@ -238,6 +238,11 @@ def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | Non
         return "its process lives" if lives else None
     if item.reason == DEAD_LEASE:
         return None  # `remove_dead` looks for itself
+    if item.reason == PARTS:
+        found = [parts for parts in survey.inventory.parts if parts.path == item.path]
+        if not found or not found[0].identity == item.identity == identity_of(item.path):
+            return "a part has come or they are gone"
+        return None if survey.parts_verdict(found[0]) else "a run wants what they are parts of"
     one = survey.standing.get(item.ref)
     # On the disk too: the survey does not look anew at what keeps its inode.
     if one is None or not one.identity == item.identity == identity_of(item.path):
@@ -257,8 +262,10 @@ def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stal
         if item.reason in (ORPHAN, FAILED):
             continue
         cause = survey.causes.get(item.ref)
+        if item.reason == PARTS and survey.is_whole(item.ref):
+            continue
         why = wanted.get(item.ref) if item.reason == GIVEN_UP else cause and cause.root
-        if why and put_back(target, home(survey.store.root_of(item.ref[0]), *item.ref)):
+        if why and put_back(target, item.path):
             done.moved.remove(item)
             done.spared.append((item, why))
 

@@ -14,7 +14,7 @@ from store.files import explained, make_folders
 from store.given_up import given_up, inputs_of_given_up
 from store.holder import Holder, server_time
 from store.inputs import glimpse, inputs_of
-from store.layout import KINDS, builds, collectors, home, is_key, owner_of
+from store.layout import KINDS, builds, collectors, home, is_key, owner_of, works
 from store.manifest import Manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
@@ -60,6 +60,15 @@ class Build:
     life: Life
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The finished parts of an artifact that is, or was, being made."""
+
+    ref: Ref
+    path: Path
+    identity: Identity
+
+
 class Inventory:
     """What is in a store, brought up to date by `refresh`, which looks only at what changed."""
 
@@ -67,6 +76,7 @@ class Inventory:
         self.store = store
         self.standing: dict[Ref, Standing] = {}
         self.builds: list[Build] = []
+        self.parts: list[Parts] = []
         self.leases: list[Holder] = []
         self.dropped: Graph = {}
         """What was given up although something needs it, and what it was made from."""
@@ -95,6 +105,7 @@ class Inventory:
     def look_at_work(self) -> None:
         """Brings up to date what is being made."""
         self.builds = [build for kind in KINDS for build in _builds(self.store, kind)]
+        self.parts = [parts for kind in KINDS for parts in _parts(self.store, kind)]
         self.leases = [
             holder
             for kind in KINDS
@@ -106,6 +117,11 @@ class Inventory:
         """What was published less than so many seconds ago, by the file servers' clocks."""
         begin = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
         return [ref for ref, one in self.standing.items() if one.changed > begin[ref[0]]]
+
+    def parts_since(self, seconds: float) -> set[Ref]:
+        """Of what parts were finished less than so many seconds ago."""
+        begin = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
+        return {one.ref for one in self.parts if one.identity[2] / 1e9 > begin[one.ref[0]]}
 
     def _look(self, progress: Callable[[int], None] | None) -> bool:
         changed, n_read = False, 0
@@ -216,6 +232,13 @@ def _builds(store: Store, kind: str) -> Iterator[Build]:
         if life is Life.UNKNOWN and _is_lost(folder / name):
             life = Life.DEAD
         yield Build((kind, key), folder / name, owner, life)
+
+
+def _parts(store: Store, kind: str) -> Iterator[Parts]:
+    folder = works(store.root_of(kind), kind)
+    for key in names_in(folder):
+        if is_key(key) and (identity := identity_of(folder / key)):
+            yield Parts((kind, key), folder / key, identity)
 
 
 def _is_lost(build: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from store.holder import Holder
-from store.inventory import Inventory, Standing
+from store.inventory import Inventory, Parts, Standing
 from store.layout import leases
 from store.owner import Life
 from store.records import Graph, Ref, Run, life_of
@@ -24,6 +24,7 @@ NOT_REACHED = "not reached"
 OLDER = "older version"
 FAILED = "failed check"
 ORPHAN = "orphan build"
+PARTS = "unfinished parts"
 DEAD_LEASE = "dead lease"
 GIVEN_UP = "can be made again"
 
@@ -73,6 +74,7 @@ class Survey:
         """What is younger than the grace time."""
         self.causes: dict[Ref, Cause] = {}
         """Of everything alive, be it in the store or not, why it is so."""
+        self._new_parts: set[Ref] = set()
         self._seen: object = None
 
     @property
@@ -93,6 +95,7 @@ class Survey:
         runs = [*self.roots.runs, *(run for run in before if run not in self.roots.runs)]
         self.runs = [run for run in runs if not self._is_forgotten(run)]
         self.young = set(self.inventory.published_since(self.grace_s))
+        self._new_parts = self.inventory.parts_since(self.grace_s)
         unclear = self.inventory.unclear
         seen = self.runs, self.roots.pins, self.making(), self.young, unclear
         if changed or seen != self._seen:
@@ -147,12 +150,29 @@ class Survey:
                 detail = f"its process is gone: {build.owner}"
                 n_bytes = bytes_in(build.path)
                 yield Stale(build.ref, build.path, n_bytes, ORPHAN, detail, identity=identity)
+        for parts in self.inventory.parts:
+            if (why := self.parts_verdict(parts)) is not None:
+                n_bytes = bytes_in(parts.path)
+                yield Stale(parts.ref, parts.path, n_bytes, PARTS, why, identity=parts.identity)
         for holder in self.inventory.leases:
             if not _lives(holder):
                 path = leases(self.store.root_of(holder.kind), holder.kind) / holder.key
                 detail = f"its process is gone: {holder}"
                 ref = holder.kind, holder.key
                 yield Stale(ref, path, 0, DEAD_LEASE, detail, holder=holder)
+
+    def is_whole(self, ref: Ref) -> bool:
+        """Whether an artifact is there."""
+        one = self.standing.get(ref)
+        return one is not None and one.fault is None
+
+    def parts_verdict(self, parts: Parts) -> str | None:
+        """Why nobody needs the parts of an artifact; None where somebody may."""
+        if parts.ref in self._new_parts:
+            return None
+        if self.is_whole(parts.ref):
+            return "the artifact that they are parts of is there"
+        return None if parts.ref in self.causes else "no run wants what they are parts of"
 
     def _verdict(self, one: Standing, versions: Mapping[str, int]) -> tuple[str, str] | None:
         if one.fault is not None:

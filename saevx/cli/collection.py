@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .units import size, things
+from .listing import size
+from .units import things
 
 if TYPE_CHECKING:
     from store import Store
@@ -45,11 +46,15 @@ class Work:
         gone = list(empty_trash(store, [entry for entry, _ in self.trash])) if self.trash else []
         return len(gone), sum(n_bytes for _, n_bytes in gone)
 
+    def lacks_roots(self, survey: Survey) -> bool:
+        """Whether it would move artifacts of a store that does not say what is wanted."""
+        wanted = survey.runs or survey.roots.pins
+        return not wanted and any(item.type for item in self.stale)
+
     def refuse_without_roots(self, survey: Survey, unrecorded: bool) -> None:
         from ..errors import StoreError
 
-        wanted = survey.runs or survey.roots.pins
-        if unrecorded or wanted or not any(item.type for item in self.stale):
+        if unrecorded or not self.lacks_roots(survey):
             return
         raise StoreError(
             f"no run is recorded in {survey.store.root} and nothing is pinned, so that nothing "

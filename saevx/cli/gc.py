@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .collection import Work
+from .listing import size
 from .options import clear_errors, json_option, store_option
-from .units import duration, size, things
+from .units import duration, things
 
 if TYPE_CHECKING:
     from store.gc import Collected
@@ -94,6 +95,8 @@ def gc(
             collect(survey, [])  # it sweeps up after killed processes
         if as_json:
             click.echo(json.dumps(work.document(survey)))
+        elif work.lacks_roots(survey) and not unrecorded:
+            click.echo("\nas nothing says what is still wanted, gc moves nothing: see --unrecorded")
         return
     work.refuse_without_roots(survey, unrecorded)
     if not yes and not click.confirm(work.question(forget)):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .units import size, things
+from .listing import size
+from .units import things
 
 if TYPE_CHECKING:
     from store import Artifact, Store

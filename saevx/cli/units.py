@@ -1,4 +1,4 @@
-"""Lengths of time and sizes as people write and read them."""
+"""Lengths of time and counts as people write and read them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ def duration(text: str) -> float:
     if found and (found[2] in _SECONDS or (not found[2] and float(found[1]) == 0)):
         return float(found[1]) * _SECONDS.get(found[2], 1.0)
     raise click.BadParameter(f"{text!r} is no length of time; write 90min, 1h or 7d")
-
-
-def size(n_bytes: int) -> str:
-    """Bytes in words, as in `1.2 GB`."""
-    from rich.filesize import decimal
-
-    return decimal(n_bytes)
 
 
 def things(n: int, what: str = "artifact") -> str:

@@ -237,10 +237,10 @@ def test_specs_that_this_code_gives_another_key(photos: Path):
     assert findings() == []
     declare(seen=Seen, n=int, also=int)
     (what,) = whats()
-    assert what.startswith("warning: specs: is a Judged that has the key")
+    assert what.startswith("warning: specs: has another key in this code")
     declare(seen=Seen)
     (what,) = whats()
-    assert what.startswith("warning: specs: is a Judged that this code cannot read")
+    assert what.startswith("warning: specs: cannot be read as Judged cannot read")
     declare(seen=Seen, n=int)
     assert findings() == []
 

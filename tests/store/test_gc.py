@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
 from store.gc import collect, given_up, wait_for_collectors
 from store.given_up import given_up as manifest_given_up
-from store.layout import collectors, runs
+from store.layout import collectors, part_home, part_key, runs, works
 from store.records import LAST, Ref, Run, write_record
 from store.roots import Recording, Roots, forget_runs, pin, unpin
-from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, Stale, Survey
+from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, PARTS, Stale, Survey
 from store.trash import empty, entries, restore
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -851,3 +851,64 @@ def test_a_record_survives_a_round_trip(tmp_path: Path) -> None:
 )
 def test_lengths_of_time_in_words(seconds: float, words: str) -> None:
     assert survey.duration(seconds) == words
+
+
+# Finished parts of what is being made
+
+
+def part(store: Store, make: Any, key: str, age_s: float = 9e4) -> Path:
+    """A part of an artifact that is not there."""
+    place = part_home(store.root, "results", key, 0)
+    place.parent.mkdir(parents=True)
+    make(store, part_key(key, 0)).path.rename(place)
+    at = time.time() - age_s
+    os.utime(place.parent, (at, at))
+    return place
+
+
+def test_parts_stay_while_a_run_wants_them(store: Store, make: Any) -> None:
+    for key in (A, B):
+        part(store, make, key)
+    part(store, make, C, age_s=60.0)
+    put(store, make, D)
+    part(store, make, D)
+    recording = want(store, A, D)
+    assert {(item.ref[1], item.reason) for item in stale(store)} == {(B, PARTS), (D, PARTS)}
+    done = run_gc(store)
+    assert [item.reason for item in done.moved] == [PARTS, PARTS]
+    assert sorted(path.name for path in works(store.root, "results").iterdir()) == [A, C]
+    assert store.open("results", D).verify() == []
+    recording.complete()
+    assert stale(store) == []
+    forget_runs(store, EXPERIMENT)
+    assert {item.ref[1] for item in stale(store)} == {A, D}
+    with pytest.raises(MissingArtifact):
+        restore(store, "results", B)
+
+
+def test_a_part_that_comes_meanwhile_keeps_the_others(store: Store, make: Any) -> None:
+    place = part(store, make, A)
+    found = look(store)
+    (item,) = found.stale({})
+    (place.parent / "1").mkdir()
+    done = collect(found, [item])
+    assert [why for _, why in done.spared] == ["a part has come or they are gone"]
+    assert place.is_dir()
+
+
+def test_parts_that_a_run_wants_meanwhile_are_put_back(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = part(store, make, A)
+    found = look(store)
+    real = gc.move
+
+    def late(*args: Any) -> Any:
+        target = real(*args)
+        want(store, A)
+        return target
+
+    monkeypatch.setattr(gc, "move", late)
+    done = collect(found, list(found.stale({})))
+    assert len(done.spared) == 1
+    assert place.is_dir()
