@@ -101,7 +101,8 @@ def with_parts(sealing: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str
         "slurm_jobs": _each_once(part["slurm_job"] for part in parts if part["slurm_job"]),
         "code": _each_once(part["code"] for part in parts),
     }
-    return {**sealing, **costs, "peak_memory_bytes": peak, "parts": {name: told for name, told in summary.items() if told}}
+    told = {name: value for name, value in summary.items() if value}
+    return {**sealing, **costs, "peak_memory_bytes": peak, "parts": told}
 
 
 def _each_once(values: Iterable[Any]) -> list[Any]:
