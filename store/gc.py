@@ -93,10 +93,12 @@ def collect(
             wanted = survey.wanted_itself()
             moved: list[tuple[Stale, Path]] = []
             end = min(time.monotonic() + MOVING_S, began + ANNOUNCED_S)
-            while left and time.monotonic() < end:
-                _collect_one(survey, left.pop(), wanted, done, moved)
-            survey.refresh()
-            _put_back_wanted(survey, done, moved)
+            try:
+                while left and time.monotonic() < end:
+                    _collect_one(survey, left.pop(), wanted, done, moved)
+            finally:  # also where it is stopped by hand
+                survey.refresh()
+                _put_back_wanted(survey, done, moved)
         if len(left) == before:
             raise StoreError(
                 f"looking at {survey.store.root} takes longer than {ANNOUNCED_S:g} s, so no run "

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .listing import size
+import click
+
+from .listing import lay_out, size
 from .units import things
 
 if TYPE_CHECKING:
@@ -97,8 +99,9 @@ class Work:
             out.print(f"kept: {things(len(sizes))}, {size(sum(sizes))}: {why}", markup=False)
         if show_all:
             lines = [[i.ref[1], i.ref[0], i.type, size(i.n_bytes), i.detail] for i in self.stale]
-            out.print("")
-            out.print(table(["key", "kind", "type", "size", "why"], lines, ["size"]))
+            names = ["key", "kind", "type", "size", "why"]
+            if lines:  # not in a table: keys must not be broken
+                click.echo("\n".join(["", *lay_out(names, lines, {"size"})]))
 
     def document(
         self,

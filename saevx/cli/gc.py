@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +101,14 @@ def gc(
             click.echo("\nas nothing says what is still wanted, gc moves nothing: see --unrecorded")
         return
     work.refuse_without_roots(survey, unrecorded)
-    if not yes and not click.confirm(work.question(forget)):
-        return
-    if forget:
-        forget_runs(opened, forget)
-    done = collect(survey, work.stale, None if as_json else _moving())
-    deleted, deleted_bytes = work.empty_trash(opened)
+    with _told_when_stopped("nothing was moved or deleted"):
+        if not yes and not click.confirm(work.question(forget)):
+            return
+    with _told_when_stopped("what was moved is in the trash; gc again goes on from there"):
+        if forget:
+            forget_runs(opened, forget)
+        done = collect(survey, work.stale, None if as_json else _moving())
+        deleted, deleted_bytes = work.empty_trash(opened)
     if as_json:
         click.echo(json.dumps(work.document(survey, done, deleted, deleted_bytes)))
     else:
@@ -145,6 +149,16 @@ def _refresh(survey: Survey, quiet: bool) -> None:
         return
     with out.status("reading manifests") as status:
         survey.refresh(lambda n: status.update(f"reading manifests: {n:,}"))
+
+
+@contextmanager
+def _told_when_stopped(state: str) -> Iterator[None]:
+    """Says on Ctrl-C how things stand."""
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"\nstopped: {state}", err=True)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _moving() -> Callable[[int, int], None] | None:

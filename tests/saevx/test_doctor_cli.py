@@ -240,7 +240,7 @@ def test_specs_that_this_code_gives_another_key(photos: Path):
     assert what.startswith("warning: specs: has another key in this code")
     declare(seen=Seen)
     (what,) = whats()
-    assert what.startswith("warning: specs: cannot be read as Judged cannot read")
+    assert what.startswith("warning: specs: cannot be read as Judged by this code")
     declare(seen=Seen, n=int)
     assert findings() == []
 

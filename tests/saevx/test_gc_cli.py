@@ -100,6 +100,23 @@ def test_gc_asks():
     assert values() == [2]
 
 
+def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
+    saevx("run", squares(1, 2))
+    saevx("run", squares(2))
+    stop = KeyboardInterrupt()
+    with monkeypatch.context() as patch:
+        patch.setattr("click.confirm", lambda text: (_ for _ in ()).throw(stop))
+        stopped = saevx("gc", "--grace", "0")
+    assert stopped.exit_code == 130
+    assert "stopped: nothing was moved" in stopped.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("store.gc.move", lambda *args: (_ for _ in ()).throw(stop))
+        stopped = saevx("gc", "--grace", "0", "--yes")
+    assert stopped.exit_code == 130
+    assert "what was moved is in the trash" in stopped.stderr
+    assert values() == [1, 2]
+
+
 def test_the_trash_gives_back_and_is_emptied_in_time():
     saevx("run", squares(1))
     key = key_of(1)

@@ -220,3 +220,26 @@ def test_an_orphan_that_another_process_has_removed_is_no_longer_stale(
     assert [item.reason for item in found.stale({})] == [ORPHAN]
     make(store, A, parents={})  # a draft of the same key sweeps up first
     assert [item for item in found.stale({}) if item.reason == ORPHAN] == []
+
+
+def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (A, B):
+        make(store, key, parents={})
+    found = survey(store)
+    stale = list(found.stale({}))
+    real = gc.move
+
+    def stopped(*args: Any) -> Any:
+        if args[2] == B:
+            raise KeyboardInterrupt
+        target = real(*args)
+        Recording(store, FILE, "experiment").want([("results", A)], {("results", A): ()})
+        return target
+
+    monkeypatch.setattr(gc, "move", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        collect(found, stale)
+    assert store.open("results", A).verify() == []
+    assert list(collectors(store.root).glob("[!.]*")) == []
