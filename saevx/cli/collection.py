@@ -86,7 +86,7 @@ class Work:
         rows = _by_reason(
             (item.ref[0], item.reason, item.type, item.n_bytes) for item in self.stale
         )
-        rows += _by_reason((e.kind, "in the trash for long", "", n) for e, n in self.trash)
+        rows += _by_reason((e.kind, "in the trash", "", n) for e, n in self.trash)
         if not rows:
             out.print("\nnothing is stale", markup=False)
         else:

@@ -105,13 +105,14 @@ def gc(
         if not yes and not click.confirm(work.question(forget)):
             return
     with _told_when_stopped("what was moved is in the trash; gc again goes on from there"):
-        if forget:
-            forget_runs(opened, forget)
+        n_forgotten = forget_runs(opened, forget) if forget else 0
         done = collect(survey, work.stale, None if as_json else _moving())
         deleted, deleted_bytes = work.empty_trash(opened)
     if as_json:
         click.echo(json.dumps(work.document(survey, done, deleted, deleted_bytes)))
     else:
+        if forget:
+            click.echo(f"forgot {things(n_forgotten, 'recorded run')} of {Path(forget).resolve()}")
         _say_done(done, deleted, deleted_bytes, trash_days)
     if done.failed:
         sys.exit(1)

@@ -101,8 +101,13 @@ def restore(key: str, store: str | None) -> None:
     found = sorted(
         {(e.kind, e.key) for e in entries(opened) if e.key.startswith(check_prefix(key))}
     )
-    if len(found) != 1:
-        what = "several things" if found else "nothing"
-        names = ": " + ", ".join(key for _, key in found[:5]) if found else ""
-        raise StoreError(f"{what} in the trash of {opened.root} begins with {key!r}{names}")
+    where = f"the trash of {opened.root}"
+    if not found:
+        raise StoreError(f"nothing in {where} has a key that begins with {key!r}")
+    if len(found) > 1:
+        names = ", ".join(key for _, key in found[:5])
+        raise StoreError(
+            f"{len(found)} things in {where} have keys that begin with {key!r}: {names}; give more "
+            "digits"
+        )
     click.echo(f"restored {bring_back(opened, *found[0])}")

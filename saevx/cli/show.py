@@ -72,6 +72,10 @@ def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
     if len(found) == 1:
         return found[0]
     if not found:
+        from store.trash import entries
+
+        if any(entry.key.startswith(key) for entry in entries(store)):
+            raise StoreError(f"{key} is in the trash; `saevx restore {key}` brings it back")
         raise StoreError(
             f"no artifact in {store.root} has a key that begins with {key!r}; `saevx ls` lists them"
         )

@@ -131,7 +131,7 @@ def test_the_trash_gives_back_and_is_emptied_in_time():
     long_ago = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - 8 * 86400))
     old.rename(old.with_name(f"{key}.{long_ago}.abcdefab"))
     shown = saevx("gc", "--dry-run")
-    assert "in the trash for long" in shown.stdout
+    assert "in the trash" in shown.stdout
     assert gc("--trash-days", "9")["deleted"]["n"] == 0
     assert gc()["deleted"]["n"] == 1
     assert gc("--empty-trash")["deleted"]["n"] == 1  # the Number
@@ -181,6 +181,22 @@ def test_a_store_without_records_is_not_emptied():
     assert refused.exit_code == 1
     assert "no run is recorded" in refused.stderr
     assert len(gc("--unrecorded")["moved"]) == 1
+
+
+def test_a_file_without_runs_is_told_when_it_is_to_be_forgotten():
+    saevx("run", squares(1))
+    said = saevx("gc", "--forget", "other.py", "--yes").stdout
+    assert f"forgot 0 recorded runs of {Path('other.py').resolve()}" in said
+
+
+def test_keys_in_the_trash_are_told():
+    saevx("run", squares(*range(20)))
+    saevx("run", squares(1))
+    moved = gc()["moved"]
+    assert "`saevx restore" in saevx("show", moved[0]).stderr
+    first = next(key[0] for key in moved if sum(other[0] == key[0] for other in moved) > 1)
+    assert "give more digits" in saevx("restore", first).stderr
+    assert "nothing in the trash of" in saevx("restore", "f" * 32).stderr
 
 
 def test_a_forgotten_experiment_keeps_nothing():
