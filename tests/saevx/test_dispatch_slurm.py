@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,70 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until
+from slurming import PROFILE, cluster_place, communicate, marks, running, slurm
 
-
-def _slurm_answers() -> bool:
-    if shutil.which("sinfo") is None:
-        return False
-    return subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
-
-
-pytestmark = [
-    pytest.mark.slurm,
-    # Where the Slurm was set up for these tests, they fail without it.
-    pytest.mark.skipif(
-        "SAEVX_SLURM_CONTROL" not in os.environ and not _slurm_answers(),
-        reason="no Slurm answers to sinfo",
-    ),
-]
-
-PROFILE = """
-profile = "cluster"
-
-[profiles.cluster]
-memory_gb = 0.3
-"""
-
-# A cluster is not to be asked this often, but here it has nothing else to do.
-IMPATIENT = """
-from saevx.dispatch.executors import Slurm
-Slurm.poll_s = 1.0
-"""
+pytestmark = marks
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.profile(PROFILE)
-    place.code = IMPATIENT
-    return place
-
-
-def slurm(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def running(place: Place) -> list[str]:
-    """Ids of the elements of a place's jobs that run."""
-    jobs = place.jobs()
-    if not jobs:
-        return []
-    out = slurm("squeue", "-h", "-r", "-t", "R", f"--jobs={','.join(jobs)}", "--format=%F_%K")
-    return out.split()
-
-
-def communicate(process: subprocess.Popen[str], place: Place, seconds: float) -> tuple[str, str]:
-    """Wait for a run. Slurm holds what was put back into its queue two minutes; tests do not."""
-    end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
-        jobs = ",".join(place.jobs())
-        out = slurm("squeue", "-h", "-r", "-t", "PD", f"--jobs={jobs}", "--format=%A %r")
-        held = [line.split()[0] for line in out.splitlines() if line.endswith("BeginTime")]
-        time.sleep(3)  # sooner, Slurm would start it before it has done with its last go
-        for job in held:
-            # It may have begun meanwhile, which is as well.
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-    return process.communicate(timeout=10)
+    return cluster_place(tmp_path)
 
 
 def test_arrays_are_no_longer_than_the_cluster_allows(place: Place):
