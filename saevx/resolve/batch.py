@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spec import Artifact, Keys, Site, to_document
 
-from ..errors import RecipeError
+from ..errors import CorruptArtifact, RecipeError
 from .lookup import open_input, read
 from .provenance import Origin, Stopwatch, with_parts
 from .recipe import FindRecipe, declared_recipe
@@ -41,6 +41,8 @@ class Batch(Generic[A]):
         self.site: Site = keys.site
         self.made: dict[str, Stored] = {}
         """Artifacts published so far, by key."""
+        self.came: set[str] = set()
+        """Keys of what another process has made meanwhile."""
         self.failed: dict[str, BaseException] = {}
         """What went wrong with single specs, by key."""
         self.store = store
@@ -106,13 +108,30 @@ class Batch(Generic[A]):
         """
         declared = self._find_recipe(type(spec)).parts
         n_parts = declared.count(spec, self.site) if declared else 0
-        key, found = self._keys.of(spec), []
+        found = []
         for index in range(n_parts):
-            part = self.store.find_part(spec.kind, key, index)
+            part = self.part(spec, index)
             if part is None:
                 raise RecipeError(f"part {index} of {n_parts} of {spec!r} is gone: run again")
             found.append(part)
         return found
+
+    def part(self, spec: A, index: int) -> Stored | None:
+        """A finished part of an artifact, None where it is not there.
+
+        Raises CorruptArtifact when it is one of another spec: a key alone is never a hit.
+        """
+        found = self.store.find_part(spec.kind, self._keys.of(spec), index)
+        if found is not None and found.manifest.canonical != self._keys.canonical(spec):
+            raise CorruptArtifact(
+                f"{found.path} is stored under the key of {spec!r}, but describes another spec: "
+                f"{found.manifest.canonical}\nMove the folder away and run again."
+            )
+        return found
+
+    def watch_anew(self) -> None:
+        """From here on count the time of what is published; that of its parts is in those."""
+        self._watch = Stopwatch()
 
     def facts(self, spec: A, watch: Stopwatch, n_batch: int) -> dict[str, Any]:
         """What a manifest says of an artifact, or of a part of it, made since `watch` began."""
@@ -132,6 +151,8 @@ class Batch(Generic[A]):
     def accept(self, spec: A, made: Stored) -> None:
         """Take what another process has made of a spec meanwhile."""
         self.made[self.key_of(spec)] = made
+        self.came.add(self.key_of(spec))
+        self.store.drop_parts(spec.kind, self.key_of(spec))
         self._settled(self.key_of(spec))
 
     def fail(self, spec: A, error: BaseException) -> None:

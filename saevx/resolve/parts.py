@@ -79,6 +79,7 @@ class Todo(Generic[A]):
         self.indices = [index for index in indices if self._lacking(index)]
         """All that are lacking, whoever makes them."""
         self._given: list[int] = []
+        self._is_through = False
 
     def __iter__(self) -> Iterator[Part[A]]:
         for index in self.indices:
@@ -86,6 +87,7 @@ class Todo(Generic[A]):
                 if part is not None:
                     self._given.append(index)
                     yield part
+        self._is_through = True
 
     def others(self) -> dict[str, list[A]]:
         """Who else makes them, and of which artifacts; empty where one is in nobody's hands."""
@@ -95,7 +97,7 @@ class Todo(Generic[A]):
             held = [
                 holder
                 for holder in self._batch.store.leases(self._kind, specs)
-                if holder.life is not Life.DEAD
+                if holder.life is not Life.DEAD and not self._is_ours(holder.key)
             ]
             if specs and not held:
                 return {}
@@ -104,7 +106,11 @@ class Todo(Generic[A]):
         return found
 
     def check(self) -> None:
-        """Fail the specs whose parts were given out and not made."""
+        """Fail the specs whose parts were given out and not made, and all if none was taken."""
+        if not self._given and not self._is_through:
+            for spec in self._batch.open_specs:
+                error = f"the recipe of {type(spec).__name__} took no part of {spec!r} to make"
+                self._batch.fail(spec, RecipeError(f"{error}: it must iterate over what it gets"))
         for index in self._given:
             # In this order: parts are dropped when their artifact is there, not before.
             for spec in self._absent(self._lacking(index)):
@@ -124,14 +130,17 @@ class Todo(Generic[A]):
     def _lease(self, spec: A, index: int) -> str:
         return part_key(self._batch.key_of(spec), index)
 
+    def _is_ours(self, lease: str) -> bool:
+        """A recipe may itself run what its batch is about to make: waiting would be for ever."""
+        return self._batch.store.is_leased_here(self._kind, lease)
+
     def _lacking(self, index: int) -> tuple[A, ...]:
         """The specs that are to be made still, and of which this part is not there."""
         batch = self._batch
         return tuple(
             spec
             for spec in self._specs
-            if batch.key_of(spec) not in batch.failed
-            and batch.store.find_part(spec.kind, batch.key_of(spec), index) is None
+            if batch.key_of(spec) not in batch.failed and batch.part(spec, index) is None
         )
 
     def _absent(self, specs: Iterable[A]) -> tuple[A, ...]:
@@ -142,9 +151,11 @@ class Todo(Generic[A]):
     def _hold(self, index: int) -> Iterator[Part[A] | None]:
         """A part under its leases; None when another process makes it, or has made it."""
         specs = self._lacking(index)
-        wanted = [(self._kind, self._lease(spec, index)) for spec in specs]
-        leases = self._batch.store.lease_all(wanted)
-        if not leases:
+        names = [self._lease(spec, index) for spec in specs]
+        leases = self._batch.store.lease_all(
+            (self._kind, name) for name in names if not self._is_ours(name)
+        )
+        if leases is None:
             yield None
             return
         with ExitStack() as stack:
@@ -164,6 +175,7 @@ def make(
     if recipe.parts is not None:
         n_parts = recipe.parts.count(batch.specs[0], batch.site)
         make_parts(recipe.parts, batch, range(n_parts), wait)
+        batch.watch_anew()
     for spec in batch.open_specs:
         if (there := batch.store.find(spec.kind, batch.key_of(spec))) is not None:
             batch.accept(spec, there)
@@ -193,3 +205,4 @@ def make_parts(
             parts.make(batch, todo)
             todo.check()
             patience.reset()
+    wait({})

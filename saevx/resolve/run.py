@@ -207,7 +207,8 @@ class _Worker:
         for node in nodes:
             if node.key not in batch.failed:
                 node.state = State.PRESENT
-                self.outcome.made.append(node)
+                came = node.key in batch.came
+                (self.outcome.came if came else self.outcome.made).append(node)
 
     def _wait(self, nodes: list[Node], others: dict[str, list[Artifact]]) -> None:
         """Tell whom parts of a batch are waited for."""
