@@ -96,7 +96,7 @@ class LayerPart:
         }
 
 
-def join(parts: Sequence[store.Artifact], draft: store.Draft) -> dict[str, Any]:
+def join(parts: Sequence[store.Artifact], draft: store.Draft, n_images: int) -> dict[str, Any]:
     """Write a layer from its parts, in their order; gives what readers need as attributes.
 
     What is added to the above: mean (d,) float64, of all patch tokens as stored. Raises
@@ -112,6 +112,15 @@ def join(parts: Sequence[store.Artifact], draft: store.Draft) -> dict[str, Any]:
                 f"one of the two, or {part.path.parent}, and run again"
             )
     images = pl.concat([part.table("images") for part in parts])
+    files = [part.array("patches") for part in parts]
+    rows = {file.grid.rows_per_shard for file in files}
+    if len(images) != n_images or len(rows) > 1 or any(file.grid.n_shards != 1 for file in files):
+        # Another saevx, which makes files of another size, may have begun this recording.
+        raise RecipeError(
+            f"the parts in {parts[0].path.parent} are no {len(parts)} files of {n_images} images, "
+            f"but hold {', '.join(str(len(file)) for file in files)}: delete that folder, and run "
+            "again"
+        )
     draft.table("images", images)
     arrays = {
         name: [part.array(name) for part in parts] for name in parts[0].arrays() if name != "sum"

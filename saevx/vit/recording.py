@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spec import Keys, Shards, Site, SpecError, ViT
 
 from ..device import device
+from ..errors import SaevxError
 from ..resolve.batch import Batch
 from ..resolve.parts import Parts, Todo
 from ..resolve.recipe import recipe
@@ -119,9 +120,17 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
     parts=Parts(count_files, record_files),
 )
 def record_shards(batch: Batch[Shards]) -> None:
-    """Join the files of every layer of the batch. A layer that overflowed has failed alone."""
+    """Join the files of every layer of the batch.
+
+    A layer that overflowed has failed alone, and so does one whose files do not fit together: it
+    must not keep the others from being joined, now and at each further run.
+    """
     from .layer_part import join
 
     for spec in batch.open_specs:
-        attributes = join(batch.parts(spec), batch.draft(spec))
-        batch.publish(spec, attributes=attributes)
+        try:
+            parts = batch.parts(spec)
+            attributes = join(parts, batch.draft(spec), spec.images.n_images(batch.site))
+            batch.publish(spec, attributes=attributes)
+        except SaevxError as error:
+            batch.fail(spec, error)
