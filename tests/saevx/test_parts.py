@@ -1,0 +1,640 @@
+"""Artifacts made in parts: what is done is kept, made once, and joined the same way round."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import saevx
+from saevx import Artifact, Batch, Exec, recipe
+from saevx.recipes import find_recipe
+from saevx.resolve.claim import Patience
+from saevx.resolve.parts import Part, Parts, Todo
+from saevx.resolve.plan import Node, State, make_plan
+from saevx.resolve.provenance import Origin
+from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
+from saevx.workspace import Workspace, open_workspace
+from spec import Keys
+from store import Life, leases
+from store.layout import part_key
+from store.owner import Owner
+
+ROOM = Path(__file__).resolve().parents[2]
+
+
+class Cake(Artifact):
+    kind: ClassVar = "checkpoints"
+    value: int
+    n: int = 4
+    group: int = 0
+    how: Annotated[str, Exec()] = ""
+    """Word and part, as in "killed 2": what happens there."""
+    pause_s: Annotated[float, Exec()] = 0.0
+
+
+def log(what: str) -> None:
+    with open(os.environ["CAKE_LOG"], "a") as file:
+        file.write(f"{what} {os.getpid()}\n")
+
+
+def bake(batch: Batch[Cake], todo: Todo[Cake]) -> None:
+    if any(spec.how == "idle" for spec in batch.open_specs):
+        return
+    for part in todo:
+        bake_part(batch, part)
+
+
+def bake_part(batch: Batch[Cake], part: Part[Cake]) -> None:
+    for spec in part.specs:
+        word, _, where = spec.how.partition(" ")
+        trouble = word if where == str(part.index) else ""
+        log(f"{spec.value}.{part.index}")
+        time.sleep(spec.pause_s)
+        values = np.arange(2, dtype="f4") + 2 * part.index + 100 * spec.value
+        with part.draft(spec).array("x", (2,), "f4", rows_per_shard=2) as writer:
+            writer.append(values[:1])
+            match trouble:
+                case "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "interrupted":
+                    raise KeyboardInterrupt
+                case "bug":
+                    raise RuntimeError("a bug")
+            writer.append(values[1:])
+        if trouble == "fails":
+            batch.fail(spec, saevx.RecipeError(f"{spec.value} fails in part {part.index}"))
+        elif trouble != "forgets":
+            part.publish(spec, {"sum": float(values.sum())})
+
+
+@recipe(
+    Cake,
+    batch_by=lambda spec: (spec.group, spec.n),
+    load=lambda artifact: artifact.array("x").read().tolist(),
+    parts=Parts(lambda spec, site: spec.n, bake),
+)
+def seal(batch: Batch[Cake]) -> None:
+    for spec in batch.open_specs:
+        if spec.how == "vanishes":
+            victim = batch.store.find_part(spec.kind, batch.key_of(spec), 1)
+            if victim is not None and not Path(os.environ["CAKE_LOG"] + ".vanished").exists():
+                Path(os.environ["CAKE_LOG"] + ".vanished").touch()
+                shutil.rmtree(victim.path)
+        log(f"{spec.value}.seal")
+        parts = batch.parts(spec)
+        batch.draft(spec).join("x", [part.array("x") for part in parts])
+        batch.publish(spec, {"sum": sum(part.manifest.attributes["sum"] for part in parts)})
+
+
+@pytest.fixture(autouse=True)
+def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CAKE_LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # nobody pulls a plug
+    return open_workspace(tmp_path / "store")
+
+
+def begun(diary: Path) -> list[str]:
+    """All makings that were begun, in order, and the diary is empty after."""
+    lines = diary.read_text().splitlines() if diary.exists() else []
+    diary.unlink(missing_ok=True)
+    return [line.split()[0] for line in lines]
+
+
+class Notes(Listener):
+    def __init__(self) -> None:
+        self.held: list[dict[str, list[int]]] = []
+
+    def wait(self, held: Any) -> None:
+        self.held.append(
+            {who: sorted(node.spec.value for node in nodes) for who, nodes in held.items()}
+        )
+
+
+ORIGIN = Origin()
+
+
+def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> Outcome:
+    keys = Keys(workspace)
+    plan = make_plan(cakes, keys, workspace.store)
+    return run_plan(plan, keys, workspace.store, find_recipe, notes, ORIGIN)
+
+
+def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> Outcome:
+    """As a job that makes some parts."""
+    keys = Keys(workspace)
+    nodes = [Node(cake, keys.of(cake), State.TO_MAKE, "asked for") for cake in cakes]
+    store = workspace.store
+    return run_parts(nodes, list(indices), keys, store, find_recipe, Notes(), ORIGIN)
+
+
+def parts_of(workspace: Workspace, cake: Cake) -> list[int]:
+    return workspace.store.parts(cake.kind, cake.key)
+
+
+def expected(cake: Cake) -> list[float]:
+    return [100.0 * cake.value + i for i in range(2 * cake.n)]
+
+
+def assert_baked(workspace: Workspace, *cakes: Cake) -> None:
+    """All are there, whole, and nothing is left of the making."""
+    for cake in cakes:
+        artifact = workspace.store.open(cake.kind, cake.key)
+        assert artifact.verify() == []
+        assert artifact.array("x").read().tolist() == expected(cake)
+        assert artifact.manifest.attributes == {"sum": sum(expected(cake))}
+        assert parts_of(workspace, cake) == []
+    assert leftovers(workspace.store.root) == []
+
+
+def leftovers(root: Path) -> list[Path]:
+    found = [path for name in ("work", "build", "leases") for path in root.glob(f"*/.{name}/*")]
+    return [path for path in found if path.name != ".clock"]
+
+
+# One run.
+
+
+def test_parts_are_made_and_sealed_and_gone(workspace: Workspace, diary: Path):
+    cakes = [Cake(value=v) for v in (1, 2)]
+    outcome = run(workspace, *cakes)
+    assert outcome.ok
+    assert [node.spec for node in outcome.made] == cakes
+    assert begun(diary) == [*(f"{v}.{i}" for i in range(4) for v in (1, 2)), "1.seal", "2.seal"]
+    assert_baked(workspace, *cakes)
+    assert run(workspace, *cakes).made == []
+    assert begun(diary) == []
+
+
+def test_provenance_adds_up_and_names_hosts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    """What parts took counts once, also those that the sealing process has made itself."""
+    cakes = [Cake(value=v, n=3, pause_s=100) for v in (1, 2)]
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
+    monkeypatch.setattr("saevx.resolve.provenance.time", clock)
+    monkeypatch.setattr(time, "sleep", pause)
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "elsewhere")
+        patch.setenv("SLURM_JOB_ID", "7")
+        assert [node.spec for node in run_some(workspace, [1], *cakes).partly] == cakes
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert run(workspace, *cakes).ok
+    for cake, wall_s in zip(cakes, (300, 600), strict=True):  # of each part one was there first
+        provenance = workspace.store.open(cake.kind, cake.key).manifest.provenance
+        assert provenance["n_batch"] == 2
+        assert provenance["wall_s"] == wall_s
+        assert provenance["cpu_s"] == wall_s / 2
+        assert provenance["parts"]["n"] == 3
+        assert provenance["parts"]["hosts"] == [os.uname().nodename, "elsewhere"]
+        assert provenance["parts"]["slurm_jobs"] == ["7"]
+        assert provenance["slurm_job"] is None
+        assert provenance["parts"]["code"] == [provenance["code"]]
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_an_interrupted_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path, at: int):
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, Cake(value=1), Cake(value=2, how=f"interrupted {at}"))
+    assert parts_of(workspace, Cake(value=2)) == list(range(at))
+    assert parts_of(workspace, Cake(value=1)) == list(range(at + 1))
+    assert not list(workspace.store.root.glob("*/.build/*"))
+    assert list(workspace.store.leases()) == []
+    begun(diary)
+    cakes = [Cake(value=1), Cake(value=2)]
+    run(workspace, *cakes)
+    rest = [f"{v}.{i}" for i in range(4) for v in (1, 2) if i > at or (i == at and v == 2)]
+    assert begun(diary) == [*rest, "1.seal", "2.seal"]
+    assert_baked(workspace, *cakes)
+
+
+def test_specs_that_have_other_parts_already(workspace: Workspace, diary: Path):
+    one, two, three = (Cake(value=v) for v in (1, 2, 3))
+    run_some(workspace, [0, 2], one)
+    run_some(workspace, [2, 3], two)
+    begun(diary)
+    assert run(workspace, one, two, three).ok
+    made = begun(diary)
+    assert made[:-3] == ["2.0", "3.0", "1.1", "2.1", "3.1", "3.2", "1.3", "3.3"]
+    assert_baked(workspace, one, two, three)
+
+
+def test_one_spec_that_fails_leaves_the_others_alone(workspace: Workspace, diary: Path):
+    good, bad = Cake(value=1), Cake(value=2, how="fails 1")
+    outcome = run(workspace, good, bad)
+    assert {key: str(error) for key, error in outcome.failed.items()} == {
+        bad.key: "2 fails in part 1"
+    }
+    assert [node.spec for node in outcome.made] == [good]
+    assert begun(diary) == ["1.0", "2.0", "1.1", "2.1", "1.2", "1.3", "1.seal"]
+    assert parts_of(workspace, bad) == [0]
+    assert run(workspace, Cake(value=2)).ok
+    assert begun(diary) == ["2.1", "2.2", "2.3", "2.seal"]
+    assert_baked(workspace, good, bad)
+
+
+def test_a_bug_in_a_part_keeps_the_parts_before(workspace: Workspace, diary: Path):
+    outcome = run(workspace, Cake(value=1, how="bug 2"), Cake(value=9, group=1))
+    assert [str(error) for error in outcome.failed.values()] == ["a bug"]
+    assert [node.spec.value for node in outcome.made] == [9]
+    assert parts_of(workspace, Cake(value=1)) == [0, 1]
+    assert not list(workspace.store.root.glob("*/.build/*"))
+    assert list(workspace.store.leases()) == []
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("forgets 2", "the recipe of Cake ended without making part 2 of Cake"),
+        ("idle", "the recipe of Cake took no part of Cake"),
+    ],
+)
+def test_a_recipe_that_makes_nothing_of_what_it_gets_fails(
+    workspace: Workspace, how: str, says: str
+):
+    outcome = run(workspace, Cake(value=1, how=how))
+    assert says in str(outcome.failed[Cake(value=1).key])
+    assert isinstance(next(iter(outcome.failed.values())), saevx.RecipeError)
+    outcome = run_some(workspace, [2, 3], Cake(value=3, how=how))
+    assert says in str(outcome.failed[Cake(value=3).key])
+    assert outcome.partly == []
+    assert run(workspace, Cake(value=1)).ok
+
+
+def test_a_part_that_vanishes_before_the_sealing(workspace: Workspace, diary: Path):
+    cake = Cake(value=1, how="vanishes")
+    error = run(workspace, cake).failed[cake.key]
+    assert "part 1 of 4 of Cake" in str(error)
+    assert "is gone: run again" in str(error)
+    assert workspace.store.find(cake.kind, cake.key) is None
+    begun(diary)
+    assert run(workspace, cake).ok
+    assert begun(diary) == ["1.1", "1.seal"]
+    assert_baked(workspace, cake)
+
+
+def test_a_part_of_another_spec_is_no_hit(workspace: Workspace):
+    """As with artifacts: a key alone does not tell."""
+    cake = Cake(value=1)
+    with workspace.store.draft(cake.kind, cake.key, 0) as draft:
+        draft.publish(type="Cake", version=1, canonical="{}", spec={}, parents={}, provenance={})
+    error = run(workspace, cake).failed[cake.key]
+    assert isinstance(error, saevx.CorruptArtifact)
+    assert "describes another spec" in str(error)
+
+
+def test_a_damaged_part_is_made_again(workspace: Workspace, diary: Path):
+    cake = Cake(value=1)
+    run_some(workspace, [0, 1], cake)
+    part = workspace.store.find_part(cake.kind, cake.key, 1)
+    os.truncate(part.path / "x" / "c.0", 3)
+    begun(diary)
+    assert run(workspace, cake).ok
+    assert begun(diary) == ["1.1", "1.2", "1.3", "1.seal"]
+    assert_baked(workspace, cake)
+
+
+# Some parts in each of several processes.
+
+
+@st.composite
+def shares(draw: Any) -> tuple[int, list[list[int]]]:
+    """Indices of parts, dealt out in any order to so many processes, some perhaps to two."""
+    n = draw(st.integers(1, 5))
+    dealt: list[list[int]] = [[] for _ in range(draw(st.integers(1, 4)))]
+    for index in draw(st.permutations(range(n))):
+        for share in draw(st.sets(st.sampled_from(range(len(dealt))), min_size=1, max_size=2)):
+            dealt[share].append(index)
+    return n, [share for share in dealt if share]
+
+
+@settings(max_examples=20, deadline=None)
+@given(shares())
+def test_parts_made_in_any_shares_give_the_same(drawn: Any):
+    n, dealt = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        with tempfile.TemporaryDirectory() as folder:
+            patch.setenv("CAKE_LOG", f"{folder}/log")
+            whole, shared = (open_workspace(Path(folder) / name) for name in ("whole", "shared"))
+            cakes = [Cake(value=v, n=n) for v in (1, 2)]
+            run(whole, *cakes)
+            begun(Path(folder) / "log")
+            lacking = set(range(n))
+            for share in dealt:
+                outcome = run_some(shared, share, *cakes)
+                was_sealed, lacking = not lacking, lacking - set(share)
+                now = "partly" if lacking else "came" if was_sealed else "made"
+                for which in ("partly", "came", "made"):
+                    specs = [node.spec for node in getattr(outcome, which)]
+                    assert specs == (cakes if which == now else [])
+                assert outcome.ok
+            made = Counter(begun(Path(folder) / "log"))
+            assert set(made.values()) == {1}
+            assert len(made) == 2 * (n + 1)
+            assert_baked(shared, *cakes)
+            for cake in cakes:
+                manifests = [w.store.open(cake.kind, cake.key).manifest for w in (whole, shared)]
+                assert manifests[0].files == manifests[1].files
+                assert manifests[0].attributes == manifests[1].attributes
+
+
+def test_a_share_of_what_is_there_makes_nothing(workspace: Workspace, diary: Path):
+    """A job that was put back into the queue, after others have sealed."""
+    cake, other = Cake(value=1), Cake(value=2)
+    run(workspace, cake)
+    begun(diary)
+    outcome = run_some(workspace, [0, 1], cake, other)
+    assert begun(diary) == ["2.0", "2.1"]
+    assert [node.spec for node in outcome.came] == [cake]
+    assert [node.spec for node in outcome.partly] == [other]
+    assert parts_of(workspace, cake) == []
+
+
+def test_a_share_that_fails_is_told_beside_what_was_made(workspace: Workspace):
+    good, bad = Cake(value=1, n=2), Cake(value=2, n=2, how="fails 1")
+    run_some(workspace, [0], good, bad)
+    outcome = run_some(workspace, [1], good, bad)
+    assert list(outcome.failed) == [bad.key]
+    assert [node.spec for node in outcome.made] == [good]
+    assert outcome.partly == []
+
+
+def test_what_another_sealed_while_its_parts_were_made_is_no_making_of_ours(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    """It had lost its lease, as a process does that sleeps for long."""
+    cake = Cake(value=1)
+    real, meanwhile = Batch.watch_anew, []
+
+    def sealed_elsewhere(batch: Batch[Cake]) -> None:
+        if not meanwhile:
+            meanwhile.append(True)
+            with Batch((cake,), workspace.store, Keys(workspace)) as other:
+                find_recipe(Cake).make(other)
+        real(batch)
+
+    monkeypatch.setattr(Batch, "watch_anew", sealed_elsewhere)
+    outcome = run(workspace, cake)
+    assert [node.spec for node in outcome.came] == [cake]
+    assert outcome.made == []
+    assert outcome.ok
+    assert_baked(workspace, cake)
+
+
+# Parts that others are making.
+
+
+class Others:
+    """Another process that has leases of parts, on another host."""
+
+    def __init__(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self._monkeypatch = workspace.store, monkeypatch
+
+    def take(self, cake: Cake, *indices: int) -> list[Any]:
+        with self._monkeypatch.context() as patch:
+            here = Owner.here()
+            patch.setattr(Owner, "here", lambda: here._replace(host="elsewhere", pid=42))
+            patch.setattr(leases.heart, "add", lambda lease: None)
+            taken = self.store.lease_all([(cake.kind, part_key(cake.key, i)) for i in indices])
+        assert taken
+        return taken
+
+
+@pytest.fixture
+def others(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Others:
+    return Others(workspace, monkeypatch)
+
+
+def make_part(workspace: Workspace, cake: Cake, index: int) -> None:
+    """As the process does that has its lease."""
+    log(f"{cake.value}.{index}")
+    with Batch((cake,), workspace.store, Keys(workspace)) as batch:
+        values = np.arange(2, dtype="f4") + 2 * index + 100 * cake.value
+        draft = batch.store.draft(cake.kind, cake.key, index)
+        with draft:
+            with draft.array("x", (2,), "f4", rows_per_shard=2) as writer:
+                writer.append(values)
+            facts = batch.facts(cake, batch._watch, 1)
+            draft.publish(**facts, attributes={"sum": float(values.sum())})
+
+
+def test_what_others_make_is_left_to_them_and_waited_for(
+    workspace: Workspace, others: Others, diary: Path
+):
+    """And not for longer because its own parts took long."""
+    cake = Cake(value=1, pause_s=0.4)
+    (lease,) = others.take(cake, 1)
+
+    def finish() -> None:
+        make_part(workspace, cake, 1)
+        lease.release()
+
+    threading.Timer(1.4, finish).start()
+    notes, start = Notes(), time.monotonic()
+    assert run(workspace, cake, notes=notes).ok
+    assert time.monotonic() - start < 3.5
+    assert Counter(begun(diary)) == Counter(["1.0", "1.2", "1.3", "1.1", "1.seal"])
+    assert {"elsewhere (process 42)": [1]} in notes.held
+    assert notes.held[-1] == {}
+    assert_baked(workspace, cake)
+
+
+def test_what_another_gives_up_is_made_here(workspace: Workspace, others: Others, diary: Path):
+    cake = Cake(value=1)
+    taken = others.take(cake, 0, 2)
+    threading.Timer(0.3, lambda: [lease.release() for lease in taken]).start()
+    assert run(workspace, cake, Cake(value=2)).ok
+    made = begun(diary)
+    assert sorted(made[:-2]) == sorted(f"{v}.{i}" for v in (1, 2) for i in range(4))
+    assert made[:2] == ["1.1", "2.1"]
+
+
+def test_the_waiting_ends_in_the_ears_of_the_listener(
+    workspace: Workspace, others: Others, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where nothing is left to make after it."""
+    cake = Cake(value=1, n=2)
+    run_some(workspace, [0], cake)
+    (lease,) = others.take(cake, 1)
+
+    def meanwhile(patience: Patience) -> None:
+        make_part(workspace, cake, 1)
+        lease.release()
+
+    monkeypatch.setattr(Patience, "pause", meanwhile)
+    notes = Notes()
+    assert run(workspace, cake, notes=notes).ok
+    assert {"elsewhere (process 42)": [1]} in notes.held
+    assert notes.held[-1] == {}
+
+
+@pytest.mark.timeout(20)
+def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diary: Path):
+    class Nested(Artifact):
+        kind: ClassVar = "checkpoints"
+        value: int
+
+    inside: list[Outcome] = []
+
+    def make(batch: Batch[Nested], todo: Todo[Nested]) -> None:
+        for part in todo:
+            if not inside:
+                inside.append(Outcome())
+                inside[0] = run(workspace, Nested(value=2))
+            for spec in part.specs:
+                log(f"{spec.value}.{part.index}")
+                part.draft(spec).write("x", np.arange(2))
+                part.publish(spec)
+
+    @recipe(Nested, batch_by=lambda spec: 0, parts=Parts(lambda spec, site: 2, make))
+    def join(batch: Batch[Nested]) -> None:
+        for spec in batch.open_specs:
+            batch.draft(spec).join("x", [part.array("x") for part in batch.parts(spec)][:1])
+            batch.publish(spec)
+
+    outcome = run(workspace, Nested(value=1), Nested(value=2))
+    assert outcome.ok
+    assert inside[0].ok
+    assert [node.spec.value for node in inside[0].made] == [2]
+    assert [node.spec.value for node in outcome.made] == [1]
+    assert [node.spec.value for node in outcome.came] == [2]
+    assert leftovers(workspace.store.root) == []
+
+
+# Other processes.
+
+
+CHILD = """
+import importlib.util, json, sys
+sys.path.insert(0, {room!r})
+loaded = importlib.util.spec_from_file_location("cakes", {file!r})
+cakes = importlib.util.module_from_spec(loaded)
+sys.modules["cakes"] = cakes
+loaded.loader.exec_module(cakes)
+cakes.child(json.loads(sys.argv[1]))
+"""
+
+
+def child(what: dict[str, Any]) -> None:
+    """Run some cakes, or some parts of them, once a crowd of processes is ready to."""
+    os.fsync = lambda fd: None
+    workspace = open_workspace(Path(what["root"]))
+    barrier = Path(what["root"] + ".ready")
+    barrier.mkdir(exist_ok=True)
+    (barrier / str(os.getpid())).touch()
+    while len(list(barrier.iterdir())) < what["crowd"]:
+        time.sleep(0.001)
+    cakes = [Cake(**fields) for fields in what["cakes"]]
+    share = what["parts"]
+    outcome = run(workspace, *cakes) if share is None else run_some(workspace, share, *cakes)
+    assert outcome.ok, outcome
+    print(json.dumps({
+        "made": [node.spec.value for node in outcome.made],
+        "came": [node.spec.value for node in outcome.came],
+        "partly": [node.spec.value for node in outcome.partly],
+    }))  # fmt: skip
+
+
+def start(
+    workspace: Workspace, *cakes: Cake, parts: list[int] | None = None, crowd: int = 1
+) -> subprocess.Popen[str]:
+    what = {
+        "root": str(workspace.store.root),
+        "cakes": [cake.model_dump() for cake in cakes],
+        "parts": parts,
+        "crowd": crowd,
+    }
+    code = CHILD.format(room=str(ROOM), file=__file__)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(what)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def end(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    return json.loads(out)
+
+
+def wait_for(diary: Path, what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not diary.exists() or what not in diary.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path):
+    killed = start(workspace, Cake(value=1), Cake(value=2, how="killed 2"))
+    killed.communicate(timeout=30)
+    assert killed.returncode == -signal.SIGKILL
+    assert parts_of(workspace, Cake(value=2)) == [0, 1]
+    begun(diary)
+    cakes = [Cake(value=1), Cake(value=2)]
+    assert run(workspace, *cakes).ok
+    assert begun(diary) == ["2.2", "1.3", "2.3", "1.seal", "2.seal"]
+    for holder in workspace.store.leases():  # of 1.2, which was there, and so not leased again
+        assert holder.life is Life.DEAD
+        leases.remove_dead(workspace.store.root, holder)
+    assert_baked(workspace, *cakes)
+
+
+def test_the_part_of_a_killed_process_is_taken_over(workspace: Workspace, diary: Path):
+    slow = start(workspace, Cake(value=1, pause_s=60), parts=[1])
+    wait_for(diary, "1.1")
+    threading.Timer(0.5, slow.kill).start()
+    begin, notes = time.monotonic(), Notes()
+    assert run(workspace, Cake(value=1), notes=notes).ok
+    assert time.monotonic() - begin < 10
+    slow.communicate(timeout=10)
+    host = os.uname().nodename
+    assert {f"{host} (process {slow.pid})": [1]} in notes.held
+    assert begun(diary) == ["1.1", "1.0", "1.2", "1.3", "1.1", "1.seal"]
+    assert_baked(workspace, Cake(value=1))
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [[None, None], [None, [0, 2, 4]], [None, [5, 4, 3], [0, 1, 2]], [[0, 1, 2], [3, 4, 5], [2, 3]]],
+    ids=["inline twice", "inline and a share", "inline and shares", "shares that overlap"],
+)
+def test_side_by_side_nothing_is_made_twice(workspace: Workspace, diary: Path, shares: list[Any]):
+    cakes = [Cake(value=v, n=6, pause_s=0.03) for v in (1, 2)]
+    running = [start(workspace, *cakes, parts=one, crowd=len(shares)) for one in shares]
+    told = [end(process) for process in running]
+    made = Counter(begun(diary))
+    assert set(made.values()) == {1}
+    assert len(made) == 2 * 7
+    assert sum(len(one["made"]) for one in told) == 2
+    for one, share in zip(told, shares, strict=True):
+        if share is None:
+            assert sorted(one["made"] + one["came"]) == [1, 2]
+            assert one["partly"] == []
+        else:
+            assert sorted(one["made"] + one["came"] + one["partly"]) == [1, 2]
+    assert_baked(workspace, *cakes)
