@@ -32,7 +32,7 @@ from saevx.resolve.provenance import Origin
 from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
-from store import Life, leases
+from store import Life, Store, leases
 from store.layout import part_key
 from store.owner import Owner
 
@@ -476,9 +476,9 @@ def test_what_another_gives_up_is_made_here(workspace: Workspace, others: Others
 
 
 def test_the_waiting_ends_in_the_ears_of_the_listener(
-    workspace: Workspace, others: Others, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, others: Others, diary: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Also where nothing is left to make after it."""
+    """Also where nothing is left to make after it, and before the sealing."""
     cake = Cake(value=1, n=2)
     run_some(workspace, [0], cake)
     (lease,) = others.take(cake, 1)
@@ -488,10 +488,38 @@ def test_the_waiting_ends_in_the_ears_of_the_listener(
         lease.release()
 
     monkeypatch.setattr(Patience, "pause", meanwhile)
-    notes = Notes()
+    begun(diary)
+
+    class Loud(Notes):
+        def wait(self, held: Any) -> None:
+            super().wait(held)
+            log("waiting" if held else "over")
+
+    notes = Loud()
     assert run(workspace, cake, notes=notes).ok
     assert {"elsewhere (process 42)": [1]} in notes.held
-    assert notes.held[-1] == {}
+    heard = begun(diary)
+    assert heard[heard.index("waiting") :][:4] == ["waiting", "1.1", "over", "1.seal"]
+
+
+def test_what_was_sealed_just_before_the_lease_is_not_made_again(
+    workspace: Workspace, diary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its parts are gone by then, and are not lacking for that."""
+    cake, meanwhile = Cake(value=1), []
+    take_all = Store.lease_all
+
+    def late(store: Store, wanted: Any) -> Any:
+        if not meanwhile:
+            meanwhile.append(True)
+            run(workspace, cake)
+        return take_all(store, wanted)
+
+    monkeypatch.setattr(Store, "lease_all", late)
+    outcome = run_some(workspace, [0, 1], cake)
+    assert [node.spec for node in outcome.came] == [cake]
+    assert begun(diary) == ["1.0", "1.1", "1.2", "1.3", "1.seal"]
+    assert_baked(workspace, cake)
 
 
 @pytest.mark.timeout(20)
@@ -512,10 +540,10 @@ def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diar
                 part.draft(spec).write("x", np.arange(2))
                 part.publish(spec)
 
-    @recipe(Nested, batch_by=lambda spec: 0, parts=Parts(lambda spec, site: 2, make))
+    @recipe(Nested, batch_by=lambda spec: 0, parts=Parts(lambda spec, site: 1, make))
     def join(batch: Batch[Nested]) -> None:
         for spec in batch.open_specs:
-            batch.draft(spec).join("x", [part.array("x") for part in batch.parts(spec)][:1])
+            batch.draft(spec).join("x", [part.array("x") for part in batch.parts(spec)])
             batch.publish(spec)
 
     outcome = run(workspace, Nested(value=1), Nested(value=2))
