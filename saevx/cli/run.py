@@ -89,6 +89,8 @@ def run(
     if record.ok:
         recording.complete()
         report(experiment, results, workspace, record)
+    elif experiment.report is not None:
+        record.notes.append("no report: it is made once every target is there")
     if recording.problem:
         click.echo(f"warning: `saevx gc` may not see this run: {recording.problem}", err=True)
     record.show(as_json)

@@ -33,6 +33,8 @@ class RunRecord:
     blocked: int = 0
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """What looks wrong -> in which targets."""
+    notes: list[str] = field(default_factory=list)
+    """What else people should know."""
     report: Report | None = None
     saved: list[Path] = field(default_factory=list)
     """Files of the report."""
@@ -92,6 +94,8 @@ class RunRecord:
             click.echo(f"failed: {what}\n  {why.replace(chr(10), chr(10) + '  ')}", err=True)
         if self.blocked:
             click.echo(f"{self.blocked} could not begin, since what they need failed", err=True)
+        for note in self.notes:
+            click.echo(note, err=True)
         present = sum(target["state"] == "present" for target in self.targets)
         did = f"made {self.made} artifacts" if self.made or not self.ok else "nothing to make"
         did += f"; {self.came} came from other runs" if self.came else ""

@@ -228,9 +228,9 @@ def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) ->
         try:
             recipe.preflight(specs, keys.site)
         except SpecError as error:
-            faults.append(str(error))
-    if faults:
-        raise SpecError("\n".join(faults))
+            faults += str(error).splitlines()
+    if faults:  # several recipes may ask the same of a ViT, or of this machine
+        raise SpecError("\n".join(dict.fromkeys(faults)))
 
 
 def _block(node: Node, outcome: Outcome) -> bool:

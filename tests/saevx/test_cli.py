@@ -179,9 +179,17 @@ def test_an_experiment_file_that_is_not_there():
 
 
 def test_a_failure_is_reported_and_the_rest_is_made():
-    file = write("targets = [Square(number=Number(value=v)) for v in (-1, 2)]")
+    file = write(
+        """
+        targets = [Square(number=Number(value=v)) for v in (-1, 2)]
+
+        def report(table):
+            raise AssertionError("must not be asked for")
+        """
+    )
     result = saevx("run", file)
     assert result.exit_code == 1
+    assert "no report" in result.stderr
     assert "-1 is below zero: use a positive number" in result.stderr
     assert "1 could not begin" in result.stderr
     assert "1 of 2 targets are there" in result.stdout

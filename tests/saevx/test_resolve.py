@@ -178,6 +178,17 @@ def test_preflight_stops_everything_before_anything_runs(workspace: Workspace):
     run(add(1, 2), workspace)
 
 
+def test_what_two_recipes_refuse_alike_is_told_once(workspace: Workspace):
+    class Alike(Artifact):
+        kind: ClassVar = "results"
+        value: int
+
+    recipe(Alike, preflight=refuse_thirteen)(lambda batch: None)
+    with pytest.raises(SpecError) as caught:
+        run([add(13, 1), Alike(value=13)], workspace)
+    assert str(caught.value).count("use 14") == 1
+
+
 def test_another_spec_under_the_same_key_is_an_error_and_no_hit(workspace: Workspace):
     run(Number(value=1), workspace)
     keys = Keys(workspace)
