@@ -7,6 +7,7 @@ depends on its batch only: images `b * batch_size` onwards, in the order of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -70,20 +71,20 @@ def record(
         n_decoders=n_decoders,
         on_check=on_check,
     )
-    for batch in stream:
-        acts = vit.residual(torch.from_numpy(batch.pixels_bchw), open_sinks)
-        for layer, tokens_bnd in acts.items():
-            end = batch.start + batch.n
-            try:
-                open_sinks[layer].append(names[batch.start : end], tokens_bnd[: batch.n])
-            except Overflow as error:
-                failed[layer] = error
-                del open_sinks[layer]
-        if progress is not None:
-            progress(batch.start + batch.n - start)
-        if not open_sinks:
-            break
-    stream.close()
+    with closing(stream):  # its threads would go on while an error is remembered
+        for batch in stream:
+            acts = vit.residual(torch.from_numpy(batch.pixels_bchw), open_sinks)
+            for layer, tokens_bnd in acts.items():
+                end = batch.start + batch.n
+                try:
+                    open_sinks[layer].append(names[batch.start : end], tokens_bnd[: batch.n])
+                except Overflow as error:
+                    failed[layer] = error
+                    del open_sinks[layer]
+            if progress is not None:
+                progress(batch.start + batch.n - start)
+            if not open_sinks:
+                break
     return failed
 
 
