@@ -38,6 +38,8 @@ def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> Non
     from ..config import open_store
     from ..dispatch.status import look
 
+    if watch and as_json:
+        raise click.UsageError("--watch draws a table again and again: use --json without it")
     opened = open_store(store)
     if as_json:
         click.echo(json.dumps([run.document for run in look(opened)]))

@@ -28,6 +28,7 @@ def cancel(store: Store, chosen: Callable[[RunFolder, list[str]], bool]) -> int:
     to another host.
     """
     jobs: list[slurm.Job] = []
+    touched: list[RunFolder] = []
     n = 0
     for folder in active_runs(store):
         flights = list(_unfinished(folder))
@@ -35,6 +36,7 @@ def cancel(store: Store, chosen: Callable[[RunFolder, list[str]], bool]) -> int:
         if not wanted:
             continue
         n += len(wanted)
+        touched.append(folder)
         if folder.info.executor == "local":
             _end_local(folder, whole=len(wanted) == len(flights))
         for flight in wanted:
@@ -44,6 +46,9 @@ def cancel(store: Store, chosen: Callable[[RunFolder, list[str]], bool]) -> int:
             if flight.job.startswith("slurm:"):
                 jobs.append(flight.slurm_job)
     slurm.cancel(jobs)
+    for folder in touched:
+        if folder.is_over:
+            folder.end()
     return n
 
 

@@ -17,7 +17,7 @@ from ..resolve.run import check
 from .adopt import adopt, recall_failures
 from .executors import Executor
 from .flights import Flight, Flights
-from .folder import RunFolder, active_runs, take_submitting
+from .folder import active_runs, take_submitting
 from .ledger import Ledger
 from .old_runs import remove_old_runs
 from .request import Counts, Request
@@ -128,7 +128,7 @@ class Coordinator:
     def _end_runs(self) -> None:
         """Mark runs of this experiment of which nothing flies any more."""
         for folder in active_runs(self.store):
-            if folder.name.startswith(self.request.prefix) and _is_over(folder):
+            if folder.name.startswith(self.request.prefix) and folder.is_over:
                 folder.end()
 
     def _counts(self) -> Counts:
@@ -146,12 +146,3 @@ class Coordinator:
             f"{self.request.name}: detached; {n} jobs are queued or running and go on. "
             "`saevx status` shows them, and the same command attaches to them"
         )
-
-
-def _is_over(folder: RunFolder) -> bool:
-    done = folder.outcome_names()
-    return all(
-        (array.name, index) in done
-        for array in folder.arrays()
-        for index in range(len(array.elements))
-    )

@@ -91,6 +91,16 @@ class RunFolder:
     def end(self) -> None:
         (self.path / "ended").touch()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all that was submitted has an outcome."""
+        done = self.outcome_names()
+        return all(
+            (array.name, index) in done
+            for array in self.arrays()
+            for index in range(len(array.elements))
+        )
+
     def reopen(self) -> None:
         """Undo `end`, which another run may have called before this one submits more."""
         (self.path / "ended").unlink(missing_ok=True)

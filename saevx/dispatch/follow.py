@@ -9,10 +9,12 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ import xxhash
 from ..errors import StoreError
 from ..experiment import CODE
 from . import slurm
-from .folder import prefix_of, runs_of
+from .folder import prefix_of, runs_of, take_submitting
 from .profiles import Resources
 from .snapshot import Snapshot, search_path
 
@@ -66,35 +68,55 @@ def follow(
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
     home = runs_of(store) / ".follow" / prefix_of(name, where).rstrip(".")
     log = home / "follow.log"
-    there = slurm.find_waiting(job_name, getpass.getuser())
-    if there:
-        return there, log, False
-    code = home / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    try:
-        code.mkdir(parents=True, exist_ok=True)
-        Snapshot(path).write(code)
-        script = code / "follow.sh"
-        asked = ("account", "partition", "qos", "constraint")
-        options = {option: getattr(resources, option) for option in asked}
-        environment = [f"export {n}={shlex.quote(v)}" for n, v in resources.environment.items()]
-        script.write_text(
-            SCRIPT.format(
-                name=job_name,
-                log=shlex.quote(str(log)),
-                warning_s=WARNING_S,
-                minutes=max(1, round(hours * 60)),
-                memory_mb=MEMORY_MB,
-                options="\n".join(f"#SBATCH --{n}={v}" for n, v in options.items() if v),
-                setup="\n".join([*resources.setup, *environment]),
-                code_name=CODE,
-                code=shlex.quote(str(code)),
-                path=shlex.quote(os.pathsep.join(search_path(code))),
-                command=shlex.join([sys.executable, "-u", "-m", "saevx", *words]),
-            )
-        )
-    except OSError as error:
-        raise StoreError(f"cannot write {home}: {error.strerror}") from error
-    return _submit(script), log, True
+    with _submitting(store):
+        there = slurm.find_waiting(job_name, getpass.getuser())
+        if there:
+            return there, log, False
+        code = home / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        try:
+            # No job runs from these any more.
+            for old in home.glob("*Z"):
+                shutil.rmtree(old, ignore_errors=True)
+            code.mkdir(parents=True, exist_ok=True)
+            Snapshot(path).write(code)
+            script = code / "follow.sh"
+            script.write_text(_script(job_name, log, code, words, resources, hours))
+        except OSError as error:
+            raise StoreError(f"cannot write {home}: {error.strerror}") from error
+        return _submit(script), log, True
+
+
+@contextmanager
+def _submitting(store: Store) -> Iterator[None]:
+    """One at a time: else two would each see no job, and submit one."""
+    end = time.monotonic() + slurm.TIMEOUT_S
+    while (right := take_submitting(store)) is None:
+        if time.monotonic() > end:
+            raise StoreError(f"another run has been submitting in {store.root} for long: try again")
+        time.sleep(0.2)
+    with right:
+        yield
+
+
+def _script(
+    name: str, log: Path, code: Path, words: Sequence[str], resources: Resources, hours: float
+) -> str:
+    asked = ("account", "partition", "qos", "constraint")
+    options = {option: getattr(resources, option) for option in asked}
+    environment = [f"export {n}={shlex.quote(v)}" for n, v in resources.environment.items()]
+    return SCRIPT.format(
+        name=name,
+        log=shlex.quote(str(log)),
+        warning_s=WARNING_S,
+        minutes=max(1, round(hours * 60)),
+        memory_mb=MEMORY_MB,
+        options="\n".join(f"#SBATCH --{n}={v}" for n, v in options.items() if v),
+        setup="\n".join([*resources.setup, *environment]),
+        code_name=CODE,
+        code=shlex.quote(str(code)),
+        path=shlex.quote(os.pathsep.join(search_path(code))),
+        command=shlex.join([sys.executable, "-u", "-m", "saevx", *words]),
+    )
 
 
 def _submit(script: Path) -> str:

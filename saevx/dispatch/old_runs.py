@@ -47,8 +47,10 @@ def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
 
 
 def _is_old(run: RunFolder, older_than_s: float) -> bool:
-    ended = run.ended_at
-    return ended is not None and time.time() - ended > older_than_s
+    with suppress(StoreError):  # what cannot be read may be anything
+        ended = run.ended_at if run.info else None
+        return ended is not None and time.time() - ended > older_than_s
+    return False
 
 
 def _not_live(runs: list[RunFolder]) -> list[RunFolder]:

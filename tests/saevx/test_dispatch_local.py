@@ -137,6 +137,7 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     assert place.json("cancel", file) == {"cancelled": 3}
     wait_until(lambda: not workers(place), 10)
     assert place.makings() == {}
+    assert place.json("status") == []
 
 
 def test_editing_the_experiment_changes_nothing_that_is_queued(place: Place):

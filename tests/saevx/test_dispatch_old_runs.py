@@ -130,6 +130,13 @@ def test_what_was_cut_off_while_it_went_goes_the_next_time(store: Store):
     assert os.listdir(runs_of(store)) == []
 
 
+def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
+    damaged, run = make_run(store, 40 * DAY_S), make_run(store, 40 * DAY_S)
+    (damaged.path / "run.json").write_text("{")
+    assert remove_old_runs(store) == [run.name]
+    assert damaged.path.exists()
+
+
 def test_a_store_without_runs(store: Store):
     assert remove_old_runs(store) == []
 
