@@ -84,6 +84,7 @@ def recipe_side(
             tempfile.TemporaryDirectory(dir=root) as folder,
             mock.patch("saevx.vit.model.load_vit", return_value=vit),
             mock.patch("saevx.datasets.images.open_images", return_value=source),
+            mock.patch.object(type(images), "n_images", return_value=len(source)),
             Batch(specs, store.Store(folder), keys) as batch,
         ):
             make(record_shards, batch)
