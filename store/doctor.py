@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from store import leases, trash
+from store import leases
+from store.aside import identity_of, set_aside_this
 from store.checkup import file_faults, files_in, manifest_fault
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.files import digest_file, explained
@@ -99,7 +100,7 @@ class Doctor:
 
     def _artifact(self, ref: Ref, path: Path) -> Iterator[Finding]:
         """All that a look at an artifact tells without reading its arrays."""
-        identity = trash.identity_of(path)
+        identity = identity_of(path)
         if identity is None:
             return  # a collection was faster
 
@@ -151,7 +152,7 @@ class Doctor:
     def _digests(self, progress: Progress | None) -> Iterator[Finding]:
         done, total = 0, sum(_n_bytes(self.manifests[ref]) for ref in self._whole)
         for ref, path in self._whole.items():
-            identity = trash.identity_of(path)
+            identity = identity_of(path)
             altered: list[str] = []
             for name, written in self.manifests[ref].files.items():
                 try:
@@ -162,7 +163,7 @@ class Doctor:
                 done += written.size
                 if progress:
                     progress(done, total)
-            if altered and identity is not None and trash.identity_of(path) == identity:
+            if altered and identity is not None and identity_of(path) == identity:
                 more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
                 what = f"has altered bytes in {', '.join(altered[:3])}{more}"
                 yield Finding(
@@ -194,7 +195,7 @@ class Doctor:
             if build.life is Life.DEAD:
                 what = f"was left behind by a process that is gone ({build.owner})"
                 advice = "`saevx doctor --fix` or `saevx gc` moves it to the trash"
-                identity = trash.identity_of(build.path)
+                identity = identity_of(build.path)
                 yield Finding(
                     "warning", "orphans", str(build.path), what, advice, build.ref, build.path,
                     identity, fix="trash",
@@ -251,7 +252,7 @@ class Doctor:
         if finding.fix == "trash" and finding.ref and finding.path and finding.identity:
             kind, key = finding.ref
             root = self.store.root_of(kind)
-            return trash.move(root, kind, key, finding.path, finding.identity) is not None
+            return set_aside_this(root, kind, key, finding.path, finding.identity) is not None
         if finding.fix == "lease" and finding.holder:
             leases.remove_dead(self.store.root_of(finding.holder.kind), finding.holder)
             return True

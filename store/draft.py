@@ -29,7 +29,6 @@ from store.layout import (
     node_file,
     part_home,
     part_key,
-    trash,
 )
 from store.leftovers import remove_leftovers
 from store.manifest import (
@@ -203,7 +202,7 @@ class Draft:
             check_plain(getattr(manifest, part), part)
         manifest = self._seal(manifest)
         place = self._place
-        standing = publish(self._folder, place, trash(self._root, self.kind), manifest)
+        standing = publish(self._folder, place, self._root, manifest)
         if standing.canonical != canonical:
             raise StoreError(
                 f"{place} holds another spec under the same key: {standing.canonical} where this "

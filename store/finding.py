@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from store import trash
+from store.aside import Identity
 from store.errors import StoreError
 from store.holder import Holder
 from store.records import Pin, Ref, Run, read_record
@@ -32,7 +32,7 @@ class Finding:
     advice: str = ""
     ref: Ref | None = None
     path: Path | None = None
-    identity: trash.Identity | None = None
+    identity: Identity | None = None
     holder: Holder | None = None
     fix: Literal["", "trash", "lease", "delete"] = ""
     """What `mend` does about it."""

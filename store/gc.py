@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from store import leases, trash
+from store.aside import identity_of, put_back, set_aside_this
 from store.errors import StoreError
 from store.files import explained, make_folders, sync_folder, write_new
 from store.holder import server_time
@@ -51,7 +52,6 @@ from store.records import Ref, life_of, names_in, roots_of
 from store.store import Store
 from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, PARTS, Stale, Survey
 from store.sweep import sweep
-from store.trash import identity_of, move, put_back
 
 MOVING_S = 0.25
 """Time for moves between two looks at the roots. A run waits little longer than this."""
@@ -220,7 +220,7 @@ def _collect_one(
         if item.reason == GIVEN_UP:
             _keep_manifest(survey.store, item)
         assert item.identity is not None
-        target = move(root, *item.ref, item.path, item.identity)
+        target = set_aside_this(root, *item.ref, item.path, item.identity)
     except StoreError as error:
         done.failed.append((item, str(error)))
         return

@@ -10,7 +10,7 @@ from store.artifact import Artifact
 from store.errors import CorruptArtifact, NewerLayout
 from store.files import explained
 from store.inputs import glimpse_at, inputs_of
-from store.layout import KINDS, dropped, home, is_key
+from store.layout import KINDS, dropped, dropped_file, home, is_key
 from store.manifest import Manifest, decode_manifest
 from store.records import Graph, Ref, names_in
 from store.store import Store
@@ -36,7 +36,7 @@ def given_up(store: Store, kind: str, key: str) -> Manifest | None:
 
     Raises StoreError where it cannot be read, NewerLayout.
     """
-    file = dropped(store.root, kind) / f"{key}.json"
+    file = dropped_file(store.root, kind, key)
     data = _read_if_there(file)
     if data is None:
         return None
@@ -55,7 +55,7 @@ def inputs_of_given_up(store: Store) -> tuple[Graph, list[str]]:
             manifest = given_up(store, kind, key)
             graph[kind, key] = inputs_of(manifest) if manifest else ()
         except NewerLayout:
-            data = _read_if_there(dropped(store.root, kind) / f"{key}.json")
+            data = _read_if_there(dropped_file(store.root, kind, key))
             inputs = glimpse_at(data).inputs if data else ()
             graph[kind, key] = inputs or ()
             if inputs is None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.aside import Identity, identity_of
 from store.errors import NewerLayout, StoreError
 from store.files import explained, make_folders
 from store.given_up import given_up, inputs_of_given_up
@@ -19,7 +20,7 @@ from store.manifest import Manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
 from store.store import Store
-from store.trash import Identity, bytes_in, identity_of
+from store.trash import bytes_in
 
 SETTLED_S = 2.0
 """A folder that changed less than this ago may change again within one tick of its clock."""

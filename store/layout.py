@@ -28,6 +28,10 @@ RESERVED = (".build", ".work", ".trash", ".leases", ".catalogue")
 """What lies beside the artifacts of a kind."""
 
 NODE_FILE = "zarr.json"
+DELETED = ".deleted"
+"""Ends the name of what is being deleted from the trash for good, and may be half gone."""
+LAST_RUN = "last.json"
+"""The last run of an experiment that was completed."""
 VALID_SUFFIX = ".valid"
 """Ends the name of the array that says which rows of a table's column are not null."""
 
@@ -182,6 +186,10 @@ def pins(root: Path) -> Path:
     return root / ".pins"
 
 
+def pin_file(root: Path, kind: str, key: str) -> Path:
+    return pins(root) / f"{kind}.{key}.json"
+
+
 def collectors(root: Path) -> Path:
     """Where a collection announces that it is about to move things."""
     return root / ".gc"
@@ -190,6 +198,10 @@ def collectors(root: Path) -> Path:
 def dropped(root: Path, kind: str) -> Path:
     """Manifests of artifacts that a collection gave up although something reaches them."""
     return root / ".dropped" / kind
+
+
+def dropped_file(root: Path, kind: str, key: str) -> Path:
+    return dropped(root, kind) / f"{key}.json"
 
 
 def node_file(path: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
+from store.aside import delete, set_aside
 from store.errors import StoreError
-from store.files import explained, make_folders, remove_tree, write_new
+from store.files import explained, make_folders, write_new
 from store.heart import heart
 from store.holder import Claimant, Holder, find_holder, read_claimant, server_time
-from store.layout import is_key, leases, owner_file, trash, trash_name
+from store.layout import is_key, leases, owner_file
 from store.owner import Life
 
 _TRIES = 10
@@ -139,18 +140,16 @@ def _make(root: Path, kind: str, key: str) -> str | None:
 
 
 def _take_away(root: Path, kind: str, key: str, token: str | None) -> None:
-    """Removes the lease that has this token (none if it was half made), and no other."""
-    place, target = leases(root, kind) / key, trash(root, kind) / trash_name(key)
-    make_folders(target.parent)
-    with explained("remove the lease", place):
-        try:
-            os.rename(place, target)
-        except FileNotFoundError:
-            return  # another process was faster
-    # Between our look and our rename another may have removed it and taken it anew: put that back.
-    # Should a third have taken it since, then the second has lost its lease, and may see so.
-    claimant = read_claimant(target)
-    if (claimant.token if claimant else None) != token:
-        with suppress(OSError):
-            os.rename(target, place)
-    remove_tree(target)
+    """Removes the lease that has this token (none if it was half made), and no other.
+
+    Should a third take it while that of a second is put back, then the second has lost its lease,
+    and may see so.
+    """
+
+    def is_meant(moved: Path) -> bool:
+        claimant = read_claimant(moved)
+        return (claimant.token if claimant else None) == token
+
+    target = set_aside(root, kind, key, leases(root, kind) / key, is_meant, "remove the lease")
+    if target is not None:
+        delete(target)

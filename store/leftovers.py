@@ -6,9 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from store.aside import delete, set_aside
 from store.errors import StoreError
-from store.files import make_folders, remove_tree
-from store.layout import builds, owner_of, trash, trash_name, work
+from store.layout import builds, owner_of, work
 from store.owner import Life, Owner
 
 
@@ -29,18 +29,14 @@ def remove_work(root: Path, kind: str, key: str) -> None:
     """Removes the finished parts of an artifact, as far as it can be: the artifact is there."""
     if os.path.lexists(work(root, kind, key)):
         # Moved first: nobody must take what is half deleted for a part.
-        with suppress(StoreError):
-            _remove(root, kind, key, work(root, kind, key))
+        _remove(root, kind, key, work(root, kind, key))
 
 
 def _remove(root: Path, kind: str, key: str, folder: Path) -> None:
-    target = trash(root, kind) / trash_name(key)
-    make_folders(target.parent)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        return  # another process was faster, or it is not ours to move
-    remove_tree(target)
+    with suppress(StoreError):  # it is not ours to move
+        target = set_aside(root, kind, key, folder, lambda moved: True)
+        if target is not None:
+            delete(target)
 
 
 def _is_dead(build: str) -> bool:

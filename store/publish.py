@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from store.aside import set_aside
 from store.errors import StoreError
 from store.files import explained, make_folders, sync_folder
-from store.layout import trash_name
 from store.manifest import Manifest, examine
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _TRIES = 10
 
 
-def publish(build: Path, home: Path, trash: Path, manifest: Manifest) -> Manifest:
-    """Moves a finished build to its home.
+def publish(build: Path, home: Path, root: Path, manifest: Manifest) -> Manifest:
+    """Moves a finished build to its home, which lies below `root`.
 
     Returns the manifest that stands there after: ours, or that of a whole artifact which was
     there first; then the build is left where it is. What is not whole is moved to the trash.
@@ -33,27 +33,16 @@ def publish(build: Path, home: Path, trash: Path, manifest: Manifest) -> Manifes
         found = examine(str(home), manifest.kind, manifest.key)
         if isinstance(found, Manifest):
             return found
-        set_aside(home, trash, manifest.kind, manifest.key)
+        # Should a third publish while a repair is put back, its own is as good.
+        set_aside(root, manifest.kind, manifest.key, home, partial(_is_damaged, manifest))
     raise StoreError(
         f"cannot publish {home}: other processes have replaced it {_TRIES} times meanwhile. "
         "Look at what is running there"
     )
 
 
-def set_aside(home: Path, trash: Path, kind: str, key: str) -> None:
-    """Moves a damaged artifact into the trash."""
-    make_folders(trash)
-    target = trash / trash_name(key)
-    with explained("move to the trash", home):
-        try:
-            os.rename(home, target)
-        except FileNotFoundError:
-            return  # another process was faster
-    # Between our look and our rename another process may have put a whole artifact there: put it
-    # back. Should a third have published since, its own is as good, and ours stays in the trash.
-    if isinstance(examine(str(target), kind, key), Manifest):
-        with suppress(OSError):
-            os.rename(target, home)
+def _is_damaged(ours: Manifest, folder: Path) -> bool:
+    return not isinstance(examine(str(folder), ours.kind, ours.key), Manifest)
 
 
 def _move(build: Path, home: Path) -> bool:

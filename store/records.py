@@ -32,8 +32,6 @@ Ref = tuple[str, str]
 Graph = dict[Ref, tuple[Ref, ...]]
 """Artifacts, and what each is made from."""
 
-LAST = "last.json"
-
 LOST_S = 7 * 86400.0
 """A process that nobody can ask about counts as dead when its file is this old."""
 
@@ -101,10 +99,6 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ref(self) -> Ref:
         return self.kind, self.key
-
-    @property
-    def file(self) -> str:
-        return f"{self.kind}.{self.key}.json"
 
     def __str__(self) -> str:
         by = f" by {self.user}" if self.user else ""

@@ -12,9 +12,8 @@ import msgspec
 
 from store.errors import StoreError
 from store.files import explained
-from store.layout import pins, runs
+from store.layout import LAST_RUN, pin_file, pins, runs
 from store.records import (
-    LAST,
     Graph,
     Pin,
     Ref,
@@ -63,7 +62,7 @@ class Recording:
         A key stands for all that is below it, so a graph once recorded holds for good.
         """
         try:
-            last = read_record(runs(self.store.root) / self._run.folder / LAST, Run)
+            last = read_record(runs(self.store.root) / self._run.folder / LAST_RUN, Run)
         except StoreError:
             return None
         wanted = list(targets)
@@ -80,7 +79,7 @@ class Recording:
     def complete(self) -> None:
         """Makes this the last complete run of its file."""
         if self._run.path:
-            self._write(LAST, msgspec.structs.replace(self._now(), finished=time.time()))
+            self._write(LAST_RUN, msgspec.structs.replace(self._now(), finished=time.time()))
         if self.problem:
             return
         # Only now: a collection that looks in between must see one of the two.
@@ -125,7 +124,7 @@ def forget_runs(store: Store, path: Path | str) -> int:
     gone: set[tuple[str, str]] = set()
     for file in _run_files(store):
         run = read_record(file, Run)
-        if run and run.path == where and (file.name == LAST or is_over(run.owner, file)):
+        if run and run.path == where and (file.name == LAST_RUN or is_over(run.owner, file)):
             with explained("remove", file):
                 file.unlink(missing_ok=True)
             gone.add((file.parent.name, file.name))
@@ -137,7 +136,7 @@ def pin(store: Store, ref: Ref, nodes: Sequence[Ref], note: str = "", user: str 
     kind, key = ref
     made = Pin(kind=kind, key=key, note=note, user=user, created=time.time(), nodes=list(nodes))
     for root in writable_roots(store):
-        write_record(pins(root) / made.file, made)
+        write_record(pin_file(root, *ref), made)
     return made
 
 
@@ -145,7 +144,7 @@ def unpin(store: Store, ref: Ref) -> bool:
     """Lets go of an artifact; False when it was not pinned."""
     found = False
     for root in roots_of(store):
-        file = pins(root) / f"{ref[0]}.{ref[1]}.json"
+        file = pin_file(root, *ref)
         with explained("remove", file), suppress(FileNotFoundError):
             file.unlink()
             found = True
@@ -157,7 +156,7 @@ def superseded(store: Store) -> Iterator[Path]:
     copies = _copies(store) or {}  # one that has just gone: another time, then
     count = _that_count([best for best, *_ in copies.values()])
     for (_, name), ((file, run), *others) in copies.items():
-        if name != LAST and run not in count and is_over(run.owner, file):
+        if name != LAST_RUN and run not in count and is_over(run.owner, file):
             yield from (other for other, _ in [(file, run), *others])
 
 
@@ -238,12 +237,12 @@ def _that_count(found: Sequence[tuple[Path, Run]]) -> list[Run]:
     complete run began after it. So a run that is stopped early gives up neither what the run
     before it wanted nor what it wanted itself.
     """
-    last = [(file, run) for file, run in found if file.name == LAST]
+    last = [(file, run) for file, run in found if file.name == LAST_RUN]
     began = {run.folder: run.began for _, run in last}
     counting = [run for _, run in last]
     cut_off: dict[str, Run] = {}
     for file, run in sorted(found, key=lambda entry: entry[1].began):
-        if file.name == LAST:
+        if file.name == LAST_RUN:
             continue
         if not is_over(run.owner, file):
             counting.append(run)
@@ -254,7 +253,7 @@ def _that_count(found: Sequence[tuple[Path, Run]]) -> list[Run]:
 
 def _was_cut_off(file: Path, began: float) -> bool:
     """Whether a record is of a run that ended without success, and began before that time."""
-    if file.name == LAST:
+    if file.name == LAST_RUN:
         return False
     try:
         run = read_record(file, Run)

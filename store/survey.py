@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from store.aside import Identity, identity_of
 from store.holder import Holder
 from store.inventory import Inventory, Parts, Standing
 from store.layout import leases
@@ -15,7 +16,7 @@ from store.owner import Life
 from store.records import Graph, Ref, Run, life_of
 from store.roots import Roots
 from store.store import Store
-from store.trash import Identity, bytes_in, identity_of
+from store.trash import bytes_in
 
 GRACE_S = 3600.0
 """What was published less than this ago is kept: it may be part of something unrecorded."""
@@ -137,8 +138,10 @@ class Survey:
     def stale(self, versions: Mapping[str, int]) -> Iterator[Stale]:
         """All that is not alive, with the reason.
 
-        `versions` gives the present version of the spec types that are known.
+        `versions` gives the present version of the spec types that are known; of others, it is the
+        highest in the store.
         """
+        versions = self._newest() | dict(versions)
         for one in self.standing.values():
             found = self._verdict(one, versions)
             if found is not None:
@@ -173,6 +176,13 @@ class Survey:
         if self.is_whole(parts.ref):
             return "the artifact that they are parts of is there"
         return None if parts.ref in self.causes else "no run wants what they are parts of"
+
+    def _newest(self) -> dict[str, int]:
+        """The highest version in the store of each spec type."""
+        newest: dict[str, int] = {}
+        for one in self.standing.values():
+            newest[one.type] = max(one.version, newest.get(one.type, 0))
+        return newest
 
     def _verdict(self, one: Standing, versions: Mapping[str, int]) -> tuple[str, str] | None:
         if one.fault is not None:

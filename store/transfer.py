@@ -8,7 +8,7 @@ from pathlib import Path
 
 from store.errors import CorruptArtifact, StoreError
 from store.files import NewFile, digest, explained, make_folders, remove_tree, sync_folder
-from store.layout import NODE_FILE, build_name, builds, home, is_inside, trash
+from store.layout import NODE_FILE, build_name, builds, home, is_inside
 from store.leftovers import remove_leftovers
 from store.manifest import Manifest, decode_manifest
 from store.owner import Owner
@@ -55,7 +55,7 @@ def copy(
         finally:
             new.abandon()
         sync_folder(build)
-        standing = publish(build, home(root, kind, key), trash(root, kind), manifest)
+        standing = publish(build, home(root, kind, key), root, manifest)
         _compare(standing, manifest, home(root, kind, key))
         return True
     finally:

@@ -8,19 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from store.aside import delete
 from store.errors import MissingArtifact, StoreError
-from store.files import explained, make_folders, remove_tree, sync_folder
-from store.layout import KINDS, home, trash, trash_name, trashed
+from store.files import explained, make_folders, sync_folder
+from store.layout import DELETED, KINDS, home, trash, trashed
 from store.manifest import Manifest, examine
 from store.records import names_in
 from store.store import Store
-
-Identity = tuple[int, int, int]
-"""Device, inode, and time of change: inodes are used again."""
-
-
-DELETED = ".deleted"
-"""Ends the name of what is being deleted for good, and may be half gone."""
 
 
 class Entry(NamedTuple):
@@ -40,44 +34,6 @@ def entries(store: Store, kind: str | None = None) -> Iterator[Entry]:
         found = [(name, trashed(name)) for name in names_in(folder)]
         ours = [Entry(one, facts[0], facts[1], folder / name) for name, facts in found if facts]
         yield from sorted(ours, key=lambda entry: entry.moved)
-
-
-def move(root: Path, kind: str, key: str, path: Path, identity: Identity) -> Path | None:
-    """Renames `path` into the trash. Returns where it lies there.
-
-    None when it is gone, or when what stood there was not what `identity` says: another process
-    has replaced it, and it is put back. Raises StoreError.
-    """
-    target = trash(root, kind) / trash_name(key)
-    make_folders(target.parent)
-    with explained("move to the trash", path):
-        try:
-            os.rename(path, target)
-        except FileNotFoundError:
-            return None
-    if identity_of(target) != identity:
-        put_back(target, path)
-        return None
-    return target
-
-
-def put_back(target: Path, path: Path) -> bool:
-    """Undoes `move`; False when something else stands there by now, which is as good."""
-    with suppress(OSError):
-        os.rename(target, path)
-        sync_folder(path.parent)
-        return True
-    return False
-
-
-def identity_of(path: Path) -> Identity | None:
-    """By what a folder is known, also after a rename; None when there is none."""
-    with explained("look at", path):
-        try:
-            stat = os.lstat(path)
-        except FileNotFoundError:
-            return None
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 def restore(store: Store, kind: str, key: str) -> Path:
@@ -111,22 +67,8 @@ def restore(store: Store, kind: str, key: str) -> Path:
 def empty(which: Iterable[Entry]) -> Iterator[tuple[Entry, int]]:
     """Deletes for good. Yields each entry once it is gone, and its bytes."""
     for entry in which:
-        path = entry.path
-        if not path.name.endswith(DELETED):
-            # Renamed first: who brings it back meanwhile gets the whole or nothing, and not a
-            # folder in which this goes on deleting.
-            path = path.with_name(path.name + DELETED)
-            try:
-                os.rename(entry.path, path)
-            except OSError:
-                continue  # brought back, deleted by another, or not ours to delete
-        n_bytes = bytes_in(path)
-        if path.is_dir():
-            remove_tree(path)
-        else:
-            with suppress(OSError):
-                path.unlink()
-        if not os.path.lexists(path):
+        n_bytes = bytes_in(entry.path)
+        if delete(entry.path):
             yield entry, n_bytes
 
 

@@ -148,7 +148,7 @@ def check(store: Store, refs: set[Ref], when: str, tally: Counter[str]) -> None:
 def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
     store = Store(root)
     rng = random.Random(number)
-    dawdle(rng, gc, "move", 0.002)
+    dawdle(rng, gc, "set_aside_this", 0.002)
     dawdle(rng, gc, "_put_back_wanted", 0.005)
     tally: Counter[str] = Counter()
     end = time.monotonic() + seconds

@@ -110,7 +110,7 @@ def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
     assert stopped.exit_code == 130
     assert "stopped: nothing was moved" in stopped.stderr
     with monkeypatch.context() as patch:
-        patch.setattr("store.gc.move", lambda *args: (_ for _ in ()).throw(stop))
+        patch.setattr("store.gc.set_aside_this", lambda *args: (_ for _ in ()).throw(stop))
         stopped = saevx("gc", "--grace", "0", "--yes")
     assert stopped.exit_code == 130
     assert "what was moved is in the trash" in stopped.stderr

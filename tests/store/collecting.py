@@ -82,7 +82,7 @@ class Collector(Actor):
     role = "collect"
 
     def run(self, rng: random.Random) -> None:
-        real = gc.move
+        real = gc.set_aside_this
 
         def slowly(*args: Any) -> Any:
             time.sleep(rng.random() * 0.003)
@@ -90,7 +90,7 @@ class Collector(Actor):
             time.sleep(rng.random() * 0.003)
             return found
 
-        gc.move = slowly
+        gc.set_aside_this = slowly
         while not self.race.is_over:
             self.collect()
             self.seen = {(KIND, self.race.pinned)}

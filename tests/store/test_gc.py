@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
 from store.gc import collect, given_up, wait_for_collectors
 from store.given_up import given_up as manifest_given_up
-from store.layout import collectors, part_home, part_key, runs, works
-from store.records import LAST, Ref, Run, write_record
+from store.layout import LAST_RUN, collectors, part_home, part_key, runs, works
+from store.records import Ref, Run, write_record
 from store.roots import Recording, Roots, forget_runs, pin, unpin
 from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, PARTS, Stale, Survey
 from store.trash import empty, entries, restore
@@ -189,7 +189,7 @@ def test_a_run_that_was_cut_off_gives_up_nothing(store: Store, make: Any, in_chi
     assert "not finished" in str(look(store).why(ref(C))[0][1].root)
     want(store, D).complete()
     assert stale_keys(store) == {A, B, C}
-    assert os.listdir(runs(store.root) / os.listdir(runs(store.root))[0]) == [LAST]
+    assert os.listdir(runs(store.root) / os.listdir(runs(store.root))[0]) == [LAST_RUN]
 
 
 def test_runs_that_go_on_all_count(store: Store, make: Any) -> None:
@@ -517,8 +517,8 @@ def test_c2_a_run_that_begins_after_the_survey_is_heard(
     doomed = list(found.stale({}))
     want(store, A)
     tried: list[str] = []
-    real = gc.move
-    monkeypatch.setattr(gc, "move", lambda *args: tried.append(args[2]) or real(*args))
+    real = gc.set_aside_this
+    monkeypatch.setattr(gc, "set_aside_this", lambda *args: tried.append(args[2]) or real(*args))
     done = collect(found, doomed)
     assert [item.ref[1] for item in done.moved] == tried == [B]  # never away, not even for a moment
     assert "going on" in done.spared[0][1]
@@ -554,10 +554,10 @@ def test_c1_a_run_that_the_collection_missed_waits_for_it(
         time.sleep(0.05)
         assert seen == ["waits"]  # it does not ask the store while things move
 
-    log = at(monkeypatch, gc, "move", begin)
+    log = at(monkeypatch, gc, "set_aside_this", begin)
     done = run_gc(store)
     thread.join()
-    assert log == ["move"]
+    assert log == ["set_aside_this"]
     # C4 has seen its record, so what it found at last was there again.
     assert done.moved == []
     assert seen[1].verify() == []  # type: ignore[union-attr, attr-defined]
@@ -568,7 +568,7 @@ def test_c4_a_run_that_neither_waits_nor_was_seen_gets_it_back(
 ) -> None:
     put(store, make, A)
     put(store, make, B)
-    at(monkeypatch, gc, "move", lambda: want(store, A))
+    at(monkeypatch, gc, "set_aside_this", lambda: want(store, A))
     done = run_gc(store)
     assert [item.ref[1] for item in done.moved] == [B]
     assert store.open("results", A).verify() == []
@@ -581,7 +581,7 @@ def test_c3_what_was_replaced_meanwhile_is_put_back(
     path = store.open("results", A).path
     (path / "patches" / "c.0.0.0").unlink()
     os.utime(path, (0, 0))
-    at(monkeypatch, gc, "move", lambda: make(store, A, attributes={"by": "repair"}))
+    at(monkeypatch, gc, "set_aside_this", lambda: make(store, A, attributes={"by": "repair"}))
     done = run_gc(store)
     assert done.moved == []
     assert "not the one" in done.spared[0][1]
@@ -594,14 +594,14 @@ def test_c3_a_collection_that_was_stopped_announces_itself_anew(
     put(store, make, A)
     put(store, make, B)
     names: list[list[str]] = []
-    real, clock = gc.move, [0.0]
+    real, clock = gc.set_aside_this, [0.0]
 
     def slow(*args: Any) -> Any:
         names.append(sorted(os.listdir(collectors(store.root))))
         clock[0] += 2 * gc.ANNOUNCED_S
         return real(*args)
 
-    monkeypatch.setattr(gc, "move", slow)
+    monkeypatch.setattr(gc, "set_aside_this", slow)
     monkeypatch.setattr(gc.time, "monotonic", lambda: clock[0])
     assert len(run_gc(store).moved) == 2
     assert names[0] != names[1]
@@ -647,7 +647,7 @@ def test_a_run_that_ends_while_records_are_read_is_not_lost(
 
     def late(file: Path, what: Any) -> Any:
         found = real(file, what)
-        if file.name == LAST and not log:
+        if file.name == LAST_RUN and not log:
             log.append(file)
             (recording or want(store, B)).complete()
         return found
@@ -901,14 +901,14 @@ def test_parts_that_a_run_wants_meanwhile_are_put_back(
 ) -> None:
     place = part(store, make, A)
     found = look(store)
-    real = gc.move
+    real = gc.set_aside_this
 
     def late(*args: Any) -> Any:
         target = real(*args)
         want(store, A)
         return target
 
-    monkeypatch.setattr(gc, "move", late)
+    monkeypatch.setattr(gc, "set_aside_this", late)
     done = collect(found, list(found.stale({})))
     assert len(done.spared) == 1
     assert place.is_dir()

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -504,6 +505,16 @@ def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) 
     assert trash(store) == []
     leases._take_away(store.root, KIND, key, judged)
     assert list(store.leases()) == []
+
+
+def test_a_lease_is_deleted_under_a_name_that_nobody_brings_back(
+    store: Store, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: seen.append(path.suffix))
+    with store.lease(KIND, key):
+        pass
+    assert seen == [".deleted"]
 
 
 def test_a_third_that_comes_while_a_lease_is_put_back(

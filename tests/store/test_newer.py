@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from store import LAYOUT, Artifact, NewerLayout, Store
+from store.aside import identity_of, set_aside_this
 from store.files import digest
 from store.gc import collect, given_up
 from store.inputs import glimpse
@@ -17,7 +18,7 @@ from store.layout import dropped
 from store.records import Ref
 from store.roots import pin
 from store.survey import Survey
-from store.trash import identity_of, move, restore
+from store.trash import restore
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -132,7 +133,7 @@ def test_what_a_later_one_gave_up_keeps_as_much(store: Store, make: Any, changes
     file.write_bytes(data)
     identity = identity_of(newer.path)
     assert identity is not None
-    move(store.root, "shards", D, newer.path, identity)
+    set_aside_this(store.root, "shards", D, newer.path, identity)
     assert stale(store) == set()
 
 
@@ -147,7 +148,7 @@ def test_its_own_use_is_refused(store: Store, make: Any) -> None:
     assert below(store, ("results", B)) == [("results", B), ("results", A)]
     identity = identity_of(artifact.path)
     assert identity is not None
-    move(store.root, "results", A, artifact.path, identity)
+    set_aside_this(store.root, "results", A, artifact.path, identity)
     with pytest.raises(NewerLayout):
         restore(store, "results", A)
 

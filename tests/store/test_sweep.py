@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from store import Store, gc
+from store.aside import identity_of, put_back, set_aside_this
 from store.gc import collect, given_up, wait_for_collectors
-from store.layout import collectors, dropped, home, pins, runs
+from store.layout import LAST_RUN, collectors, dropped, home, pins, runs
 from store.owner import Owner
-from store.records import LAST, Ref, Run, write_record
+from store.records import Ref, Run, write_record
 from store.roots import Recording, pin
 from store.survey import ORPHAN, Survey
 from store.sweep import SCRATCH_S
-from store.trash import empty, entries, identity_of, move, put_back, restore
+from store.trash import empty, entries, restore
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -108,12 +109,12 @@ def test_a_copy_that_is_behind_is_not_swept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/.runs/*/*.json"))) == 2
     last = Run(name=run.name, path=run.path, owner=run.owner, began=time.time(), finished=1.0)
     for root in (tmp_path / "a", tmp_path / "b"):
-        write_record(runs(root) / run.folder / LAST, last)
+        write_record(runs(root) / run.folder / LAST_RUN, last)
     old = time.time() - 8 * 86400
     for file in tmp_path.glob("*/.runs/*/elsewhere*.json"):
         os.utime(file, (old, old))
     collect(survey(store), [])
-    assert [file.name for file in tmp_path.glob("*/.runs/*/*.json")] == [LAST, LAST]
+    assert [file.name for file in tmp_path.glob("*/.runs/*/*.json")] == [LAST_RUN, LAST_RUN]
 
 
 def test_scratch_files_are_swept_when_they_are_old(store: Store) -> None:
@@ -157,7 +158,7 @@ def test_who_brings_back_what_is_being_deleted_gets_the_whole_or_nothing(
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    target = move(store.root, "results", A, path, identity)
+    target = set_aside_this(store.root, "results", A, path, identity)
     assert target is not None
     tried: list[bool] = []
     unlink = os.unlink
@@ -184,7 +185,7 @@ def test_what_was_being_deleted_by_a_killed_process_is_deleted(
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    move(store.root, "results", A, path, identity)
+    set_aside_this(store.root, "results", A, path, identity)
 
     def die() -> None:
         os.unlink = lambda *args, **kwargs: os.kill(os.getpid(), 9)  # type: ignore[assignment]
@@ -201,7 +202,7 @@ def test_what_was_brought_back_is_not_deleted(store: Store, make: Any) -> None:
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    move(store.root, "results", A, path, identity)
+    set_aside_this(store.root, "results", A, path, identity)
     listed = list(entries(store))
     restore(store, "results", A)
     assert list(empty(listed)) == []
@@ -229,7 +230,7 @@ def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(
         make(store, key, parents={})
     found = survey(store)
     stale = list(found.stale({}))
-    real = gc.move
+    real = gc.set_aside_this
 
     def stopped(*args: Any) -> Any:
         if args[2] == B:
@@ -238,7 +239,7 @@ def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(
         Recording(store, FILE, "experiment").want([("results", A)], {("results", A): ()})
         return target
 
-    monkeypatch.setattr(gc, "move", stopped)
+    monkeypatch.setattr(gc, "set_aside_this", stopped)
     with pytest.raises(KeyboardInterrupt):
         collect(found, stale)
     assert store.open("results", A).verify() == []
