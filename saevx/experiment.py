@@ -88,13 +88,13 @@ def load_experiment(path: Path) -> Experiment:
     return Experiment(path, module.targets, report)
 
 
-def import_copy(path: Path, copy: Path) -> None:
+def import_copy(path: Path, copy: Path) -> ModuleType:
     """Run the copy of an experiment file for the spec types and recipes that it defines.
 
     It is told that it lies at `path`, where its data may lie beside it; modules that it imports
     are first looked for beside the copy. Raises ExperimentError when it raises.
     """
-    _execute(path, copy)
+    return _execute(path, copy)
 
 
 def _execute(path: Path, copy: Path | None = None) -> ModuleType:

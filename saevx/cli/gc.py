@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store import KINDS
+
 from .collection import Work
 from .listing import size
-from .options import clear_errors, json_option, store_option
+from .options import clear_errors, json_option, store_option, warn
 from .units import duration, things
 
 if TYPE_CHECKING:
+    from store import Manifest
     from store.gc import Collected
     from store.records import Ref
     from store.survey import Stale, Survey
 
-KINDS = ("shards", "checkpoints", "activations", "results")
+    from ..declared import Declared
 
 
 @click.command()
@@ -130,15 +133,41 @@ def _check_options(kind: str | None, keep_results: bool, as_json: bool, decided:
 def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) -> Work:
     from store.gc import given_up
 
-    from ..doctor import cannot_make, known_versions
+    from ..declared import Declared
+    from ..doctor import known_versions
 
+    declared = Declared(survey.roots.runs)
+    declared.learn(one.type for ref, one in survey.standing.items() if ref not in survey.causes)
     versions = known_versions()
     stale = [item for item in survey.stale(versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
-        drop, kept = given_up(survey, kind, cannot_make(workspace, versions))
+        drop, kept = given_up(survey, kind, _cannot_make(workspace, declared))
         stale += drop
+    warn(declared.problems)
     return Work(stale, kept)
+
+
+def _cannot_make(workspace: Any, declared: Declared) -> Callable[[Manifest], str | None]:
+    """As `cannot_make`, with the types that a spec needs made known before it is judged."""
+    from spec.document import known_types
+
+    from ..declared import types_in
+    from ..doctor import cannot_make, known_versions
+
+    types = known_types()
+    versions = known_versions()
+    cannot = cannot_make(workspace, versions)
+
+    def why(manifest: Manifest) -> str | None:
+        names = [manifest.type, *types_in(manifest.spec)]
+        if declared.learn(names):
+            types.update(known_types())
+            versions.update(known_versions())
+        unknown = [name for name in names if name not in types]
+        return f"the spec type {unknown[0]} is not known here" if unknown else cannot(manifest)
+
+    return why
 
 
 def _refresh(survey: Survey, quiet: bool) -> None:

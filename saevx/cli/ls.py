@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, json_option, store_option
+from store import KINDS
+
+from .options import clear_errors, json_option, store_option, warn
 
 if TYPE_CHECKING:
+    from store import Store
     from store.shelves import Scalar
 
     from ..query import Row
 
 DESCRIBED = 10_000
 """Up to so many artifacts are listed with the fields in which they differ."""
-
-KINDS = ("shards", "checkpoints", "activations", "results")
 
 
 @click.command()
@@ -54,8 +55,8 @@ def ls(
 
     Without --columns the fields are shown in which artifacts of one type differ. An artifact is
     marked as an older version when the store has a newer one of its type; --older compares with
-    saevx as it is installed, too. What a later saevx wrote in a layout that this one cannot read is
-    marked as a newer layout.
+    saevx as it is installed, and with recorded experiment files, too. What a later saevx wrote in a
+    layout that this one cannot read is marked as a newer layout.
     """
     from ..config import open_store
     from ..memory import gc_paused
@@ -63,7 +64,7 @@ def ls(
 
     click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
-    versions = _versions_today() if older else None
+    versions = _versions_today(opened, kind) if older else None
     found = search(opened, kind=kind, type=type_name, where=where, versions=versions, newer=True)
     rows = [row for row in found.rows if row.is_older or not older]
     asked, order = _fields(columns), _fields(sort)
@@ -212,7 +213,13 @@ def _fields(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
-def _versions_today() -> dict[str, int]:
+def _versions_today(store: Store, kind: str | None) -> dict[str, int]:
+    """Versions of the types that saevx has, and of those that recorded experiments declare."""
+    from ..declared import Declared
     from ..doctor import known_versions
+    from ..query import catalogue
 
+    declared = Declared.in_store(store)
+    declared.learn({entry.type for entry in catalogue(store).entries(kind)})
+    warn(declared.problems)
     return known_versions()

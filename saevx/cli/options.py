@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -41,6 +41,11 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def warn(problems: Iterable[str]) -> None:
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
 
 
 def clear_errors(command: F) -> F:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, json_option, store_option
+from .options import clear_errors, json_option, store_option, warn
 from .units import duration
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     from store.survey import Survey
 
     from ..config import open_store
+    from ..declared import Declared
     from ..doctor import known_versions
 
     opened = open_store(store)
@@ -36,6 +37,10 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     survey.refresh()
     ref = _find(survey, key)
     chain = survey.why(ref)
+    declared = Declared(survey.roots.runs)
+    if not chain and ref in survey.standing:
+        declared.learn([survey.standing[ref].type])
+        warn(declared.problems)
     stale = next((s for s in survey.stale(known_versions()) if s.ref == ref), None)
     if as_json:
         document: dict[str, Any] = {
