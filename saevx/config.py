@@ -21,6 +21,9 @@ from store import KINDS, Store
 
 FILE_NAME = "saevx.toml"
 
+DEFAULT = ".saevx"
+"""The store where nothing names one, in the current folder."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -53,14 +56,30 @@ def read_config(folder: Path) -> Config:
 def open_store(root: str | Path | None = None, config: Config | None = None) -> Store:
     """The store at `root`, else SAEVX_STORE, else where saevx.toml says, else in ./.saevx.
 
-    The `roots` of saevx.toml hold for the store that it names, not for another one.
-    Raises ConfigError when saevx.toml cannot be used.
+    However it is named, it has the `roots` of the saevx.toml that names it: that of the current
+    folder, or the nearest one at the store or above it.
+    Raises ConfigError when a saevx.toml cannot be used, or the store is no folder.
     """
     config = config or read_config(Path.cwd())
+    default = config.store_root or Path(DEFAULT).absolute()
     elsewhere = root or os.environ.get("SAEVX_STORE")
-    if elsewhere:  # another store altogether: its kinds do not lie where this one's do
-        return Store(Path(elsewhere).expanduser().absolute())
-    return Store(config.store_root or Path(".saevx").absolute(), roots=config.store_roots)
+    place = Path(elsewhere).expanduser().absolute() if elsewhere else default
+    roots = config.store_roots
+    if place.resolve() != default.resolve():  # another store: its kinds lie where its own file says
+        other = read_config(place)
+        roots = other.store_roots if _names(other, place) else {}
+    for folder in (place, *roots.values()):
+        if folder.exists() and not folder.is_dir():
+            _refuse(f"{folder} is a file, and a store is a folder")
+    return Store(place, roots=roots)
+
+
+def _names(config: Config, place: Path) -> bool:
+    """Whether the store at `place` is the one of a saevx.toml."""
+    if config.file is None:
+        return False
+    named = config.store_root or config.file.parent / DEFAULT
+    return named.resolve() == place.resolve()
 
 
 def _read(file: Path) -> Config:

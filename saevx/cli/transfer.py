@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -68,14 +67,15 @@ def copy_all(
 
 
 def other_store(folder: str, must_exist: bool) -> Store:
-    from store import Store
+    from store import KINDS
 
+    from ..config import open_store
     from ..errors import StoreError
 
-    path = Path(folder).expanduser().absolute()
-    if must_exist and not path.is_dir():
-        raise StoreError(f"there is no store at {path}")
-    return Store(path)
+    store = open_store(folder)
+    if must_exist and not any(store.root_of(kind).is_dir() for kind in KINDS):
+        raise StoreError(f"there is no store at {store.root}")
+    return store
 
 
 @contextmanager
