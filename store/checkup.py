@@ -47,11 +47,3 @@ def file_faults(path: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
         except OSError as error:
             unreadable.append(f"{name} ({error.strerror})")
     return faults, unreadable
-
-
-def files_in(path: Path) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(folder, name), path)
-        for folder, _, names in os.walk(path)
-        for name in names
-    }

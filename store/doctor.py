@@ -8,14 +8,14 @@ from pathlib import Path
 
 from store import leases
 from store.aside import identity_of, set_aside_this
-from store.checkup import file_faults, files_in, manifest_fault
+from store.checkup import file_faults, manifest_fault
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.files import digest_file, explained
 from store.finding import AGAIN, FIX, NEWER, Finding, access, record, stranger, try_read
 from store.inventory import Inventory
 from store.layout import KINDS, NODE_FILE, RESERVED, collectors, is_key, pins, runs
 from store.layout import leases as lease_folder
-from store.manifest import Manifest, read_manifest
+from store.manifest import Manifest, files_in, read_manifest
 from store.owner import Life
 from store.records import Pin, Ref, Run, life_of, names_in, roots_of
 from store.store import Store

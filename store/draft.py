@@ -67,6 +67,8 @@ class Draft:
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
         self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
         self._state: Literal["not open", "open", "broken", "published"] = "not open"
+        self.was_first = False
+        """Once published: whether it is what stands there, and not one that was there before."""
         self._nodes: dict[str, str] = {}
         """What each path within the artifact is: group, table or array."""
         self._files: dict[str, FileRecord] = {}
@@ -209,6 +211,7 @@ class Draft:
                 f"one is {canonical}. Nothing was replaced; one of the two specs needs a new key"
             )
         self._state = "published"
+        self.was_first = standing is manifest
         return Artifact(place, standing)
 
     def _seal(self, manifest: Manifest) -> Manifest:

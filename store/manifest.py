@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.files import FileRecord, digest, explained, read_file
+from store.files import FileRecord, digest, digest_file, explained, read_file
 from store.layout import LAYOUT, NODE_FILE
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -172,6 +173,23 @@ def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
         return None
     n = abs(size - record.size)
     return f"{name} is {n} byte{'s' * (n > 1)} {'short' if size < record.size else 'too long'}"
+
+
+def byte_fault(folder: str, name: str, record: FileRecord) -> str | None:
+    """What is wrong with a file, every byte of it read, None if nothing. Raises OSError."""
+    if fault := size_fault(folder, name, record):
+        return fault
+    same = digest_file(f"{folder}/{name}") == record
+    return None if same else f"{name} has altered bytes: its digest differs"
+
+
+def files_in(folder: Path) -> set[str]:
+    """All files below a folder, as manifests name them."""
+    return {
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder)
+        for name in names
+    }
 
 
 def check_plain(value: object, where: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from store import leases
 from store.artifact import Artifact
+from store.aside import Identity, identity_of, set_aside_this
 from store.draft import Draft
 from store.errors import CorruptArtifact, MissingArtifact
 from store.files import explained, look_afresh
@@ -89,6 +90,16 @@ class Store:
         path = part_home(root, kind, key, part)
         found = examine(str(path), kind, part_key(key, part))
         return None if isinstance(found, str) else Artifact(path, found)
+
+    def part_identity(self, kind: str, key: str, part: int) -> Identity | None:
+        """Tells a part from another that took its place; None where there is none."""
+        return identity_of(part_home(self.root_of(kind), kind, check_key(key), part))
+
+    def set_part_aside(self, kind: str, key: str, part: int, identity: Identity) -> bool:
+        """Moves a damaged part to the trash; False when it is gone, or another by now."""
+        root = self.root_of(kind)
+        place = part_home(root, kind, check_key(key), part)
+        return set_aside_this(root, kind, part_key(key, part), place, identity) is not None
 
     def parts(self, kind: str, key: str) -> list[int]:
         """Numbers of the parts that are finished, in order; not looked at any closer."""

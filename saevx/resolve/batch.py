@@ -16,6 +16,7 @@ from .recipe import FindRecipe, declared_recipe
 if TYPE_CHECKING:
     from store import Artifact as Stored
     from store import Draft, Store
+    from store.aside import Identity
 
 A = TypeVar("A", bound=Artifact)
 
@@ -51,6 +52,8 @@ class Batch(Generic[A]):
         self._settled = settled or (lambda key: None)
         """Called with the key of each spec that is published or has failed."""
         self._drafts: dict[str, Draft] = {}
+        self._trusted: dict[tuple[str, int], Identity] = {}
+        """Parts whose bytes are known to be as written, by key and number."""
         self._stack = ExitStack()
         self._find_recipe = find_recipe
         self._origin = origin or Origin()
@@ -119,15 +122,32 @@ class Batch(Generic[A]):
     def part(self, spec: A, index: int) -> Stored | None:
         """A finished part of an artifact, None where it is not there.
 
+        One that another process, or an earlier batch, has made is read at first sight, since its
+        bytes are about to become those of an artifact: one that is damaged goes to the trash.
         Raises CorruptArtifact when it is one of another spec: a key alone is never a hit.
         """
-        found = self.store.find_part(spec.kind, self._keys.of(spec), index)
+        key = self._keys.of(spec)
+        identity = self.store.part_identity(spec.kind, key, index)
+        found = self.store.find_part(spec.kind, key, index)
         if found is not None and found.manifest.canonical != self._keys.canonical(spec):
             raise CorruptArtifact(
                 f"{found.path} is stored under the key of {spec!r}, but describes another spec: "
                 f"{found.manifest.canonical}\nMove the folder away and run again."
             )
+        if found is None or identity is None or self._trusted.get((key, index)) == identity:
+            return found
+        if found.altered():
+            self.store.set_part_aside(spec.kind, key, index, identity)
+            return None
+        self._trusted[key, index] = identity
         return found
+
+    def trust_part(self, spec: A, index: int) -> None:
+        """Take a part for whole that this batch has just written itself."""
+        key = self._keys.of(spec)
+        identity = self.store.part_identity(spec.kind, key, index)
+        if identity is not None:
+            self._trusted[key, index] = identity
 
     def watch_anew(self) -> None:
         """From here on count the time of what is published; that of its parts is in those."""

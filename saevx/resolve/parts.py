@@ -62,7 +62,11 @@ class Part(Generic[A]):
     def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
         """Keep this part, with `attributes` as facts that its sealing needs."""
         facts = self._batch.facts(spec, self._watch, len(self.specs))
-        return self.draft(spec).publish(**facts, attributes=dict(attributes or {}))
+        draft = self.draft(spec)
+        made = draft.publish(**facts, attributes=dict(attributes or {}))
+        if draft.was_first:
+            self._batch.trust_part(spec, self.index)
+        return made
 
 
 class Todo(Generic[A]):

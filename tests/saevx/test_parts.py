@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
@@ -32,8 +34,8 @@ from saevx.resolve.provenance import Origin
 from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
-from store import Life, Store, leases
-from store.layout import part_key
+from store import Life, Store, leases, manifest
+from store.layout import part_home, part_key
 from store.owner import Owner
 
 ROOM = Path(__file__).resolve().parents[2]
@@ -317,6 +319,93 @@ def test_a_damaged_part_is_made_again(workspace: Workspace, diary: Path):
     assert run(workspace, cake).ok
     assert begun(diary) == ["1.1", "1.2", "1.3", "1.seal"]
     assert_baked(workspace, cake)
+
+
+def alter(part: Any) -> None:
+    """Flip a bit of its array, of which the manifest says only what it was."""
+    file = part.path / "x" / "c.0"
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_part_with_altered_bytes_is_set_aside_and_made_again(workspace: Workspace, diary: Path):
+    """The digests in its manifest are about to become those of the artifact."""
+    cake, other = Cake(value=1), Cake(value=2)
+    run_some(workspace, [0, 1], cake, other)
+    alter(workspace.store.find_part(cake.kind, cake.key, 0))
+    begun(diary)
+    assert run(workspace, cake, other).ok
+    rest = [f"{v}.{i}" for i in (2, 3) for v in (1, 2)]
+    assert begun(diary) == ["1.0", *rest, "1.seal", "2.seal"]
+    assert_baked(workspace, cake, other)
+    (aside,) = workspace.store.root.glob("*/.trash/*")
+    assert (aside / "x" / "c.0").exists()
+
+
+def test_a_part_of_another_process_that_came_first_is_read_too(
+    workspace: Workspace, diary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where a lease was lost, what stands there is not what was just written."""
+    cake = Cake(value=1, n=2)
+    real = Part.publish
+    came: list[Path] = []
+
+    def publish(part: Part[Cake], spec: Cake, facts: Any) -> Any:
+        if part.index == 1 and not came:
+            place = part_home(workspace.store.root, spec.kind, spec.key, 1)
+            with Batch((spec,), workspace.store, Keys(workspace)) as batch, ExitStack() as stack:
+                other = Part(batch, 1, (spec,), stack)
+                values = np.zeros(2, "f4")
+                with other.draft(spec).array("x", (2,), "f4", rows_per_shard=2) as writer:
+                    writer.append(values)
+                came.append(real(other, spec, facts).path)
+            assert came == [place]
+            alter(workspace.store.find_part(spec.kind, spec.key, 1))
+        return real(part, spec, facts)
+
+    monkeypatch.setattr(Part, "publish", publish)
+    error = run(workspace, cake).failed[cake.key]
+    assert "ended without making part 1" in str(error)
+    begun(diary)
+    assert run(workspace, cake).ok
+    assert begun(diary) == ["1.1", "1.seal"]
+    assert_baked(workspace, cake)
+
+
+def test_parts_are_read_once_and_never_those_made_here(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    cake = Cake(value=1)
+    run_some(workspace, [1, 3], cake)
+    read: list[str] = []
+    real = manifest.digest_file
+
+    def digest_file(path: str) -> Any:
+        read.append(Path(path).parts[-3])
+        return real(path)
+
+    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    assert run(workspace, cake).ok
+    assert sorted(set(read)) == ["1", "3"]
+    assert len(read) == 4  # an array is two files
+
+
+def test_a_part_that_cannot_be_read_is_left_where_it_is(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    cake = Cake(value=1)
+    run_some(workspace, [1], cake)
+
+    def digest_file(path: str) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "digest_file", digest_file)
+        error = run(workspace, cake).failed[cake.key]
+    assert "I/O error" in str(error)
+    assert parts_of(workspace, cake) == [1]
+    assert run(workspace, cake).ok
 
 
 # Some parts in each of several processes.
