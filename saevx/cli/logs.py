@@ -23,31 +23,30 @@ def logs(key: str, follow: bool, store: str | None) -> None:
     Where several jobs share its parts, the logs of all of them.
     """
     from ..config import open_store
-    from ..dispatch.sbatch import slurm_log
+    from ..dispatch.logs import existing_logs
     from ..dispatch.status import find_latest
     from ..dispatch.tasks import in_words
 
     flights = find_latest(open_store(store), key)
-    files: dict[Path, str] = {}
-    for flight in flights:
-        parts = in_words(flight.parts)
-        files[flight.folder.log(flight.element.array, flight.element.at)] = parts
-        if flight.job.startswith("slurm:"):
-            files[slurm_log(flight.folder, flight.slurm_job)] = parts
-    read = dict.fromkeys(files, 0)
+    read: dict[Path, int] = {}
     told = ""
     while True:
         over = all(f.folder.outcome(f.element.array, f.element.at) for f in flights)
-        for file, parts in files.items():
-            if parts != told and file.exists() and file.stat().st_size > read[file]:
-                click.echo(f"== {parts}")
-                told = parts
-            read[file] += _print_from(file, read[file])
+        for flight in flights:
+            parts = in_words(flight.parts)
+            array, index = flight.element.array, flight.element.at
+            for file in existing_logs(flight.folder, array, index, flight.job):
+                if parts != told and file.stat().st_size > read.get(file, 0):
+                    click.echo(f"== {parts}")
+                    told = parts
+                read[file] = read.get(file, 0) + _print_from(file, read.get(file, 0))
         if over or not follow:
             break
         time.sleep(LOOK_S)
     if not any(read.values()):
-        click.echo(f"nothing printed yet; it will be in {next(iter(files))}", err=True)
+        first = flights[0]
+        where = first.folder.log(first.element.array, first.element.at)
+        click.echo(f"nothing printed yet; it will be in {where}", err=True)
 
 
 def _print_from(file: Path, start: int) -> int:

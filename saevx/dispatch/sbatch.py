@@ -11,7 +11,7 @@ from pathlib import Path
 from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
-from .slurm import Job, SlurmError, outside_of_jobs
+from .slurm import SlurmError, outside_of_jobs
 from .snapshot import search_path
 
 LONGEST_WARNING_S = 90
@@ -84,11 +84,6 @@ def _setup(name: str, code: Path, resources: Resources) -> list[str]:
         *(f"export {key}={shlex.quote(value)}" for key, value in environment.items()),
         f"export PYTHONPATH={shlex.quote(path)}${{PYTHONPATH:+:$PYTHONPATH}}",
     ]
-
-
-def slurm_log(folder: RunFolder, job: Job) -> Path:
-    """What Slurm itself, and a worker that cannot begin, said about an element."""
-    return folder.logs / "slurm" / f"{job.array}_{job.at}_0_log.out"
 
 
 def _last_line(text: str) -> str:
