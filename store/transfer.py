@@ -75,7 +75,7 @@ def _compare(there: Manifest, ours: Manifest, path: Path) -> None:
     if there.canonical != ours.canonical:
         raise StoreError(
             f"{path} holds another spec under the same key: {there.canonical} where this one is "
-            f"{ours.canonical}. Nothing was copied"
+            f"{ours.canonical}. This one is not copied"
         )
 
 
@@ -100,8 +100,9 @@ def _copy_files(source: Path, build: Path, manifest: Manifest, progress: Progres
             new.abandon()
         if written != record:
             raise CorruptArtifact(
-                f"{source / name} is not as it was written: its digest differs. Nothing was "
-                "copied; `saevx doctor --deep` on that store finds all that is damaged"
+                f"{source / name} is not as it was written: its digest differs, so this "
+                "artifact is not copied; `saevx doctor --deep` on that store finds all that is "
+                "damaged"
             )
     for folder in folders:
         sync_folder(folder)

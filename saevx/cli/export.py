@@ -52,9 +52,9 @@ def export(
         return
     assert output is not None
     from ..files import write_file
-    from .show import find_one
+    from .choice import find_one
 
-    found = [find_one(opened, key) for key in keys]
+    found = [find_one(opened, key).artifact for key in keys]
     artifacts = [opened.open(artifact.kind, artifact.key) for artifact in found]
     what = write_file(artifacts, output, table, explode_spec=explode_spec)
     if as_json:

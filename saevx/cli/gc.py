@@ -91,6 +91,8 @@ def gc(
     opened = workspace.store
     survey = Survey(opened, grace, without=str(Path(forget).resolve()) if forget else "")
     _refresh(survey, quiet=as_json)
+    if forget:
+        _check_forgotten(survey, forget)
     work = _plan(survey, workspace, kind, keep_results)
     work.find_trash(opened, kind, 0.0 if empty_trash else trash_days)
     if not as_json:
@@ -128,6 +130,18 @@ def _check_options(kind: str | None, keep_results: bool, as_json: bool, decided:
         raise click.UsageError("--keep-results keeps the results: choose another --kind")
     if as_json and not decided:
         raise click.UsageError("--json cannot ask: add --dry-run or --yes")
+
+
+def _check_forgotten(survey: Survey, file: str) -> None:
+    """Refuses a file of which no run is recorded: it may be misspelt."""
+    from ..errors import StoreError
+
+    recorded = sorted({run.path for run in survey.roots.runs if run.path})
+    if str(Path(file).resolve()) not in recorded:
+        raise StoreError(
+            f"no run of {Path(file).resolve()} is recorded in {survey.store.root}; recorded are "
+            f"runs of {', '.join(recorded) or 'no file'}"
+        )
 
 
 def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) -> Work:
@@ -199,12 +213,17 @@ def _moving() -> Callable[[int, int], None] | None:
 
 
 def _say_done(done: Collected, deleted: int, deleted_bytes: int, trash_days: float) -> None:
+    from store.survey import GIVEN_UP, NOT_REACHED, OLDER
+
+    can_come_back = {NOT_REACHED, OLDER, GIVEN_UP}
     moved_bytes = sum(item.n_bytes for item in done.moved)
     if done.moved:
+        whole = any(item.reason in can_come_back for item in done.moved)
+        which = "a whole" if any(item.reason not in can_come_back for item in done.moved) else "an"
+        back = f"`saevx restore KEY` brings {which} artifact back for {trash_days:g} days, and "
         click.echo(
             f"moved {things(len(done.moved), 'thing')}, {size(moved_bytes)}, to the trash; "
-            f"`saevx restore KEY` brings an artifact back for {trash_days:g} days, and "
-            "`saevx gc --empty-trash` frees the space"
+            f"{back if whole else ''}`saevx gc --empty-trash` frees the space"
         )
     if deleted:
         click.echo(f"deleted {things(deleted, 'thing')}, {size(deleted_bytes)}, for good")

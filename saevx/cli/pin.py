@@ -28,11 +28,15 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
     from store.roots import pin as write_pin
 
     from ..config import open_store
-    from .show import find_one
+    from ..errors import StoreError
+    from .choice import AGAIN, find_one
 
     opened = open_store(store)
     if key is not None:
-        artifact = find_one(opened, key)
+        artifact, fault = find_one(opened, key)
+        if fault:
+            name = f"{artifact.manifest.type} {artifact.key}"
+            raise StoreError(f"{name} is {fault}; nothing was pinned. {AGAIN.capitalize()}")
         ref = artifact.kind, artifact.key
         user = ""
         with suppress(OSError, KeyError):
@@ -62,8 +66,9 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("key")
 @store_option
+@json_option
 @clear_errors
-def unpin(key: str, store: str | None) -> None:
+def unpin(key: str, store: str | None, as_json: bool) -> None:
     """Let go of the pinned artifact KEY; `saevx gc` may collect it then."""
     from store.layout import check_prefix
     from store.roots import Roots
@@ -80,15 +85,20 @@ def unpin(key: str, store: str | None) -> None:
         there = ", ".join(p.key[:8] for p in found or roots.pins) or "nothing"
         what = "several pins begin" if found else "no pin begins"
         raise StoreError(f"{what} with {key!r}; pinned are {there}")
-    remove_pin(opened, found[0].ref)
-    click.echo(f"unpinned {found[0].kind} {found[0].key[:8]}")
+    (pinned,) = found
+    remove_pin(opened, pinned.ref)
+    if as_json:
+        click.echo(json.dumps({"kind": pinned.kind, "key": pinned.key, "note": pinned.note}))
+    else:
+        click.echo(f"unpinned {pinned.kind} {pinned.key[:8]}")
 
 
 @click.command()
 @click.argument("key")
 @store_option
+@json_option
 @clear_errors
-def restore(key: str, store: str | None) -> None:
+def restore(key: str, store: str | None, as_json: bool) -> None:
     """Bring the artifact KEY back from the trash."""
     from store.layout import check_prefix
     from store.trash import entries
@@ -110,4 +120,9 @@ def restore(key: str, store: str | None) -> None:
             f"{len(found)} things in {where} have keys that begin with {key!r}: {names}; give more "
             "digits"
         )
-    click.echo(f"restored {bring_back(opened, *found[0])}")
+    (ref,) = found
+    place = bring_back(opened, *ref)
+    if as_json:
+        click.echo(json.dumps({"kind": ref[0], "key": ref[1], "path": str(place)}))
+    else:
+        click.echo(f"restored {place}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +12,10 @@ from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
     from spec.tree import Branch
-    from store import Artifact as Stored
-    from store import Store
+    from store import Manifest, Store
+    from store.records import Ref
+
+    from .choice import Chosen
 
 
 @click.command()
@@ -26,84 +29,97 @@ def show(key: str, store: str | None, as_json: bool) -> None:
     Its spec, the tree of what it was made from with what is there of it, its facts and provenance.
     """
     from ..config import open_store
+    from .choice import AGAIN, find_one
 
     opened = open_store(store)
-    artifact = find_one(opened, key, given_up=True)
+    chosen = find_one(opened, key, given_up=True)
     if as_json:
-        click.echo(json.dumps(_document(artifact)))
+        click.echo(json.dumps(_document(chosen)))
         return
     from rich.filesize import decimal
 
-    from spec.tree import lines, short
+    from spec.tree import lines
 
     from .console import console
 
     out = console()
+    artifact, fault = chosen
     manifest = artifact.manifest
-    for line in lines(_tree(opened, manifest.kind, manifest.key, {})):
+    for line in lines(_tree(opened, (manifest.kind, manifest.key), {})):
         out.print(line, markup=False)
     there = artifact.path.is_dir()
     facts = {
         "path": artifact.path if there else "given up by `saevx gc`; a run makes it again",
+        **({"state": f"{fault}; {AGAIN}"} if fault else {}),
         "made": manifest.created,
         "size": f"{decimal(artifact.n_bytes)} in {len(manifest.files)} files",
-        **({"arrays": ", ".join(artifact.arrays())} if there else {}),
-        **{name: short(value) for name, value in manifest.attributes.items()},
-        **{name: short(value) for name, value in manifest.provenance.items()},
+        **({"arrays": ", ".join(artifact.arrays())} if there and not fault else {}),
+        **dict(_in_lines(manifest.attributes)),
+        **dict(_in_lines(manifest.provenance)),
     }
     out.print("")
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        out.print(f"{name:{width}}  {value}", markup=False)
+        out.print(f"{name:{width}}  {value}".rstrip(), markup=False)
 
 
-def find_one(store: Store, key: str, *, given_up: bool = False) -> Stored:
-    """The artifact whose key begins with `key`; raises StoreError for none, or several.
+def _in_lines(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as names and texts, as in `code.commit`; of equals in a list, `code[1].commit`.
 
-    With `given_up`, also one of which only the manifest was kept; its path is not there then.
+    Names of packages and their versions are one text, since each alone says little.
     """
-    from ..errors import StoreError
+    from spec.tree import short
 
-    found = store.match(key)
-    if not found and given_up:
-        from store.given_up import all_given_up
-
-        found = all_given_up(store, key)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        from store.trash import entries
-
-        if any(entry.key.startswith(key) for entry in entries(store)):
-            raise StoreError(f"{key} is in the trash; `saevx restore {key}` brings it back")
-        raise StoreError(
-            f"no artifact in {store.root} has a key that begins with {key!r}; `saevx ls` lists them"
-        )
-    names = ", ".join(f"{artifact.key} ({artifact.manifest.type})" for artifact in found[:5])
-    raise StoreError(
-        f"{len(found)} artifacts have keys that begin with {key!r}: {names}; give more digits"
-    )
+    if isinstance(value, dict) and not (name and _are_versions(value)):
+        for inner, item in value.items():
+            yield from _in_lines(item, f"{name}.{inner}" if name else inner)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for i, item in enumerate(value):
+            yield from _in_lines(item, f"{name}[{i}]" if len(value) > 1 else name)
+    else:
+        yield name, short(value)
 
 
-def _tree(store: Store, kind: str, key: str, spec: dict[str, Any]) -> Branch:
-    """The tree below an artifact; what is gone ends its branch, under the type that `spec` says."""
+def _are_versions(value: dict[str, Any]) -> bool:
+    """As in `{"numpy": "2.1.0"}`."""
+    return all(isinstance(v, str) and v[:1].isdigit() and "." in v for v in value.values())
+
+
+def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> Branch:
+    """The tree below an artifact. Of what is gone, `document` tells what it was made from."""
     from spec.tree import Branch, title
+
+    kind, key = ref
+    manifest, state = _look(store, ref)
+    if manifest is not None:
+        spec = manifest.spec
+        parents = [(parent.kind, parent.key) for parent in manifest.parents.values()]
+        inputs = {parent: _nested(spec, parent[1]) for parent in parents}
+    else:
+        spec = document
+        inputs = {(d["kind"], d["key"]): d for d in _artifacts_in(spec.get("fields"))}
+    name = title(spec) if "type" in spec and "fields" in spec else str(spec.get("type", kind))
+    return Branch(name, key, state, tuple(_tree(store, *item) for item in inputs.items()))
+
+
+def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
+    """What is known of an artifact, and its state in words."""
     from store import NewerLayout
     from store.given_up import given_up
+    from store.layout import home
+
+    from .choice import manifest_of_damaged
 
     try:
-        artifact = store.find(kind, key)
-        manifest = artifact.manifest if artifact else given_up(store, kind, key)
+        found = store.look(*ref)
+        if not isinstance(found, str):
+            return found.manifest, "present"
+        manifest = given_up(store, *ref)
     except NewerLayout:
-        return Branch(spec.get("type", kind), key, "in a newer layout; upgrade saevx to read it")
-    if manifest is None:
-        return Branch(spec.get("type", kind), key, "not in the store any more")
-    inputs = tuple(
-        _tree(store, parent.kind, parent.key, _nested(manifest.spec, parent.key))
-        for parent in manifest.parents.values()
-    )
-    state = "present" if artifact else "given up; a run makes it again"
-    return Branch(title(manifest.spec), key, state, inputs)
+        return None, "in a newer layout; upgrade saevx to read it"
+    if home(store.root_of(ref[0]), *ref).exists():
+        return manifest_of_damaged(store, *ref) or manifest, found
+    return manifest, "given up; a run makes it again" if manifest else "not in the store any more"
 
 
 def _nested(spec: Any, key: str) -> dict[str, Any]:
@@ -111,13 +127,31 @@ def _nested(spec: Any, key: str) -> dict[str, Any]:
     if isinstance(spec, dict):
         if spec.get("key") == key:
             return spec
-        for value in spec.values():
+        spec = list(spec.values())
+    if isinstance(spec, list):
+        for value in spec:
             if found := _nested(value, key):
                 return found
     return {}
 
 
-def _document(artifact: Stored) -> dict[str, Any]:
+def _artifacts_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The documents of artifacts within a value, but for those within these."""
+    from store import KINDS
+    from store.layout import is_key
+
+    if isinstance(value, dict):
+        if value.get("kind") in KINDS and is_key(str(value.get("key"))):
+            yield value
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _artifacts_in(item)
+
+
+def _document(chosen: Chosen) -> dict[str, Any]:
+    artifact, fault = chosen
     manifest = artifact.manifest
     return {
         "key": manifest.key,
@@ -125,6 +159,7 @@ def _document(artifact: Stored) -> dict[str, Any]:
         "type": manifest.type,
         "version": manifest.version,
         "path": str(artifact.path),
+        "fault": fault,
         "created": manifest.created,
         "n_bytes": artifact.n_bytes,
         "spec": manifest.spec,

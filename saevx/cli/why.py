@@ -31,6 +31,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     from ..config import open_store
     from ..declared import Declared
     from ..doctor import known_versions
+    from .choice import AGAIN
 
     opened = open_store(store)
     survey = Survey(opened, grace)
@@ -42,11 +43,13 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
         declared.learn([survey.standing[ref].type])
         warn(declared.problems)
     stale = next((s for s in survey.stale(known_versions()) if s.ref == ref), None)
+    fault = survey.standing[ref].fault if ref in survey.standing else None
     if as_json:
         document: dict[str, Any] = {
             "kind": ref[0],
             "key": ref[1],
-            "present": ref in survey.standing,
+            "present": survey.is_whole(ref),
+            "fault": fault,
             "alive": bool(chain),
             "root": chain[0][1].root if chain else None,
             "chain": [{"kind": kind, "key": k} for (kind, k), _ in chain],
@@ -63,27 +66,21 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
     for depth, (link, _) in enumerate(chain):
         click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
+    if fault:
+        click.echo(f"it is {fault}; {AGAIN}")
 
 
 def _find(survey: Survey, key: str) -> Ref:
     from store.layout import check_prefix
-    from store.trash import entries
 
-    from ..errors import StoreError
+    from .choice import only, refuse_absent
 
     check_prefix(key)
     known = survey.standing.keys() | survey.causes.keys()
-    found = sorted(ref for ref in known if ref[1].startswith(key))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(f"{k} ({kind})" for kind, k in found[:5])
-        raise StoreError(
-            f"{len(found)} artifacts have keys that begin with {key!r}: {names}; give more digits"
-        )
-    if any(entry.key.startswith(key) for entry in entries(survey.store)):
-        raise StoreError(f"{key} is in the trash; `saevx restore {key}` brings it back")
-    raise StoreError(f"no artifact in {survey.store.root} has a key that begins with {key!r}")
+    ref = only(key, (ref for ref in known if ref[1].startswith(key)))
+    if ref is None:
+        refuse_absent(survey.store, key)
+    return ref
 
 
 def _name(store: Store, ref: Ref) -> str:

@@ -183,12 +183,6 @@ def test_a_store_without_records_is_not_emptied():
     assert len(gc("--unrecorded")["moved"]) == 1
 
 
-def test_a_file_without_runs_is_told_when_it_is_to_be_forgotten():
-    saevx("run", squares(1))
-    said = saevx("gc", "--forget", "other.py", "--yes").stdout
-    assert f"forgot 0 recorded runs of {Path('other.py').resolve()}" in said
-
-
 def test_keys_in_the_trash_are_told():
     saevx("run", squares(*range(20)))
     saevx("run", squares(1))
