@@ -3,6 +3,7 @@
 The fields of nested artifacts are lifted up (`layer`, not `scorer.shards.layer`), those of nested
 descriptions keep the name of their field (`vit.name`, `train.split`). The name of a nested spec
 itself holds its type. Should a lifted name be taken by a field further out, it keeps its full path.
+Searches understand the full path of every field.
 """
 
 from __future__ import annotations
@@ -28,8 +29,22 @@ def explode(document: dict[str, Any]) -> dict[str, Scalar]:
     columns: dict[str, Scalar] = {"type": document["type"]}
     if "key" in document:
         columns["key"] = document["key"]
-    _add(document, "", "", columns)
+    _add(document, "", "", columns, {})
     return columns
+
+
+def short_names(manifest: Manifest, taken: Collection[str]) -> dict[str, str]:
+    """Full paths of fields, as `scorer.shards.layer` -> names in `facts_of`, where they differ."""
+    if not _is_document(manifest.spec):
+        return {}
+    columns: dict[str, Scalar] = {"type": None, "key": None}
+    paths: dict[str, str] = {}
+    _add(manifest.spec, "", "", columns, paths)
+    return {
+        path: f"spec.{column}" if column in taken else column
+        for path, column in paths.items()
+        if path != column and path not in taken
+    }
 
 
 def facts_of(manifest: Manifest, taken: Collection[str]) -> dict[str, Scalar]:
@@ -59,23 +74,31 @@ def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, Scalar]]:
     return found
 
 
-def _add(document: dict[str, Any], prefix: str, path: str, columns: dict[str, Scalar]) -> None:
+def _add(
+    document: dict[str, Any],
+    prefix: str,
+    path: str,
+    columns: dict[str, Scalar],
+    paths: dict[str, str],
+) -> None:
+    """Adds the fields of a document to `columns`, and to `paths` by which column each is at."""
     artifacts: list[tuple[str, dict[str, Any]]] = []
     for name, value in document["fields"].items():
         column = prefix + name if prefix + name not in columns else path + name
+        paths[path + name] = column
         if _is_document(value):
             columns[column] = value["type"]
             if "key" in value:
                 artifacts.append((name, value))
             else:
-                _add(value, column + ".", path + name + ".", columns)
+                _add(value, column + ".", path + name + ".", columns, paths)
         elif isinstance(value, list | dict):
             columns[column] = json.dumps(value)
         else:
             columns[column] = value
     # After this level's own fields, so that the outer of two equal names stays short.
     for name, artifact in artifacts:
-        _add(artifact, "", path + name + ".", columns)
+        _add(artifact, "", path + name + ".", columns, paths)
 
 
 def _is_document(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from store.catalogue import Catalogue, Entry
-from store.errors import NewerLayout
+from store.errors import CorruptArtifact, NewerLayout
+from store.layout import home
+from store.manifest import Manifest, read_manifest
 from store.shelves import Newer, Scalar
 
 from .condition import Condition, Where, parse, refuse
-from .explode import FORM, facts_of
+from .explode import FORM, facts_of, short_names
 
 if TYPE_CHECKING:
     from store import Store
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -31,6 +37,8 @@ class Row:
     age_s: float
     is_newer: bool = False
     """Whether a later saevx wrote it, in a layout that this one cannot read."""
+    short: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Fields that were asked for by their full paths -> the names that they have."""
 
     @property
     def state(self) -> str | None:
@@ -40,14 +48,20 @@ class Row:
         return "older version" if self.is_older else None
 
     def has(self, field: str) -> bool:
-        return field in BUILT_IN or field in self.entry.columns
+        return field in BUILT_IN or self.place(field) is not None
 
     def get(self, field: str) -> Scalar:
         """A field's value; None also where it has no such field."""
         if field in BUILT_IN:
             return BUILT_IN[field](self)
+        place = self.place(field)
+        return None if place is None else self.entry.values()[place]
+
+    def place(self, field: str) -> int | None:
+        """Where among its facts a field is."""
         names = self.entry.columns
-        return self.entry.values()[names.index(field)] if field in names else None
+        name = field if field in names else self.short.get(field)
+        return names.index(name) if name in names else None
 
 
 BUILT_IN: dict[str, Callable[[Row], Scalar]] = {
@@ -87,12 +101,14 @@ def search(
     where: Where = None,
     versions: Mapping[str, int] | None = None,
     newer: bool = False,
+    fields: Iterable[str] = (),
 ) -> Found:
     """The artifacts that meet all conditions.
 
     `versions` gives the versions that spec types have today; without it, an artifact counts as
     older when the store has a higher version of its type. What a later saevx wrote is found with
     `newer`, by what is known of it, and without it, is refused where it may meet the conditions.
+    `fields` are those that rows will be asked for, beside those of the conditions.
     Raises QueryError and StoreError, NewerLayout.
     """
     conditions = parse(where)
@@ -104,12 +120,18 @@ def search(
     for entry in entries:
         if entry.version > newest.get(entry.type, 0):
             newest[entry.type] = entry.version
-    known = fields_of(entries)
+    full = FullPaths(store, [*(condition.field for condition in conditions), *fields])
+    known = fields_of(entries) | full.among(entries)
     if entries or unreadable:
         check_fields((condition.field for condition in conditions), known)
     now = time.time()
     rows = [
-        Row(entry, entry.version < newest[entry.type], now - _seconds(entry.created))
+        Row(
+            entry,
+            entry.version < newest[entry.type],
+            now - _seconds(entry.created),
+            short=full.of(entry),
+        )
         for entry in entries
         if type is None or entry.type == type
     ]
@@ -118,6 +140,39 @@ def search(
     for condition in conditions:
         rows = _select(rows, condition)
     return Found(rows, known, {entry.type for entry in entries})
+
+
+class FullPaths:
+    """The names that fields have which were asked for by their full paths.
+
+    The catalogue does not tell them. Artifacts of one type with the same fields share them, so
+    that one manifest of these is read, and none where nothing that was asked for has a dot.
+    """
+
+    def __init__(self, store: Store, asked: Iterable[str]) -> None:
+        self.store = store
+        self.asked = {name for name in asked if "." in name}
+        self._found: dict[tuple[str, str, int, int], Mapping[str, str]] = {}
+
+    def among(self, entries: Iterable[Entry]) -> set[str]:
+        """Those that some artifact has a short name for."""
+        return {name for entry in entries for name in self.of(entry)} if self.asked else set()
+
+    def of(self, entry: Entry) -> Mapping[str, str]:
+        if not self.asked:
+            return NOTHING
+        like = entry.kind, entry.type, entry.version, id(entry.columns)
+        if like not in self._found:
+            manifest = None if self.asked <= {*entry.columns} else self._manifest(entry)
+            names = short_names(manifest, BUILT_IN) if manifest else NOTHING
+            self._found[like] = {name: names[name] for name in self.asked & names.keys()}
+        return self._found[like]
+
+    def _manifest(self, entry: Entry) -> Manifest | None:
+        try:
+            return read_manifest(str(home(self.store.root_of(entry.kind), entry.kind, entry.key)))
+        except CorruptArtifact:
+            return None
 
 
 def _row_of(newer: Newer, now: float) -> Row:
@@ -157,15 +212,18 @@ def in_order(rows: list[Row], fields: Sequence[str]) -> list[Row]:
 
 def _select(rows: list[Row], condition: Condition) -> list[Row]:
     """Raises QueryError when no value that was found can be compared with the wanted one."""
-    field, built_in = condition.field, BUILT_IN.get(condition.field)
+    name, built_in = condition.field, BUILT_IN.get(condition.field)
     kept: list[Row] = []
     odd: Scalar = None
     n_compared = 0
     for row in rows:
-        names = row.entry.columns
-        if built_in is None and field not in names:
-            continue
-        found = built_in(row) if built_in else row.entry.values()[names.index(field)]
+        if built_in:
+            found = built_in(row)
+        else:
+            place = row.place(name)
+            if place is None:
+                continue
+            found = row.entry.values()[place]
         holds = condition.holds(found)
         if holds:
             kept.append(row)
@@ -177,7 +235,7 @@ def _select(rows: list[Row], condition: Condition) -> list[Row]:
         what = (
             "text" if isinstance(odd, str) else "a truth" if isinstance(odd, bool) else "a number"
         )
-        refuse(f"{condition} cannot be decided: {field} is {what}, as in {field}={_shown(odd)}")
+        refuse(f"{condition} cannot be decided: {name} is {what}, as in {name}={_shown(odd)}")
     return kept
 
 
@@ -190,7 +248,9 @@ def meant(name: str, known: Collection[str]) -> str:
     """What may have been meant by a name that there is not; "" where nothing is like it."""
     from difflib import get_close_matches
 
+    end = name.rpartition(".")[2]
     parts = [field for field in sorted(known) if name in field.split(".")]
+    parts += [field for field in sorted(known, key=len) if field.rpartition(".")[2] == end]
     near = dict.fromkeys(parts[:5] + get_close_matches(name, sorted(known), 3))
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -65,11 +65,20 @@ def ls(
     click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
     versions = _versions_today(opened, kind) if older else None
-    found = search(opened, kind=kind, type=type_name, where=where, versions=versions, newer=True)
-    rows = [row for row in found.rows if row.is_older or not older]
     asked, order = _fields(columns), _fields(sort)
+    fields = [*asked, *(field.removeprefix("-") for field in order)]
+    found = search(
+        opened,
+        kind=kind,
+        type=type_name,
+        where=where,
+        versions=versions,
+        newer=True,
+        fields=fields,
+    )
+    rows = [row for row in found.rows if row.is_older or not older]
     if rows:
-        check_fields([*asked, *(field.removeprefix("-") for field in order)], found.fields)
+        check_fields(fields, found.fields)
     rows = in_order(rows, order)
     n_found, n_bytes = len(rows), sum(row.entry.n_bytes for row in rows)
     if limit is not None:

@@ -146,6 +146,24 @@ def test_columns_as_asked(saevx: Any):
     assert head.split().count("size") == 1
 
 
+def test_full_paths_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store(tmp_path / "store")
+    shards = {"type": "Shards", "kind": "shards", "version": 1, "key": "0" * 32}
+    for layer in (3, 5):
+        scorer = shards | {"fields": {"layer": layer}}
+        put(store, "results", "Score", fields={"of": scorer, "n": 1})
+    monkeypatch.setenv("SAEVX_STORE", str(store.root))
+
+    def listed(*words: str) -> list[str]:
+        return CliRunner().invoke(main, ["ls", *words], catch_exceptions=False).stdout.splitlines()
+
+    head, *lines, _ = listed("--columns", "of.layer,n", "--sort", "-of.layer")
+    assert head.split()[-2:] == ["of.layer", "n"]
+    assert [line.split()[-2:] for line in lines] == [["5", "1"], ["3", "1"]]
+    assert listed("--where", "of.layer>3")[-1].startswith("1 artifact, ")
+    assert listed("--where", "created>=2020-01-01")[-1].startswith("2 artifacts, ")
+
+
 def test_json_tells_everything(rows: Any, store: Store):
     for row in rows():
         manifest = store.open(row["kind"], row["key"]).manifest

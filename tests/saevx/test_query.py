@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +51,32 @@ class Finding(Artifact):
 class Other(Artifact):
     kind: ClassVar = "results"
     layer: str = "top"
+
+
+class Framed(Artifact):
+    kind: ClassVar = "results"
+    picture: Picture
+    layer: int
+    size: int
+
+
+class Boxed(Artifact):
+    kind: ClassVar = "results"
+    framed: Framed
+
+
+@recipe(Framed)
+def make_framed(batch: Batch[Framed]) -> None:
+    (spec,) = batch.specs
+    batch.draft(spec).write("frame", np.zeros(1))
+    batch.publish(spec)
+
+
+@recipe(Boxed)
+def make_boxed(batch: Batch[Boxed]) -> None:
+    (spec,) = batch.specs
+    batch.draft(spec).write("box", np.zeros(1))
+    batch.publish(spec)
 
 
 @recipe(Picture)
@@ -131,6 +158,18 @@ def chosen(workspace: Workspace, where: Any, **rest: Any) -> list[tuple[Any, Any
         ("size>1GB", []),
         ("size>1 B and layer=top", [("top", None)]),
         ("version=1 and kind=results and state=null and layer=top", [("top", None)]),
+        ("picture.layer=2", [(2, 16), (2, None)]),
+        ("picture.layer>=2 and n_train=16", [(10, 16), (2, 16)]),
+        ("picture.lens.name~WID and picture.layer=1", [(1, 16), (1, None)]),
+        ({"picture.layer": [1, "top"], "n_train": 16}, [(1, 16)]),
+        ("created>2020 and layer=top", [("top", None)]),
+        ("created<2020", []),
+        ("created=2020|2021-03", []),
+        ("created!=2020-02-29 and layer=top", [("top", None)]),
+        ("created>2020-02-29T23:59:59.5+02:00 and layer=top", [("top", None)]),
+        ("created>2020-02-29 12:30 and layer=top", [("top", None)]),
+        ("created~T and layer=top", [("top", None)]),
+        ({"created": 2020}, []),
         ({"layer": 2}, [(2, 16), (2, None)]),
         ({"layer": [2, "top"], "n_train": None}, [(2, None)]),
         ({"n_train": [None, 16], "layer": range(2)}, [(1, 16), (1, None)]),
@@ -166,6 +205,12 @@ def test_conditions(workspace: Workspace, where: Any, expected: list[Any] | None
         ("", "'' is no condition"),
         ("layer>null", "null can only be compared with = and !="),
         ("size>3 parsec", "size has one of the units b, kb, mb"),
+        ("pictre.layer=2", r"no artifact has a field 'pictre.layer'; did you mean layer or "),
+        ("picture.n_train=2", r"no artifact has a field 'picture.n_train'; did you mean n_train"),
+        ("created>yesterday", r"created is compared with dates, such as .*: 'yesterday' is none"),
+        ("created>2026-02-30", "'2026-02-30' is none"),
+        ("created=9999", "'9999' is none"),
+        ("created>2026-11T12", "'2026-11T12' is none"),
         ("age<2 GB", "age has one of the units s, min, h, d, w"),
         ({"layer": object()}, "compared with a object"),
     ],
@@ -177,6 +222,66 @@ def test_conditions_that_cannot_be_meant(workspace: Workspace, where: Any, says:
 
 def test_an_empty_store_has_no_unknown_fields(tmp_path: Path):
     assert search(open_workspace(tmp_path / "none").store, where="anything>3").rows == []
+
+
+def test_full_paths_mean_the_same_in_artifacts_of_all_types(tmp_path: Path):
+    """Where a name is taken further out a field keeps its path, and elsewhere it is lifted."""
+    workspace = open_workspace(tmp_path / "store")
+    specs = [Framed(picture=Picture(layer=n), layer=10 + n, size=n) for n in (1, 2)]
+    run([*specs, Finding(picture=Picture(layer=2))], workspace)
+
+    def types(where: str, **rest: Any) -> list[str]:
+        found = search(workspace.store, kind="results", where=where, **rest)
+        return sorted(row.entry.type for row in found.rows)
+
+    assert types("layer=2") == ["Finding"]
+    assert types("layer=12") == ["Framed"]
+    assert types("picture.layer=2") == ["Finding", "Framed"]
+    assert types("picture.layer>=1") == ["Finding", "Framed", "Framed"]
+    found = search(workspace.store, fields=["picture.layer", "picture.lens.size"])
+    rows = [row for row in found.rows if row.entry.kind == "results"]
+    assert [row.get("picture.layer") for row in in_order(rows, ["-picture.layer"])] == [2, 2, 1]
+    assert {row.get("picture.lens.size") for row in rows} == {3}
+    assert not any(row.has("picture.layer") for row in found.rows if row not in rows)
+    frame = table(store=workspace, spec=Finding, where="picture.layer=2")
+    assert frame["spec.layer"].unique().to_list() == [2]
+
+
+def test_a_full_path_to_a_name_that_every_artifact_has(tmp_path: Path):
+    workspace = open_workspace(tmp_path / "store")
+    run([Boxed(framed=Framed(picture=Picture(layer=1), layer=2, size=77))], workspace)
+    for where in ("framed.size=77", "spec.size=77"):
+        found = search(workspace.store, where=where, type="Boxed").rows
+        assert [row.entry.type for row in found] == ["Boxed"]
+    assert search(workspace.store, where="size=77", type="Boxed").rows == []
+
+
+times = st.datetimes(
+    datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC), allow_imaginary=False
+)
+FORMS = ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%SZ")
+
+
+@given(found=times, wanted=times, form=st.sampled_from(FORMS))
+def test_dates_compare_by_when_they_begin_and_equal_what_is_within(
+    found: datetime, wanted: datetime, form: str
+):
+    def holds(sign: str, text: str) -> bool | None:
+        (condition,) = parse(f"created{sign}{text}")
+        return condition.holds(found.isoformat(timespec="milliseconds"))
+
+    text = wanted.strftime(form)
+    found = found.replace(microsecond=found.microsecond // 1000 * 1000)
+    begin = datetime.strptime(text, form).replace(tzinfo=UTC)
+    assert holds("<", text) is (found < begin)
+    assert holds(">=", text) is (found >= begin)
+    assert holds(">", text) is (found > begin)
+    assert holds("<=", text) is (found <= begin)
+    assert holds("=", text) is (found.strftime(form) == text)
+    assert holds("!=", text) is (found.strftime(form) != text)
+    whole = found.isoformat(timespec="milliseconds")
+    assert holds("=", whole) is True
+    assert holds("=", found.strftime(form)) is True
 
 
 numbers = st.one_of(
