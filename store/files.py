@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _ADVICE = {
     errno.EPERM: "the operation is not permitted. Check the owner and attributes of the folder, "
     "or choose another store",
     errno.EROFS: "the file system is read-only. Choose a store on one that can be written",
-    errno.EXDEV: "the folders lie on different file systems, and publishing is one rename. "
+    errno.EXDEV: "it is renamed, and its old and its new place lie on different file systems. "
     "A kind of artifact needs one file system: remove the link or mount below its folder",
     errno.ENOENT: "it is not there, or no longer: another process may have moved it away. "
     "Run again",
@@ -39,14 +39,25 @@ _ADVICE = {
 }
 
 
+_ADVICE_ON_FOLDERS = {
+    errno.ENOENT: "no folder can be made there. Check the path, or choose another store",
+    errno.ENOTDIR: "a file lies on the way. Check the path, or choose another store",
+}
+
+
 @contextmanager
-def explained(action: str, path: str | Path) -> Iterator[None]:
-    """Turns an OSError of its block into a StoreError: what failed, where, and what to do."""
+def explained(
+    action: str, path: str | Path, advice: Mapping[int, str] | None = None
+) -> Iterator[None]:
+    """Turns an OSError of its block into a StoreError: what failed, where, and what to do.
+
+    `advice` goes before what is said to an error number anywhere.
+    """
     try:
         yield
     except OSError as error:
         code = error.errno or 0
-        reason = _ADVICE.get(code, error.strerror or str(error))
+        reason = (_ADVICE | dict(advice or {})).get(code, error.strerror or str(error))
         name = errno.errorcode.get(code, "OSError")
         raise StoreError(f"cannot {action} {path}: {reason} ({name})") from error
 
@@ -201,7 +212,7 @@ def look_afresh(folder: Path) -> None:
 
 def make_folders(path: Path) -> None:
     """Makes a folder and those above it, as far as they are missing, durably."""
-    with explained("create the folder", path):
+    with explained("create the folder", path, _ADVICE_ON_FOLDERS):
         if path.is_dir():
             return
         make_folders(path.parent)

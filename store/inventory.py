@@ -15,7 +15,7 @@ from store.files import explained, make_folders
 from store.given_up import given_up, inputs_of_given_up
 from store.holder import Holder, server_time
 from store.inputs import glimpse, inputs_of
-from store.layout import KINDS, builds, collectors, home, is_key, owner_of, works
+from store.layout import KINDS, builds, collectors, home, is_key, is_shelf, owner_of, works
 from store.manifest import Manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
@@ -105,8 +105,8 @@ class Inventory:
 
     def look_at_work(self) -> None:
         """Brings up to date what is being made."""
-        self.builds = [build for kind in KINDS for build in _builds(self.store, kind)]
-        self.parts = [parts for kind in KINDS for parts in _parts(self.store, kind)]
+        self.builds = [build for kind in KINDS for build in builds_of(self.store, kind)]
+        self.parts = [parts for kind in KINDS for parts in parts_of(self.store, kind)]
         self.leases = [
             holder
             for kind in KINDS
@@ -157,7 +157,7 @@ class Inventory:
             root = self.store.root_of(kind)
             for name in names_in(root / kind):
                 shelf = root / kind / name
-                if len(name) != 2 or (mtime := _mtime_ns(shelf)) is None:
+                if not is_shelf(name) or (mtime := _mtime_ns(shelf)) is None:
                     continue
                 there.add(shelf)
                 if self._shelves.get(shelf) != mtime:
@@ -220,7 +220,8 @@ def below(store: Store, ref: Ref) -> list[Ref]:
     return list(found)
 
 
-def _builds(store: Store, kind: str) -> Iterator[Build]:
+def builds_of(store: Store, kind: str) -> Iterator[Build]:
+    """What is, or was, being made. Raises StoreError where that cannot be looked at."""
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
         key, owner = name.partition(".")[0], owner_of(name)
@@ -235,7 +236,8 @@ def _builds(store: Store, kind: str) -> Iterator[Build]:
         yield Build((kind, key), folder / name, owner, life)
 
 
-def _parts(store: Store, kind: str) -> Iterator[Parts]:
+def parts_of(store: Store, kind: str) -> Iterator[Parts]:
+    """Of what parts are finished. Raises StoreError where that cannot be looked at."""
     folder = works(store.root_of(kind), kind)
     for key in names_in(folder):
         if is_key(key) and (identity := identity_of(folder / key)):

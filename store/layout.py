@@ -102,6 +102,11 @@ def _fault_of(name: str) -> str | None:
     return None
 
 
+def is_shelf(name: str) -> bool:
+    """Whether a folder of this name holds the artifacts whose keys begin so."""
+    return len(name) == 2 and set(name) <= set("0123456789abcdef")
+
+
 def home(root: Path, kind: str, key: str) -> Path:
     """Where a published artifact lies."""
     return Path(f"{root}/{kind}/{key[:2]}/{key}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
+import stat
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from store import Artifact, Store, doctor
+from store import Artifact, Store, manifest
 from store.doctor import Doctor
 from store.files import digest
 from store.finding import Finding
 from store.gc import _announced
-from store.layout import builds, collectors, runs
+from store.layout import builds, collectors, dropped, part_home, runs, trash, work
 from store.manifest import Manifest, Reference, encode_manifest
 from store.roots import Recording, pin
 from store.trash import entries
@@ -60,6 +63,7 @@ def rewrite(artifact: Artifact, **changes: Any) -> None:
 
 
 def test_nothing_is_wrong_with_a_store_as_it_is_written(store: Store) -> None:
+    store.root.mkdir()
     assert look(store, deep=True) == []
     for n in range(3):
         thing(store, n, "shards")
@@ -195,14 +199,14 @@ def test_what_is_collected_meanwhile_is_no_finding(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = thing(store)
-    real = doctor.digest_file
+    real = manifest.digest_file
 
-    def late(path: Path) -> Any:
+    def late(path: str) -> Any:
         if artifact.path.exists():
             artifact.path.rename(store.root / "gone")
         return real(path)
 
-    monkeypatch.setattr(doctor, "digest_file", late)
+    monkeypatch.setattr(manifest, "digest_file", late)
     assert errors(store, deep=True) == []
 
 
@@ -315,3 +319,205 @@ def test_a_manifest_that_cannot_be_read_is_told_and_left(
     (found,) = physician.findings(deep=True)
     assert (found.severity, found.topic, found.fix) == ("error", "permissions", "")
     assert list(physician.manifests) == [("results", other.key)]
+
+
+def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A path mistyped or a disk not mounted must not pass for a store without faults."""
+    (found,) = look(Store(tmp_path / "typo"), deep=True)
+    assert (found.severity, found.topic, found.where) == ("error", "roots", str(tmp_path / "typo"))
+    assert "mount it" in found.advice
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_what_cannot_be_read_is_not_taken_for_altered(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    good, bad, both = (thing(store, n) for n in range(3))
+    file = both.path / "acts" / "c.0.0"
+    file.write_bytes(bytes(file.stat().st_size))
+    real = manifest.digest_file
+
+    def digest_file(path: str) -> Any:
+        if path in (f"{bad.path}/acts/c.0.0", f"{both.path}/acts/c.1.0"):
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    physician = Doctor(store)
+    found = {(f.ref[1], f.topic): f for f in physician.findings(deep=True) if f.ref}
+    assert found.keys() == {
+        (bad.key, "unreadable"),
+        (both.key, "unreadable"),
+        (both.key, "damaged"),
+    }
+    assert (
+        f"could not be read: acts/c.0.0 ({os.strerror(code)})" in found[bad.key, "unreadable"].what
+    )
+    assert {f.topic: physician.mend(f) for f in found.values()} == {
+        "unreadable": False,
+        "damaged": True,
+    }
+    assert sorted(store.keys("results")) == sorted([good.key, bad.key])
+
+
+# Parts.
+
+
+def part_of(store: Store, key: str, index: int) -> Artifact:
+    with store.draft("results", key, index) as draft:
+        draft.write("a", np.arange(8))
+        return draft.publish(
+            type="Thing", version=1, canonical="{}", spec={}, parents={}, provenance={}
+        )
+
+
+def test_damaged_parts_are_found_and_set_aside(store: Store) -> None:
+    key = "a" * 32
+    good, short, altered = (part_of(store, key, i) for i in range(3))
+    os.truncate(short.path / "a" / "c.0", 3)
+    file = altered.path / "a" / "c.0"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    (good.path.parent / "notes").write_text("mine")
+    found = look(store)
+    assert {(f.topic, Path(f.where).name) for f in found} == {
+        ("unfinished", key), ("not ours", "notes"), ("damaged", "1"),
+    }  # fmt: skip
+    physician = Doctor(store)
+    seen: list[tuple[int, int]] = []
+    found = list(physician.findings(deep=True, progress=lambda *at: seen.append(at)))
+    assert {f.where for f in found if f.topic == "damaged"} == {str(short.path), str(altered.path)}
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert all(physician.mend(f) for f in found if f.topic == "damaged")
+    assert store.parts("results", key) == [0]
+    assert len(os.listdir(trash(store.root, "results"))) == 2
+    assert errors(store, deep=True) == []
+
+
+def test_a_part_that_a_later_saevx_wrote_is_left(store: Store) -> None:
+    part = part_of(store, "a" * 32, 0)
+    rewrite(part, layout=2)
+    assert sorted(f.topic for f in look(store, deep=True)) == ["newer layout", "unfinished"]
+
+
+def test_parts_of_what_is_there_are_told_so(store: Store) -> None:
+    made = thing(store)
+    part_of(store, made.key, 0)
+    part_of(store, "a" * 32, 0)
+    words = {f.ref[1]: f.what for f in look(store) if f.ref}
+    assert "an artifact that is there" in words[made.key]
+    assert "what is not there yet" in words["a" * 32]
+
+
+# Closed doors.
+
+
+@pytest.fixture
+def shared() -> Iterator[Store]:
+    """A store that every user may look at: pytest's own folders are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Store(Path(folder) / "store")
+
+
+def full(store: Store) -> Artifact:
+    """A store with something at every place."""
+    made = thing(store)
+    thing(store, 1, "shards")
+    part_of(store, "a" * 32, 0)
+    builds(store.root, "results").mkdir(exist_ok=True)
+    (builds(store.root, "results") / "x").mkdir()
+    assert store.lease("results", "b" * 32)
+    trash(store.root, "results").mkdir(exist_ok=True)
+    recording = Recording(store, Path("/x.py"), "x")
+    recording.want([("results", made.key)], {("results", made.key): ()})
+    pin(store, ("results", made.key), [])
+    dropped(store.root, "results").mkdir(parents=True)
+    with _announced(store):
+        pass
+    return made
+
+
+PLACES: dict[str, Callable[[Store, Artifact], Path]] = {
+    "the root": lambda store, made: store.root,
+    "a kind": lambda store, made: store.root / "results",
+    "a shelf": lambda store, made: made.path.parent,
+    "an artifact": lambda store, made: made.path,
+    "builds": lambda store, made: builds(store.root, "results"),
+    "work": lambda store, made: work(store.root, "results", "a" * 32).parent,
+    "parts": lambda store, made: work(store.root, "results", "a" * 32),
+    "a part": lambda store, made: part_home(store.root, "results", "a" * 32, 0),
+    "leases": lambda store, made: store.root / "results" / ".leases",
+    "trash": lambda store, made: trash(store.root, "results"),
+    "collections": lambda store, made: collectors(store.root),
+    "all dropped": lambda store, made: dropped(store.root, "results").parent,
+    "dropped": lambda store, made: dropped(store.root, "results"),
+    "all runs": lambda store, made: runs(store.root),
+    "runs": lambda store, made: next(runs(store.root).iterdir()),
+    "pins": lambda store, made: store.root / ".pins",
+}
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o644, 0o311])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_closed_is_a_finding_and_the_rest_is_looked_at(
+    shared: Store, in_child: Any, tmp_path: Path, place: str, mode: int
+) -> None:
+    closed = PLACES[place](shared, full(shared))
+    damaged = thing(shared, 7, "shards")
+    (damaged.path / "acts" / "c.0.0").write_bytes(b"")
+    before = stat.S_IMODE(closed.stat().st_mode)
+    closed.chmod(mode)
+    with open(tmp_path / "found", "w") as out:
+
+        def as_another() -> None:
+            if os.geteuid() == 0:  # whom no mode stops
+                os.setgid(65534)
+                os.setuid(65534)
+            found = look(shared, deep=True)
+            json.dump([(f.severity, f.where) for f in found], out)
+            out.flush()
+
+        try:
+            code = in_child(as_another)
+        finally:
+            closed.chmod(before)
+    assert code == 0
+    found = json.loads((tmp_path / "found").read_text())
+    about = [where for severity, where in found if severity == "error" and str(closed) in where]
+    readable = (
+        place in ("an artifact", "a part") and mode == 0o311
+    )  # its files are asked for by name
+    assert len([where for where in about if where != str(damaged.path)]) == (not readable)
+    if place != "the root" or mode == 0o311:
+        assert ["error", str(damaged.path)] in found
+
+
+def test_a_folder_on_another_file_system(store: Store) -> None:
+    thing(store)
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == store.root.stat().st_dev:
+        pytest.skip("needs a second file system")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        shutil.rmtree(builds(store.root, "results"))
+        builds(store.root, "results").symlink_to(folder)
+        (found,) = look(store)
+    assert (found.severity, found.topic) == ("error", "file systems")
+    assert found.where == str(builds(store.root, "results"))
+
+
+def test_artifacts_of_a_kind_that_moved_are_told_of(tmp_path: Path) -> None:
+    before = Store(tmp_path / "store")
+    kept = thing(before, 0, "shards")
+    thing(before, 1, "shards")
+    thing(before, 2, "results")
+    (kept.path.parent / "notes").write_text("mine")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (found,) = look(Store(before.root, {"shards": scratch}))
+    assert (found.severity, found.topic) == ("warning", "roots")
+    assert found.where == str(before.root / "shards")
+    assert found.what.startswith("2 artifacts of shards lie here, which is not looked at")
+    assert str(scratch / "shards") in found.advice
+    assert look(Store(before.root, {"results": before.root, "shards": before.root}))[0].topic == (
+        "not ours"
+    )
