@@ -20,6 +20,7 @@ from store.layout import (
     check_prefix,
     home,
     is_key,
+    is_shelf,
     part_home,
     part_key,
     work,
@@ -160,9 +161,10 @@ class Store:
     def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
         """Keys of all that stands in the place of an artifact, whole or not, in order."""
         for part in _names(self.root_of(kind) / kind):
-            if len(part) == 2 and part.startswith(prefix[:2]):
+            if is_shelf(part) and part.startswith(prefix[:2]):
                 names = _names(self.root_of(kind) / kind / part)
-                yield from (key for key in names if is_key(key) and key.startswith(prefix))
+                ours = (key for key in names if is_key(key) and key.startswith(part))
+                yield from (key for key in ours if key.startswith(prefix))
 
     def scan(self, kind: str | None = None) -> Iterator[Artifact]:
         """Every artifact that has a manifest. Sizes of files are not looked at; `find` does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,28 @@ print(sorted({{"numpy", "polars", "zarr", "google_crc32c", "torch"}} & set(sys.m
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=room, check=True
     )
     assert run.stdout == "[]\n"
+
+
+def test_where_no_folder_can_be_made(tmp_path: Path, key: str) -> None:
+    with (
+        pytest.raises(StoreError, match=r"no folder can be made there\. Check the path"),
+        Store("/proc/x").draft("results", key),
+    ):
+        pass
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StoreError, match="a file lies on the way"),
+        Store(tmp_path / "file" / "store").draft("results", key),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("wrong", ["00", "xy"])
+def test_a_copy_on_the_wrong_shelf_is_no_second_artifact(
+    store: Store, key: str, make: Any, wrong: str
+) -> None:
+    made = make(store, key)
+    shutil.copytree(made.path, store.root / "results" / wrong / key)
+    assert list(store.keys("results")) == [key]
+    assert [found.path for found in store.scan()] == [made.path]
+    assert len(store.match(key[:1])) == 1
