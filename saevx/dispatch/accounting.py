@@ -21,6 +21,8 @@ class Death(NamedTuple):
     exit_code: str
     wall_s: float
     peak_memory_bytes: int
+    memory_bytes: int
+    """What it had asked for; 0 where that is not known."""
     node: str
 
 
@@ -91,13 +93,10 @@ def _death(rows: list[list[str]]) -> Death:
         # Without cgroups Slurm kills what is above its memory, and calls it cancelled or failed.
         end = End.OUT_OF_MEMORY
     told = f"Slurm says {state or 'nothing'}"
-    if codes:
-        told += f", exit code {codes[-1]}"
-    if peak:
-        told += f"; it used {peak / 2**20:,.0f} MiB"
-        told += f" of {limit / 2**20:,.0f}" if limit else ""
+    code = codes[-1] if codes else code  # of a step: what ended it, where the job's is srun's
     # Of what never began, the node is "None assigned".
-    return Death(end, told, code, float(wall or 0), peak, "" if " " in node else node)
+    node = "" if " " in node else node
+    return Death(end, told, code, float(wall or 0), peak, limit, node)
 
 
 def _bytes(text: str) -> int:

@@ -6,7 +6,6 @@ job after; in between, only Slurm knows whether there is one.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from store.owner import Life
@@ -14,7 +13,7 @@ from store.owner import Life
 from . import slurm
 from .executors import local_life
 from .flights import Flight, Flights, abandoned
-from .folder import RunFolder, active_runs, all_runs
+from .folder import RunFolder, active_runs, all_runs, element_keys
 from .ledger import Ledger
 from .outcomes import Attempt
 from .records import Array, Element, End
@@ -28,8 +27,12 @@ REMEMBERED_RUNS = 5
 AGAIN = "--retry-failed, or a change of the code, tries it again"
 
 
-def adopt(store: Store, ledger: Ledger, flights: Flights) -> None:
-    """Take in the elements of all runs that make, or may have made, what a ledger lacks."""
+def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
+    """Take in the elements of all runs that make, or may have made, what a ledger lacks.
+
+    Returns the keys of which it is not known yet whether another run has submitted them.
+    """
+    unsure: set[str] = set()
     for folder in active_runs(store):
         for array in folder.arrays():
             wanted = [
@@ -42,9 +45,10 @@ def adopt(store: Store, ledger: Ledger, flights: Flights) -> None:
                 continue
             job = folder.job_of(array.name) or _reconcile(folder, array)
             if job is None:
-                continue
-            for element in wanted:
-                _take_over(Flight(folder, element, job), ledger, flights)
+                unsure |= {key for element in wanted for key in element_keys(folder, element)}
+            for element in wanted if job else ():
+                _take_over(Flight(folder, element, job or ""), ledger, flights)
+    return unsure
 
 
 def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
@@ -60,20 +64,19 @@ def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
 
 
 def _reconcile(folder: RunFolder, array: Array) -> str | None:
-    """The job of an array whose submitter died before it wrote it down; None for none."""
+    """The job of an array whose submitter died before it wrote it down.
+
+    "" for none, None where that cannot be known yet.
+    """
     if folder.info.executor != "slurm":
-        return None  # its processes have died with it
-    deadline = time.monotonic() + slurm.GONE_AFTER_S + 5
-    while time.monotonic() < deadline:
-        job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
-        if job:
-            folder.set_job(array.name, f"slurm:{job}")
-            return f"slurm:{job}"
-        if job == "":
-            folder.drop(array.name)
-            return None
-        time.sleep(0.5)
-    return None
+        return ""  # its processes have died with it
+    job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
+    if job:
+        folder.set_job(array.name, f"slurm:{job}")
+        return f"slurm:{job}"
+    if job == "":
+        folder.drop(array.name)
+    return job
 
 
 def recall_failures(store: Store, ledger: Ledger) -> None:

@@ -6,6 +6,7 @@ there, adopts what is queued or running, and submits only what is neither.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from spec import Keys
@@ -56,6 +57,9 @@ class Coordinator:
             retry_failed=request.retry_failed,
         )
         self.flights = Flights(executor)
+        self._unsure: set[str] = set()
+        """Keys that another run has submitted, or died before it did."""
+        self._adopted = 0.0
         self.submitter = Submitter(
             request, keys, store, self.recipes, executor, snapshot, self.ledger, self.flights
         )
@@ -90,8 +94,11 @@ class Coordinator:
             self.ledger.take_in(flight, outcome)
         self.ledger.see_published()
         self.ledger.block(self.flights.by_key())
-        if self._to_send():
+        if (self._to_send() or self._is_time_to_adopt()) and not self.submitter.must_wait():
             self._send()
+
+    def _is_time_to_adopt(self) -> bool:
+        return bool(self._unsure) and time.monotonic() - self._adopted >= self.executor.poll_s
 
     def _to_send(self) -> list[Node]:
         """What is absent, in nobody's hands, and has inputs that are there or on their way."""
@@ -99,19 +106,37 @@ class Coordinator:
         ready: dict[str, Node] = {}
         for key, node in self.ledger.left.items():  # inputs come before what reads them
             idle = key not in flying and key not in self.ledger.unseen
-            if idle and all(self._comes(below, flying, ready) for below in node.inputs):
+            idle = idle and key not in self._unsure
+            if idle and all(self._comes(below, key, flying, ready) for below in node.inputs):
                 ready[key] = node
         return list(ready.values())
 
-    def _comes(self, key: str, flying: dict[str, list[Flight]], ready: dict[str, Node]) -> bool:
-        if self.plan.nodes[key].state is State.PRESENT:
+    def _comes(
+        self,
+        below: str,
+        key: str,
+        flying: dict[str, list[Flight]],
+        ready: dict[str, Node],
+    ) -> bool:
+        """Whether an input of a key is there, or on its way."""
+        if self.plan.nodes[below].state is State.PRESENT:
             return True
         if not self.executor.looks_ahead:
             return False
-        return key in ready or any(f.job.startswith("slurm:") for f in flying.get(key, ()))
+        if below in ready:
+            return True
+        # What was to make it when the key's last job looked in vain may be dead, and not be known
+        # to be: only one that was submitted since counts.
+        since = self.ledger.blocked_at.get(key, 0.0)
+        return any(
+            flight.job.startswith("slurm:") and flight.submitted > since
+            for flight in flying.get(below, ())
+        )
 
     def _is_all_sent(self) -> bool:
-        return not self._to_send() and (self.executor.looks_ahead or not self.ledger.left)
+        return not (self._to_send() or self._unsure) and (
+            self.executor.looks_ahead or not self.ledger.left
+        )
 
     def _send(self) -> None:
         """Submit what is to be sent, and is not just being submitted by another run."""
@@ -119,7 +144,8 @@ class Coordinator:
         if lock is None:
             return  # at the next tick
         with lock:
-            adopt(self.store, self.ledger, self.flights)
+            self._unsure = adopt(self.store, self.ledger, self.flights) & self.ledger.left.keys()
+            self._adopted = time.monotonic()
             self.ledger.drop_present(self._to_send())
             nodes = self._to_send()
             if nodes:
@@ -137,7 +163,7 @@ class Coordinator:
         failed = len(outcome.failed) + len(outcome.blocked)
         running = sum(flight.running for flight in flying)
         made = total - len(self.ledger.left) - failed
-        silent_s = self.flights.silent_s
+        silent_s = max(self.flights.silent_s, self.submitter.silent_s)
         return Counts(made, total, running, len(flying) - running, failed, silent_s)
 
     def _detached_text(self) -> str:

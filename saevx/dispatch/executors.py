@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from collections.abc import Collection
+from contextlib import redirect_stderr
 from typing import Protocol
 
 from store.owner import Life, Owner
@@ -63,7 +66,9 @@ class Slurm:
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
         jobs = [job.removeprefix("slurm:") for job in after if job.startswith("slurm:")]
-        return "slurm:" + sbatch.submit(array, folder, resources, jobs)
+        # submitit prints what sbatch says against it; that is in the error, too.
+        with redirect_stderr(io.StringIO()):
+            return "slurm:" + sbatch.submit(array, folder, resources, jobs)
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -105,10 +110,22 @@ class Local:
         if self._pool is not None:
             self._pool.withdraw(elements)
 
-    def death(self, array: str, index: int) -> str | None:
-        """How the process of an element ended under it, in words."""
+    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
+        """How the process of an element ended under it."""
         code = self._pool.died.get((array, index)) if self._pool else None
-        return None if code is None else in_words(code)
+        if code is None:
+            return None
+        progress = folder.progress(array, index)
+        wall_s = time.time() - progress.began if progress else 0.0
+        return accounting.Death(
+            end=End.KILLED,
+            message=in_words(code),
+            exit_code=f"{code}:0" if code >= 0 else f"0:{-code}",
+            wall_s=round(wall_s, 1),
+            peak_memory_bytes=0,
+            memory_bytes=0,
+            node=os.uname().nodename,
+        )
 
     def wait(self, seconds: float) -> None:
         if self._pool is None:
@@ -141,6 +158,7 @@ def death_outcome(
         host=death.node if death else "",
         wall_s=death.wall_s if death else 0.0,
         peak_memory_bytes=death.peak_memory_bytes if death else 0,
+        memory_bytes=death.memory_bytes if death else 0,
         exit_code=death.exit_code if death else "",
         ended=time.time(),
     )

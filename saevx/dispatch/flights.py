@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from store.owner import Life
 
 from . import accounting, slurm
 from .executors import Executor, Local, death_outcome, local_life
 from .folder import RunFolder, element_keys
+from .logs import existing_logs
 from .records import Element, End, Outcome
 
 GRACE_S = 3.0
@@ -49,18 +51,28 @@ class Flight:
         return element_keys(self.folder, self.element)
 
     @property
+    def submitted(self) -> float:
+        array = self.folder.array(self.element.array)
+        return array.submitted if array else 0.0
+
+    @property
     def parts(self) -> list[int]:
         """Which parts it makes; none where it makes whole artifacts."""
         array = self.folder.array(self.element.array)
         return array.parts_of(self.element.at) if array else []
 
     @property
+    def logs(self) -> list[Path]:
+        """What it printed, the best file first; none where it printed nothing."""
+        return existing_logs(self.folder, self.element.array, self.element.at, self.job)
+
+    @property
     def where(self) -> str:
         """For people: the job, and where its log is."""
-        name, index = self.element.array, self.element.at
         job = self.slurm_job
         told = f"Slurm job {job.array}_{job.at}, " if self.job.startswith("slurm:") else ""
-        return f"{told}log: {self.folder.log(name, index)}"
+        log = next(iter(self.logs), self.folder.log(self.element.array, self.element.at))
+        return f"{told}log: {log}"
 
 
 @dataclass
@@ -184,8 +196,11 @@ class Flights:
     ) -> Outcome | None:
         at = flight.element.array, flight.element.at
         if flight.job.startswith("local:"):
-            told = self.executor.death(*at) if isinstance(self.executor, Local) else None
-            return death_outcome(flight.keys, End.KILLED, told) if told else abandoned(flight)
+            local = self.executor if isinstance(self.executor, Local) else None
+            found = local.death(flight.folder, *at) if local else None
+            if found is None:
+                return abandoned(flight)
+            return death_outcome(flight.keys, End.KILLED, found.message, found)
         death = deaths.get(flight.slurm_job) if deaths is not None else None
         if death is not None and death.end is not None:
             return death_outcome(flight.keys, death.end, death.message, death)

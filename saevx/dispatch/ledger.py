@@ -14,7 +14,7 @@ from ..errors import JobFailed
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from .flights import Flight, made_meanwhile
-from .outcomes import Attempt, describe, memory_factor, wants_another
+from .outcomes import Attempt, describe, memory_factor, read_tail, wants_another
 from .records import End, Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Ledger:
         """Key -> part (None for the whole) -> what was tried, and did not make it."""
         self.unseen: dict[str, float] = {}
         """Keys that are said to be made, and that the store does not show yet -> since when."""
+        self.blocked_at: dict[str, float] = {}
+        """Keys that were not made since an input was absent -> when their array was submitted."""
         self.began = time.time()
 
     def is_there(self, key: str) -> bool:
@@ -59,19 +61,27 @@ class Ledger:
                 continue
             if result.end is End.PART:
                 continue  # the last of its elements makes the artifact; else it is sent once more
-            attempt = Attempt(result, progressed, outcome.ended, info.code, flight.where)
+            if result.end is End.BLOCKED and not self._has_inputs(key):
+                self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
+                continue
+            attempt = Attempt(
+                result, progressed, outcome.ended, info.code, flight.where, info.executor, outcome
+            )
             if self._counts_still(attempt):
                 tried = [self._note(key, part, attempt) for part in flight.parts or (None,)]
                 if not all(map(wants_another, tried)):
-                    self._give_up(key, tried[0])
+                    self._give_up(key, tried[0], read_tail(flight.logs))
+
+    def _has_inputs(self, key: str) -> bool:
+        return all(self.plan.nodes[below].state is State.PRESENT for below in self.left[key].inputs)
 
     def _counts_still(self, attempt: Attempt) -> bool:
-        """Whether an attempt is held against its key. What ended before this run began is not, if
-        the code has changed since, or the user asks for another go."""
+        """Whether an attempt is held against its key. Of those that ended before this run began
+        only errors are, unless the code has changed since, or the user asks for another go."""
         if attempt.when >= self.began:
             return True
-        if attempt.result.end in (End.CANCELLED, End.BLOCKED):
-            return False
+        if attempt.result.end is not End.ERROR:
+            return False  # with other resources, or another day, it may be made
         return attempt.code == self.code and not self.retry_failed
 
     def fail(self, key: str, attempt: Attempt) -> None:
@@ -88,9 +98,9 @@ class Ledger:
         tried.append(attempt)
         return tried
 
-    def _give_up(self, key: str, tried: list[Attempt]) -> None:
+    def _give_up(self, key: str, tried: list[Attempt], tail: str = "") -> None:
         del self.left[key]
-        self.outcome.failed[key] = JobFailed(describe(tried))
+        self.outcome.failed[key] = JobFailed(describe(tried, tail))
 
     def see_published(self) -> None:
         """Believe in what others have made once it can be seen from here."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
-from .records import End, Result
+from .records import End, Outcome, Result
 
 MEMORY_FACTOR = 1.5
 """What ran out of memory gets so many times as much, once."""
@@ -25,6 +27,9 @@ TRIES_AGAIN_AFTER_PROGRESS = 20
 """How often a key whose job ran out of time is, while each go gets further."""
 
 
+NOTHING = Outcome(results={})
+
+
 class Attempt(NamedTuple):
     """One go at making a key, as it ended."""
 
@@ -35,6 +40,9 @@ class Attempt(NamedTuple):
     """Digest of the code that it was made with."""
     where: str
     """Job and log, for people."""
+    executor: str = "slurm"
+    outcome: Outcome = NOTHING
+    """Of its element."""
 
 
 def wants_another(attempts: Iterable[Attempt]) -> bool:
@@ -59,25 +67,66 @@ def memory_factor(attempts: Iterable[Attempt]) -> float:
     return float(MEMORY_FACTOR**n)
 
 
-ADVICE = {
-    End.OUT_OF_MEMORY: "raise memory_gb in its profile",
-    End.TIME_LIMIT: "raise hours in its profile",
-    End.CANCELLED: "run again to submit it anew",
-    End.KILLED: "perhaps it ran out of memory: raise memory_gb in its profile, or use fewer --jobs",
-}
+TAIL = 10
+"""Lines at the end of a log that a report shows."""
 
 
-def describe(attempts: list[Attempt]) -> str:
-    """Why a key was given up, for people: its last attempt, and how many there were."""
+def facts(outcome: Outcome) -> str:
+    """What is known of how an element's process ended, for people; "" for nothing."""
+    told = []
+    if outcome.exit_code not in ("", "0:0"):
+        told.append(f"exit code {outcome.exit_code}")
+    if outcome.wall_s:
+        told.append(f"after {outcome.wall_s:,.0f} s")
+    if outcome.peak_memory_bytes:
+        used = f"{outcome.peak_memory_bytes / 2**20:,.0f} MiB"
+        asked = f" of {outcome.memory_bytes / 2**20:,.0f}" if outcome.memory_bytes else ""
+        told.append(f"it used {used}{asked}")
+    return ", ".join(told)
+
+
+def advise(attempt: Attempt) -> str:
+    """What may help; "" where nothing is known to."""
+    at_slurm = attempt.executor == "slurm"
+    more = "raise memory_gb in its profile" if at_slurm else "use fewer --jobs"
+    match attempt.result.end:
+        case End.OUT_OF_MEMORY:
+            return more
+        case End.KILLED if attempt.outcome.exit_code.endswith(":9"):
+            return f"perhaps it ran out of memory: {more}"
+        case End.TIME_LIMIT:
+            return "raise hours in its profile"
+        case End.CANCELLED:
+            return "run again to submit it anew"
+    return ""
+
+
+def describe(attempts: list[Attempt], tail: str = "") -> str:
+    """Why a key was given up, for people: its last attempt, and how many there were.
+
+    `tail` is the end of its log, shown where its own words do not say why.
+    """
     last = attempts[-1]
-    words = last.result.end.value
-    text = last.result.message or words
-    if last.result.end not in (End.ERROR, End.BLOCKED):
-        text = f"{words}: {last.result.message}" if last.result.message else words
-    if len(attempts) > 1:
-        text += f"\ntried {len(attempts)} times"
-    if last.result.end in ADVICE:
-        text += (
-            f"; {ADVICE[last.result.end]}" if len(attempts) > 1 else f"\n{ADVICE[last.result.end]}"
-        )
-    return f"{text}\n{last.where}" if last.where else text
+    end, message = last.result.end, last.result.message
+    if end in (End.ERROR, End.BLOCKED):
+        lines = [message or end.value]
+        tail = ""
+    else:
+        known = [text for text in (message, facts(last.outcome)) if text]
+        lines = [": ".join([end.value, ", ".join(known)]) if known else end.value]
+    tried = f"tried {len(attempts)} times" if len(attempts) > 1 else ""
+    lines += [text for text in ("; ".join(filter(None, (tried, advise(last)))), last.where) if text]
+    lines += [f"| {line}" for line in tail.splitlines()[-TAIL:]]
+    return "\n".join(lines)
+
+
+def read_tail(files: Iterable[Path]) -> str:
+    """The last lines of the first file; of the others, as many as there is room for."""
+    lines: list[str] = []
+    for file in files:
+        with suppress(OSError), open(file, "rb") as opened:
+            opened.seek(max(0, file.stat().st_size - 10_000))
+            text = opened.read().decode(errors="replace").strip()
+            room = TAIL - len(lines)
+            lines += text.splitlines()[-room:] if room else []
+    return "\n".join(lines)

@@ -99,7 +99,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     job: str = ""
     wall_s: float = 0.0
     peak_memory_bytes: int = 0
+    memory_bytes: int = 0
+    """What its job had asked for; 0 where that is not known."""
     exit_code: str = ""
+    """As Slurm writes it, `code:signal`; "" where it wrote its outcome itself."""
     progressed: bool = False
     """Whether something was made before it was cut off, so that another go gets further."""
     ended: float = 0.0

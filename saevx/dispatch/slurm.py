@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 from ..errors import HowError
@@ -129,12 +128,18 @@ def cancel(jobs: Iterable[Job]) -> None:
             raise SlurmError(f"scancel failed: {getattr(error, 'stderr', '') or error}") from error
 
 
-@cache
 def max_array_size() -> int:
     """One more than the largest index that the cluster allows in an array."""
-    out = ask(["scontrol", "show", "config"]) or ""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", out, re.MULTILINE)
-    return int(match[1]) if match else 1001  # Slurm's default
+    if not _max_array_size:
+        out = ask(["scontrol", "show", "config"])
+        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", out or "", re.MULTILINE)
+        if out is None:
+            return 1001  # Slurm's default, until it answers
+        _max_array_size.append(int(match[1]) if match else 1001)
+    return _max_array_size[0]
+
+
+_max_array_size: list[int] = []
 
 
 def ask(command: list[str]) -> str | None:

@@ -14,6 +14,7 @@ from . import slurm
 from .executors import local_life
 from .flights import Flight
 from .folder import RunFolder, active_runs, all_runs
+from .outcomes import facts
 from .records import Element, End, Outcome
 
 if TYPE_CHECKING:
@@ -131,10 +132,14 @@ def _over(flight: Flight, recipe: str, keys: list[str], outcome: Outcome) -> Ele
         job=_job_of(flight) or outcome.job,
         parts=flight.parts,
         node=outcome.host,
-        told=bad[0].message.strip().rpartition("\n")[2],
+        told=", ".join(filter(None, (bad[0].message.strip().rpartition("\n")[2], _facts(outcome)))),
         wall_s=outcome.wall_s,
         log=str(flight.folder.log(flight.element.array, flight.element.at)),
     )
+
+
+def _facts(outcome: Outcome) -> str:
+    return facts(outcome) if outcome.exit_code else ""
 
 
 def _live(

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from ..resolve.recipe import Recipe
 
 PATIENCE_S = 20.0
-"""For so long a submission is tried while Slurm does not answer."""
+"""For so long a submission is tried that Slurm refuses for a reason that may pass."""
+
+PAUSE_S = 2.0
+LONGEST_PAUSE_S = 30.0
+"""Seconds between two tries while Slurm does not answer: twice as many after each."""
+
+PASSING = ("dependency", "contact", "timed out", "temporarily", "connection")
+"""Words of refusals that may pass: a job that a dependency names may have ended since we looked."""
 
 
 class Submitter:
@@ -54,6 +61,16 @@ class Submitter:
         self._folder: RunFolder | None = None
         self._batch_text: dict[str, str] = {}
         self._refused_since = 0.0
+        self._silence = _Silence()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long Slurm has not answered submissions."""
+        return self._silence.seconds
+
+    def must_wait(self) -> bool:
+        """Whether Slurm does not answer, and trying to submit makes no sense."""
+        return self._silence.goes_on()
 
     def read_batches(self, nodes: Iterable[Node]) -> None:
         """Ask the recipes which nodes are made together."""
@@ -62,8 +79,10 @@ class Submitter:
             self._batch_text[node.key] = self.keys.text(batch)
 
     def submit(self, nodes: list[Node]) -> None:
-        """Submit all of them, or as many as Slurm takes now. Raises SlurmError where trying again
-        does not help."""
+        """Submit all of them, or as many as Slurm takes now.
+
+        Raises SlurmError where it answers, and trying again does not help.
+        """
         folder = self._own_folder()
         folder.reopen()
         width = self.executor.width
@@ -107,12 +126,14 @@ class Submitter:
         return True
 
     def _be_patient(self, error: slurm.SlurmError) -> None:
-        """Let a submission be tried again at the next tick, where that may help; else raise."""
+        """Let a submission be tried again, where that may help; else raise."""
+        if not slurm.answers():
+            self._silence.begin()
+            return
         now = time.monotonic()
         self._refused_since = self._refused_since or now
-        # A job that a dependency names may have ended since we looked.
-        may_help = "dependency" in str(error).lower() or not slurm.answers()
-        if not may_help or now - self._refused_since > PATIENCE_S:
+        may_pass = any(word in str(error).lower() for word in PASSING)
+        if not may_pass or now - self._refused_since > PATIENCE_S:
             raise error
 
     def _resources(self, node: Node) -> Resources:
@@ -146,6 +167,35 @@ class Submitter:
             )
             self._folder = folder
         return self._folder
+
+
+class _Silence:
+    """A time in which Slurm does not answer: it is asked again, ever less often, until it does."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._next = 0.0
+        self._pause_s = PAUSE_S
+
+    def begin(self) -> None:
+        self._since, self._pause_s = time.monotonic(), PAUSE_S
+        self._next = self._since + self._pause_s
+
+    def goes_on(self) -> bool:
+        now = time.monotonic()
+        if not self._since:
+            return False
+        if now >= self._next:
+            if slurm.answers():
+                self._since = 0.0
+                return False
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._next = now + self._pause_s
+        return True
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._since if self._since else 0.0
 
 
 def _defines_specs() -> bool:

@@ -4,13 +4,22 @@ but for states that need cgroups or preemption."""
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from saevx.dispatch import accounting, slurm
 from saevx.dispatch.accounting import Death, read_sacct
-from saevx.dispatch.outcomes import Attempt, describe, memory_factor, wants_another
-from saevx.dispatch.records import End, Result
+from saevx.dispatch.executors import death_outcome
+from saevx.dispatch.outcomes import (
+    Attempt,
+    describe,
+    facts,
+    memory_factor,
+    read_tail,
+    wants_another,
+)
+from saevx.dispatch.records import End, Outcome, Result
 from saevx.dispatch.slurm import Job
 
 MIB = 2**20
@@ -101,15 +110,23 @@ def test_how_it_ended(text: str, end: End | None):
 
 def test_what_is_told():
     death = only(ABOVE_ITS_MEMORY)
-    assert death.message == "Slurm says FAILED, exit code 0:9; it used 313 MiB of 100"
-    assert (death.exit_code, death.wall_s, death.node) == ("9:0", 2.0, "vm")
+    assert death.message == "Slurm says FAILED"
+    assert (death.exit_code, death.wall_s, death.node) == ("0:9", 2.0, "vm")
     assert death.peak_memory_bytes == 320608 * 1024
-    assert "Slurm says CANCELLED by 0, exit code 0:15" in only(BY_HAND).message
-    assert only(NODE_FAILURE).message == "Slurm says NODE_FAIL"
+    assert death.memory_bytes == 100 * MIB
+    text = facts(death_outcome(["k"], End.OUT_OF_MEMORY, death.message, death))
+    assert text == "exit code 0:9, after 2 s, it used 313 MiB of 100"
+    assert only(BY_HAND).message == "Slurm says CANCELLED by 0"
+    assert only(BY_HAND).exit_code == "0:15"
+
+
+def test_of_what_never_began_only_what_is_known_is_told():
+    death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
+    assert facts(death_outcome(["k"], End.CANCELLED, "", death)) == ""
 
 
 def test_memory_for_each_core_is_added_up():
-    assert "4,096 MiB of 4,096" in only(BY_CGROUP).message
+    assert only(BY_CGROUP).memory_bytes == 4096 * MIB
 
 
 def test_killed_below_its_memory_is_no_lack_of_memory():
@@ -234,3 +251,35 @@ def test_people_are_told_the_last_of_it_and_what_helps():
     assert text == (
         "out of memory: Slurm says so\ntried 2 times; raise memory_gb in its profile\nlog: x"
     )
+
+
+def killed(executor: str, exit_code: str) -> Attempt:
+    outcome = Outcome(results={}, exit_code=exit_code, wall_s=7.2, peak_memory_bytes=3 * MIB)
+    result = Result(end=End.KILLED, message="Slurm says FAILED")
+    return Attempt(result, False, 0.0, "", "log: x", executor, outcome)
+
+
+def test_a_silent_death_is_told_with_all_that_is_known():
+    text = describe([killed("slurm", "0:9")], tail="\n".join(map(str, range(20))))
+    head, advice, log, *tail = text.splitlines()
+    assert head == "killed: Slurm says FAILED, exit code 0:9, after 7 s, it used 3 MiB"
+    assert advice == "perhaps it ran out of memory: raise memory_gb in its profile"
+    assert log == "log: x"
+    assert tail == [f"| {n}" for n in range(10, 20)]
+
+
+def test_advice_is_for_what_happened_and_where():
+    assert "memory" not in describe([killed("slurm", "3:0")])
+    local = describe([killed("local", "0:9")])
+    assert "fewer --jobs" in local
+    assert "memory_gb" not in local
+
+
+def test_the_tail_is_of_the_best_log_and_fills_up_with_others(tmp_path: Path):
+    own, slurms = tmp_path / "own", tmp_path / "slurm"
+    own.write_text("".join(f"{n}\n" for n in range(7)))
+    slurms.write_text("".join(f"slurm {n}\n" for n in range(7)))
+    told = read_tail([own, slurms, tmp_path / "none"]).splitlines()
+    assert told == [*"0123456", "slurm 4", "slurm 5", "slurm 6"]
+    own.write_text("x\n" * 5000 + "last\n")
+    assert read_tail([own, slurms]).splitlines()[-1] == "last"

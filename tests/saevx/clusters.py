@@ -1,0 +1,135 @@
+"""A cluster within the test's own process: what Slurm would say is as the test wants it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import unruly  # noqa: F401
+
+from saevx.dispatch import accounting, coordinate, flights, sbatch, slurm
+from saevx.dispatch.accounting import Death
+from saevx.dispatch.coordinate import Coordinator
+from saevx.dispatch.executors import Slurm
+from saevx.dispatch.folder import RunFolder
+from saevx.dispatch.profiles import Profile, Resources
+from saevx.dispatch.records import Array, End
+from saevx.dispatch.request import Counts, Request
+from saevx.dispatch.slurm import Job, JobState
+from saevx.dispatch.worker import Worker
+from saevx.recipes import find_recipe
+from saevx.resolve.plan import make_plan
+from saevx.resolve.provenance import Origin
+from saevx.resolve.run import Outcome
+from saevx.workspace import Workspace
+from spec import Artifact, Keys
+from store import Store
+
+
+class Cluster:
+    """Runs one element a step, after those that it waits for, unless it is `down`."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, tuple[RunFolder, Array]] = {}
+        self.resources: list[Resources] = []
+        self.waiting: list[Job] = []
+        self.after: dict[str, Sequence[str]] = {}
+        self.deaths: dict[Job, Death] = {}
+        self.down = False
+        self.refuses = ""
+        self.steps = 0
+        self.n_refused = 0
+        self.cancelled: list[Job] = []
+        self.fate: Callable[[RunFolder, Array, int], Death | None] = lambda *_: None
+        """How an element dies silently; None for one that works."""
+        self.at_step: Callable[[int], None] = lambda n: None
+
+    def submit(
+        self, array: Array, folder: RunFolder, resources: Resources, after: Sequence[str]
+    ) -> str:
+        if self.down or self.refuses:
+            self.n_refused += 1
+            print("sbatch: error: it does not", file=sys.stderr)
+            raise slurm.SlurmError(self.refuses or "sbatch: slurm_load_jobs error")
+        job = str(len(self.arrays) + 1)
+        self.arrays[job] = folder, array
+        self.resources.append(resources)
+        self.after[job] = after
+        self.waiting += [Job(job, index) for index in range(len(array.elements))]
+        return job
+
+    def states(self, jobs: object, users: object) -> dict[Job, JobState] | None:
+        return None if self.down else dict.fromkeys(self.waiting, JobState(False, "Priority", ""))
+
+    def step(self, seconds: float) -> None:
+        self.steps += 1
+        self.at_step(self.steps)
+        assert self.steps < 5000, "it never ends"
+        time.sleep(0.002)
+        live = {job.array for job in self.waiting}
+        for job in self.waiting:
+            if live & set(self.after[job.array]):
+                continue
+            self.waiting.remove(job)
+            folder, array = self.arrays[job.array]
+            death = self.fate(folder, array, job.at)
+            if death is not None:
+                self.deaths[job] = death
+            else:
+                Worker(folder).work(array.name, job.at)
+            return
+
+
+def dead(end: End, exit_code: str = "0:9", memory_bytes: int = 0) -> Death:
+    return Death(end, "Slurm says FAILED", exit_code, 7.0, 3 * 2**20, memory_bytes, "node1")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster()
+    monkeypatch.setattr(sbatch, "submit", made.submit)
+    monkeypatch.setattr(slurm, "states", made.states)
+    monkeypatch.setattr(slurm, "max_array_size", lambda: 1000)
+    monkeypatch.setattr(slurm, "cancel", made.cancelled.extend)
+    monkeypatch.setattr(slurm, "ask", lambda command: None if made.down else "")
+    monkeypatch.setattr(
+        accounting, "deaths", lambda jobs: {j: made.deaths[j] for j in jobs if j in made.deaths}
+    )
+    monkeypatch.setattr(Slurm, "wait", lambda self, seconds: made.step(seconds))
+    monkeypatch.setattr(Slurm, "poll_s", 0.0)
+    monkeypatch.setattr(flights, "GRACE_S", 0.05)
+    monkeypatch.setattr(coordinate, "TICK_S", 0.01)
+    return made
+
+
+def coordinator(
+    folder: Path,
+    specs: Sequence[Artifact],
+    watch: Callable[[Counts], None] = lambda counts: None,
+    *,
+    profile: Profile | None = None,
+    name: str = "trial",
+    retry_failed: bool = False,
+) -> Coordinator:
+    store = Store(folder / "store")
+    keys = Keys(Workspace(store, {}))
+    plan = make_plan(specs, keys, store)
+    profile = profile or Profile(executor="slurm")
+    request = Request(
+        name=name,
+        path=None,
+        profile=profile,
+        origin=Origin(None),
+        watch=watch,
+        retry_failed=retry_failed,
+    )
+    return Coordinator(plan, keys, store, find_recipe, Slurm(), request)
+
+
+def run(folder: Path, specs: Sequence[Artifact], **how: object) -> Outcome:
+    return coordinator(folder, specs, **how).run()  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""What goes wrong between a run and its cluster, and what the run makes of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from clusters import Cluster, cluster, coordinator, dead, run
+from unruly import Branch, Leaf, Top
+
+from saevx.dispatch import slurm, submission
+from saevx.dispatch.folder import RunFolder
+from saevx.dispatch.profiles import Profile, Resources
+from saevx.dispatch.records import Array, End
+from saevx.dispatch.request import Counts
+
+__all__ = ["cluster"]
+
+
+# -- Slurm is away
+
+
+def test_a_run_waits_as_long_as_slurm_does_not_answer(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(submission, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(submission, "PAUSE_S", 0.01)
+    monkeypatch.setattr(submission, "LONGEST_PAUSE_S", 0.05)
+    cluster.down = True
+    silent: list[float] = []
+
+    def come_back(step: int) -> None:
+        time.sleep(0.01)
+        cluster.down = step < 60
+
+    cluster.at_step = come_back
+    outcome = run(tmp_path, [Leaf(value=1)], watch=lambda c: silent.append(c.silent_s))
+    assert outcome.ok
+    assert [node.spec.value for node in outcome.made] == [1]
+    assert max(silent) > 0.3
+    assert silent[-1] == 0.0
+    # It is asked whether it answers, and gets no array to refuse.
+    assert cluster.n_refused == 1
+    assert "sbatch: error" not in capfd.readouterr().err
+
+
+def test_a_refusal_by_a_slurm_that_answers_is_an_error_at_once(cluster: Cluster, tmp_path: Path):
+    cluster.refuses = "invalid partition"
+    with pytest.raises(slurm.SlurmError, match="invalid partition"):
+        run(tmp_path, [Leaf(value=1)])
+    assert cluster.n_refused == 1
+
+
+def test_the_longest_array_is_asked_again_after_an_outage(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(slurm, "_max_array_size", [])
+    answers = [None, "MaxArraySize            = 16\n"]
+    monkeypatch.setattr(slurm, "ask", lambda command: answers.pop(0))
+    assert [slurm.max_array_size() for _ in range(3)] == [1001, 16, 16]
+
+
+# -- earlier runs
+
+
+def reopen(folder: Path) -> None:
+    """Runs that still had something in the queue would not be marked as ended."""
+    for run_folder in (folder / "store" / ".jobs").glob("trial.*"):
+        (run_folder / "ended").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("end", [End.TIME_LIMIT, End.OUT_OF_MEMORY, End.KILLED])
+def test_what_lacked_time_or_memory_is_tried_by_the_next_run(
+    cluster: Cluster, tmp_path: Path, end: End
+):
+    cluster.fate = lambda *_: dead(end)
+    first = run(tmp_path, [Leaf(value=1)])
+    (message,) = map(str, first.failed.values())
+    assert end.value in message
+    reopen(tmp_path)
+    cluster.fate = lambda *_: None
+    more = Profile(executor="slurm", base=Resources(hours=9, memory_gb=9))
+    n = len(cluster.arrays)
+    second = run(tmp_path, [Leaf(value=1)], profile=more)
+    assert second.ok
+    assert len(cluster.arrays) == n + 1
+    assert cluster.resources[-1].hours == 9
+    assert cluster.resources[-1].memory_gb == 9
+
+
+def test_an_error_of_the_same_code_is_remembered(cluster: Cluster, tmp_path: Path):
+    assert not run(tmp_path, [Leaf(value=1, how="error")]).ok
+    reopen(tmp_path)
+    n = len(cluster.arrays)
+    assert not run(tmp_path, [Leaf(value=1, how="error")]).ok
+    assert len(cluster.arrays) == n
+    assert not run(tmp_path, [Leaf(value=1, how="error")], retry_failed=True).ok
+    assert len(cluster.arrays) == n + 1
+
+
+# -- inputs that died
+
+
+def test_nothing_is_sent_again_for_a_dead_input(cluster: Cluster, tmp_path: Path):
+    cluster.fate = lambda folder, array, index: dead(End.KILLED) if array.recipe == "Leaf" else None
+    cluster.at_step = lambda step: time.sleep(0.01)
+    leaf = Leaf(value=1)
+    top = Top(branch=Branch(leaf=leaf, value=2), value=3)
+    outcome = run(tmp_path, [top])
+    (failed,) = outcome.failed
+    assert set(outcome.blocked.values()) == {failed}
+    assert len(outcome.blocked) == 2
+    sent = [array.recipe for _, array in cluster.arrays.values()]
+    # Each once with the first leaf, and once with the second at most.
+    assert sent.count("Leaf") == 2
+    assert sent.count("Branch") <= 2
+    assert sent.count("Top") <= 2
+
+
+def test_what_was_blocked_is_made_once_its_input_was_sent_again(cluster: Cluster, tmp_path: Path):
+    died: list[str] = []
+
+    def dies_once(folder: RunFolder, array: Array, index: int):
+        if array.recipe == "Leaf" and not died:
+            died.append(array.name)
+            return dead(End.NODE_FAILURE)
+        return None
+
+    cluster.fate = dies_once
+    outcome = run(tmp_path, [Top(branch=Branch(leaf=Leaf(value=1), value=2), value=3)])
+    assert outcome.ok
+    assert len(outcome.made) == 3
+
+
+# -- what is told
+
+
+def test_a_silent_death_is_reported_with_its_log(cluster: Cluster, tmp_path: Path):
+    def dies(folder: RunFolder, array: Array, index: int):
+        folder.log(array.name, index).write_text("begins\nsomething odd\n")
+        return dead(End.KILLED)
+
+    cluster.fate = dies
+    (error,) = run(tmp_path, [Leaf(value=1)]).failed.values()
+    text = str(error)
+    assert "Slurm says FAILED, exit code 0:9, after 7 s, it used 3 MiB" in text
+    assert "tried 2 times; perhaps it ran out of memory: raise memory_gb" in text
+    assert text.endswith("\n| begins\n| something odd")
+
+
+# -- submitters that died
+
+
+def test_what_may_have_been_submitted_is_not_submitted_again(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "set_job", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            run(tmp_path, [Leaf(value=1)])
+    assert len(cluster.arrays) == 1
+    monkeypatch.setattr(slurm, "GONE_AFTER_S", -5.0)  # no look waits for it
+    answers = iter([None, None, None, "1"])  # busy for a while, then it knows it
+    monkeypatch.setattr(slurm, "find_by_name", lambda *_: next(answers))
+    seen: list[Counts] = []
+    outcome = coordinator(tmp_path, [Leaf(value=1), Leaf(value=2)], seen.append).run()
+    assert outcome.ok
+    elements = [element for _, array in cluster.arrays.values() for element in array.elements]
+    assert len(elements) == 2
+    assert next(answers, "none left") == "none left"
