@@ -50,7 +50,7 @@ class Declared:
 
     def learn(self, names: Iterable[str]) -> bool:
         """Loads files until all of these types are known, or all are loaded; whether it did."""
-        missing = set(names) - self._asked
+        missing = set(filter(None, names)) - self._asked  # a damaged artifact tells no type
         self._asked |= missing
         missing -= known_types().keys()
         found = False

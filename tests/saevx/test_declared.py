@@ -145,7 +145,10 @@ def test_the_doctor_checks_what_files_declare():
 
 def test_only_what_is_needed_is_loaded():
     saevx("run", write([1]))
+    (manifest,) = Path(".saevx/results").glob("??/*/zarr.json")
+    manifest.write_bytes(b"damaged")
     said = saevx("gc", "--grace", "0", "--dry-run")
+    assert "failed check" in said.stdout
     assert "a word" not in said.stdout + said.stderr
     said = saevx(*GIVE_UP, "--dry-run")
     assert "a word" in said.stderr  # and never among what programs read
