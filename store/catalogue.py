@@ -6,7 +6,6 @@ that is damaged, of another form or of another folder is ignored and written ane
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from store.files import digest
+from store.errors import StoreError
+from store.files import digest, replace_file
 from store.layout import KINDS, catalogue_file, check_kind
 from store.shelves import Contents, Describe, Newer, Reader, Scalar, Shelf
 from store.store import Store
@@ -112,11 +112,5 @@ def _load(file: Path) -> Contents:
 def _save(file: Path, contents: Contents) -> None:
     """Replaces the catalogue at once. It is not flushed: one that is torn is no catalogue."""
     body = msgspec.msgpack.encode(contents)
-    scratch = file.with_name(f"{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        with open(scratch, "wb") as out:
-            out.writelines([_MAGIC, digest(body).encode(), body])
-        os.replace(scratch, file)
-    except OSError:  # a store that cannot be written to is only listed more slowly
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
+    with suppress(StoreError):  # a store that cannot be written to is only listed more slowly
+        replace_file(file, _MAGIC, digest(body).encode(), body, durable=False)

@@ -70,7 +70,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class NewFile:
-    """A file being written: digested as the bytes pass, on disk once `close` returns."""
+    """A file being written: digested as the bytes pass, and flushed to disk by `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,11 +88,12 @@ class NewFile:
             while view:  # the system may take less than it is given
                 view = view[os.write(self._fd, view) :]
 
-    def close(self) -> FileRecord:
+    def close(self, durable: bool = True) -> FileRecord:
         # Flushed through the descriptor that wrote: only it is sure to hear of a failed write-back.
         try:
-            with explained("flush", self.path):
-                os.fsync(self._fd)
+            if durable:
+                with explained("flush", self.path):
+                    os.fsync(self._fd)
         finally:
             self._release()
         return FileRecord(self._size, self._digest.hexdigest())
@@ -117,6 +118,28 @@ def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
         return file.close()
     finally:
         file.abandon()
+
+
+def replace_file(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
+    """Writes a file whole or not at all, in the place of one that may be there.
+
+    Until it is whole it has a name that begins with a dot. Raises StoreError.
+    """
+    scratch = path.parent / f".{path.name[:100]}.{os.urandom(4).hex()}"
+    file = NewFile(scratch)
+    try:
+        for block in data:
+            file.write(block)
+        file.close(durable)
+        with explained("write", path):
+            os.replace(scratch, path)
+    except BaseException:
+        file.abandon()
+        with suppress(OSError):  # what went wrong before is what must be heard
+            scratch.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
 
 
 def link_file(source: str | Path, path: Path, record: FileRecord) -> None:

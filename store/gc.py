@@ -43,9 +43,9 @@ from pathlib import Path
 from store import leases, trash
 from store.aside import identity_of, put_back, set_aside_this
 from store.errors import StoreError
-from store.files import explained, make_folders, sync_folder, write_new
+from store.files import explained, make_folders, replace_file, write_new
 from store.holder import server_time
-from store.layout import NODE_FILE, collectors, dropped
+from store.layout import NODE_FILE, collectors, dropped_file
 from store.manifest import Manifest
 from store.owner import Life, Owner
 from store.records import Ref, life_of, names_in, roots_of
@@ -274,14 +274,8 @@ def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stal
 
 def _keep_manifest(store: Store, item: Stale) -> None:
     """Keeps what an artifact was, so that tables made from it still tell where they came from."""
-    kind, key = item.ref
-    folder = dropped(store.root, kind)
-    make_folders(folder)
-    scratch = folder / f".{key}.{os.urandom(4).hex()}"
-    with explained("keep the manifest of", item.path):
-        try:
-            scratch.write_bytes((item.path / NODE_FILE).read_bytes())
-            os.replace(scratch, folder / f"{key}.json")
-        finally:
-            scratch.unlink(missing_ok=True)
-    sync_folder(folder)
+    file = dropped_file(store.root, *item.ref)
+    make_folders(file.parent)
+    with explained("read", item.path / NODE_FILE):
+        data = (item.path / NODE_FILE).read_bytes()
+    replace_file(file, data)

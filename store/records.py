@@ -21,7 +21,7 @@ import msgspec
 import xxhash
 
 from store.errors import StoreError
-from store.files import explained, make_folders, sync_folder, write_file
+from store.files import explained, make_folders, replace_file
 from store.layout import KINDS, LAYOUT
 from store.owner import Life, Owner
 from store.store import Store
@@ -165,14 +165,7 @@ def read_record(file: Path, what: type[T]) -> T | None:
 def write_record(file: Path, record: Run | Pin) -> None:
     """Writes a record whole or not at all, in the place of one that may be there."""
     make_folders(file.parent)
-    scratch = file.parent / f".{file.name[:100]}.{os.urandom(4).hex()}"
-    try:
-        write_file(scratch, msgspec.json.encode(record))
-        with explained("write", file):
-            os.replace(scratch, file)
-    finally:
-        scratch.unlink(missing_ok=True)
-    sync_folder(file.parent)
+    replace_file(file, msgspec.json.encode(record))
 
 
 def names_in(folder: Path) -> list[str]:

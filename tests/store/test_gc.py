@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,62 @@ def test_a_store_that_cannot_be_written_to_stops_no_run(
     recording.want([ref(A)], {ref(A): ()})
     recording.complete()
     assert recording.problem == "read-only"
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No call of the system that writes comes through, as on a file system that is read-only."""
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def reading(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        return (refuse if flags & (os.O_WRONLY | os.O_RDWR) else opened)(
+            path, flags, *args, **options
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", reading)
+        for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "utime", "link"):
+            patch.setattr(os, name, refuse)
+        yield
+
+
+def test_where_nothing_can_be_written_a_run_is_not_recorded(
+    store: Store, make: Any, request: pytest.FixtureRequest
+) -> None:
+    """It may find all that it wants; the clean-up must not hide what went wrong before."""
+    put(store, make, A)
+    want(store, A)
+    request.getfixturevalue("read_only")
+    recording = Recording(store, Path("/x.py"), "x")
+    recording.want([ref(A)], {ref(A): ()})
+    assert "the file system is read-only" in recording.problem
+    recording.complete()
+    recording.close()
+
+
+def test_a_manifest_that_cannot_be_kept_keeps_its_artifact(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B, A)
+    pin(store, ref(B), [ref(B), ref(A)])
+    survey = Survey(store, grace_s=0)
+    survey.refresh()
+    drop, _ = given_up(survey, "results", lambda manifest: None)
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        patch.setattr(os, "unlink", refuse)
+        done = collect(survey, drop)
+    ((_, why),) = done.failed
+    assert "no space is left" in why
+    assert store.find("results", A)
 
 
 def test_two_stores_that_share_a_root_see_each_others_runs(tmp_path: Path, make: Any) -> None:
