@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from ..experiment import CODE
 from . import slurm
 from .folder import prefix_of, runs_of, take_submitting
 from .profiles import Resources
-from .snapshot import Snapshot, search_path
+from .snapshot import Snapshot, python, search_path
 
 if TYPE_CHECKING:
     from store import Store
@@ -115,7 +114,7 @@ def _script(
         code_name=CODE,
         code=shlex.quote(str(code)),
         path=shlex.quote(os.pathsep.join(search_path(code))),
-        command=shlex.join([sys.executable, "-u", "-m", "saevx", *words]),
+        command=shlex.join([*python("saevx"), *words]),
     )
 
 

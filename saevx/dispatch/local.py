@@ -11,7 +11,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -20,7 +19,7 @@ from typing import IO, Any
 from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
-from .snapshot import search_path
+from .snapshot import python, search_path
 
 STOP_S = 10.0
 """A worker that was told to stop gets so long to tidy up before it is killed."""
@@ -125,7 +124,7 @@ class Pool:
         log = open(self.folder.logs / f"worker.{slot}.log", "ab")  # noqa: SIM115
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "saevx.dispatch.worker", str(self.folder.path), "--serve"],
+                [*python("saevx.dispatch.worker"), str(self.folder.path), "--serve"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

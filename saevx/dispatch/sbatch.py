@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
 from .slurm import SlurmError, outside_of_jobs
-from .snapshot import search_path
+from .snapshot import python, search_path
 
 LONGEST_WARNING_S = 90
 """Seconds before its time limit at which a job is told; less for short ones."""
@@ -31,9 +30,8 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
 
         def send(self, n: int) -> str:
             self.parameters["map_count"] = n
-            command = shlex.join(
-                [sys.executable, "-u", "-m", "saevx.dispatch.worker", str(folder.path), array.name]
-            )
+            worker = python("saevx.dispatch.worker")
+            command = shlex.join([*worker, str(folder.path), array.name])
             return str(self._submit_command(command).job_id)
 
     try:

@@ -1,30 +1,29 @@
 """The code of a run, copied, so that editing a checkout changes nothing that is queued.
 
 code/rooms/      saevx, spec and store
-code/files/      the experiment file, its neighbours, and what else the user's code has imported
+code/files/      the experiment file, its neighbours, and what else the user's code imports
 """
 
 from __future__ import annotations
 
 import os
-import site
 import sys
-import sysconfig
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import xxhash
 
-from ..errors import StoreError
+from ..errors import SaevxWarning, StoreError
 from ..experiment import CODE
+from .code_files import code_files, is_code
+from .imported import imported
 
 ROOMS = ("saevx", "spec", "store")
 
 N_FILES = 2000
-"""Of the files beside an experiment, at most so many are copied."""
-
-_SKIPPED = {"__pycache__", "node_modules", "site-packages"}
+"""Of the files beside an experiment, at most so many are copied. What it imports always is."""
 
 
 class Snapshot:
@@ -36,11 +35,12 @@ class Snapshot:
         self._files: dict[str, bytes] = {}
         copied = os.environ.get(CODE)
         if copied:  # this process itself runs a copy: hand on the same
-            for file in _python_files(Path(copied)):
-                self._add(str(file.relative_to(copied)), file)
+            for part in ("rooms", "files"):
+                for file in _all_files(Path(copied) / part):
+                    self._add(str(file.relative_to(copied)), file)
             return
         for room in ROOMS:
-            for file in _python_files(rooms / room):
+            for file in code_files(rooms / room):
                 self._add(f"rooms/{file.relative_to(rooms)}", file)
         if self.experiment:
             for name, file in _users_files(self.experiment):
@@ -53,10 +53,11 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """Differs when any file does."""
+        """Differs when any module does; texts beside them may be what a report has written."""
         digest = xxhash.xxh3_128()
         for name, data in sorted(self._files.items()):
-            digest.update(f"{name}\0{len(data)}\0".encode() + data)
+            if is_code(name):
+                digest.update(f"{name}\0{len(data)}\0".encode() + data)
         return digest.hexdigest()
 
     def write(self, code: Path) -> Path | None:
@@ -79,51 +80,32 @@ def search_path(code: Path) -> list[str]:
     return [str(code / "rooms"), str(code / "files")]
 
 
+def python(module: str) -> list[str]:
+    """The command that runs a module of this code, with `search_path` on PYTHONPATH.
+
+    The current folder, in which an experiment may lie, stays off the path: there is the original.
+    """
+    return [sys.executable, "-u", "-P", "-m", module]
+
+
 def _users_files(experiment: Path) -> Iterator[tuple[str, Path]]:
-    """Files by name in the copy: beside the experiment, and modules that it has imported."""
+    """Files by name in the copy: what the experiment imports, and what lies beside it."""
     here = experiment.parent
     yield experiment.name, experiment
-    for n, file in enumerate(_python_files(here)):
-        if n >= N_FILES:
-            break
+    yield from imported(experiment)
+    for n, file in enumerate(code_files(here)):
+        if n == N_FILES:
+            warnings.warn(
+                f"{here} holds more than {N_FILES} files of code: jobs get those, and what "
+                f"{experiment.name} imports. Keep experiments in a folder of their own",
+                SaevxWarning,
+                stacklevel=2,
+            )
+            return
         yield str(file.relative_to(here)), file
-    yield from _imported(here)
 
 
-def _imported(here: Path) -> Iterator[tuple[str, Path]]:
-    """Modules loaded from neither Python, an installed package, saevx, nor the folder `here`."""
-    known = [here, Path(__file__).resolve().parents[2], *_installed()]
-    for name, module in list(sys.modules.items()):
-        origin = getattr(module, "__file__", None)
-        if not origin or not origin.endswith(".py") or name == "__main__":
-            continue
-        file = Path(origin).resolve()
-        if any(file.is_relative_to(folder) for folder in known) or not file.is_file():
-            continue
-        parts = name.split(".")
-        below = file.name if file.stem == parts[-1] else f"{parts[-1]}/{file.name}"
-        yield "/".join([*parts[:-1], below]), file
-
-
-def _installed() -> list[Path]:
-    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    paths += [*site.getsitepackages(), site.getusersitepackages()]
-    paths += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    return [Path(path).resolve() for path in paths if path]
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
+def _all_files(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_skipped(Path(place, name)))
-        yield from (Path(place, name) for name in sorted(names) if name.endswith(".py"))
-
-
-def _is_skipped(folder: Path) -> bool:
-    name = folder.name
-    # A virtual environment, a store: not code that anybody edits.
-    return (
-        name in _SKIPPED
-        or name.startswith(".")
-        or (folder / "pyvenv.cfg").exists()
-        or (folder / ".leases").exists()
-    )
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        yield from (Path(place, name) for name in sorted(names))

@@ -1,0 +1,251 @@
+"""The copy of the code that jobs run: all that they need, and nothing that is edited later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from saevx.dispatch import code_files as walking
+from saevx.dispatch import snapshot
+from saevx.dispatch.code_files import code_files
+from saevx.dispatch.snapshot import Snapshot
+from saevx.errors import SaevxWarning
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from dispatching import Place, wait_until
+from slurming import PROFILE, marks
+
+EXECUTORS = [pytest.param("local", id="local"), pytest.param("slurm", marks=marks, id="slurm")]
+
+WORD = """
+import time
+from typing import ClassVar
+from saevx import Artifact, recipe
+time.sleep(1)  # time to edit, before a worker gets to the next line
+{head}
+
+class Word(Artifact):
+    kind: ClassVar = "checkpoints"
+    n: int
+
+@recipe(Word)
+def make_word(batch):
+    (spec,) = batch.specs
+    time.sleep(1)
+    {body}
+    batch.draft(spec).write("word", __import__("numpy").array([1]))
+    batch.publish(spec, {{"answer": answer}})
+
+targets = [Word(n=1)]
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.profile("")
+    return place
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Modules by name, where `a_in_INIT` is a/__init__.py."""
+    for name, text in files.items():
+        file = folder / (name.replace("_in_", "/").replace("INIT", "__init__") + ".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def copy(experiment: Path, code: Path) -> set[str]:
+    """What is copied for an experiment, but saevx and the tests that are loaded."""
+    Snapshot(experiment).write(code)
+    none = write(code.parent / "none", none="") / "none.py"
+    Snapshot(none).write(code.parent / "without")
+    return _below(code / "files") - _below(code.parent / "without" / "files")
+
+
+def _below(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def answers(place: Place) -> list[int]:
+    return [artifact.manifest.attributes["answer"] for artifact in place.store.scan()]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [("from helper import ANSWER", "answer = ANSWER"), ("", "from helper import ANSWER as answer")],
+    ids=["at the top", "in the recipe"],
+)
+def test_what_is_imported_is_as_it_was(place: Place, head: str, body: str, executor: str):
+    if executor == "slurm":
+        place.profile(PROFILE)
+    write(place.folder, helper="ANSWER = 1", word=WORD.format(head=head, body=body))
+    process = place.start("run", "word.py", "--executor", executor)
+    wait_until(place.arrays)
+    write(place.folder, helper="ANSWER = 2")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    assert answers(place) == [1]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_saevx_itself_is_that_of_the_run(place: Place, executor: str):
+    if executor == "slurm":
+        place.profile(PROFILE)
+    for room in ("saevx", "store", "spec"):
+        write(place.folder / room, INIT="raise RuntimeError('another saevx')")
+    place.write("targets = [Leaf(value=1)]")
+    program = [sys.executable, "-P", "-m", "saevx", "run", "trial.py", "--executor", executor]
+    done = subprocess.run(
+        program, cwd=place.folder, env=place.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(place.makings().values()) == {1}
+
+
+def test_packages_from_elsewhere_are_whole_and_as_they_were(place: Place):
+    library = place.folder / "library"
+    write(library, mylib_in_INIT="", mylib_in_later="f = lambda: 1", mylib_in_deep_in_more="")
+    (library / "mylib" / "table.json").write_text("[1]")
+    here = place.folder / "here"
+    head = "import mylib"
+    body = "from mylib.later import f; answer = f()"
+    write(here, word=WORD.format(head=head, body=body))
+    process = place.start("run", "here/word.py", "--jobs", "1", PYTHONPATH=str(library))
+    (array,) = wait_until(lambda: list(place.folder.glob(".saevx/.jobs/*/arrays/*.json")))
+    write(library, mylib_in_later="f = lambda: 2")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    assert answers(place) == [1]
+    files = array.parents[1] / "code" / "files" / "mylib"
+    assert (files / "table.json").read_text() == "[1]"
+    assert (files / "deep" / "more.py").exists()
+
+
+def test_what_imports_need_is_copied_however_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    library = write(
+        tmp_path / "library",
+        mylib_in_INIT="",
+        mylib_in_a="from . import b\nimport single",
+        mylib_in_b="",
+        single="import numpy, plain.one",
+        plain_in_one="",
+        other="",
+    )
+    (library / "plain" / "labels.txt").write_text("1")
+    (library / "mylib" / "weights.npz").write_bytes(b"1")
+    (library / "mylib" / "large.txt").write_bytes(b" " * (walking.TEXT_BYTES + 1))
+    monkeypatch.syspath_prepend(library)
+    body = "def make():\n    from mylib.a import f"
+    here = write(tmp_path / "here", trial=body, beside="", deep_in_down="")
+    assert copy(here / "trial.py", tmp_path / "code") == {
+        "trial.py",
+        "beside.py",
+        "deep/down.py",
+        "mylib/__init__.py",
+        "mylib/a.py",
+        "mylib/b.py",
+        "single.py",
+        "plain/one.py",
+    }
+
+
+def test_a_package_that_holds_the_experiment_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = write(
+        tmp_path / "work", trials_in_trial="from trials.common import f", trials_in_common=""
+    )
+    monkeypatch.syspath_prepend(here)
+    copied = copy(here / "trials" / "trial.py", tmp_path / "code")
+    assert {"trial.py", "trials/common.py"} <= copied
+
+
+def test_a_crowd_of_files_drops_nothing_that_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(snapshot, "N_FILES", 20)
+    many = {f"a{n:03}": "" for n in range(30)}
+    here = write(tmp_path / "here", **many, trial="import zlib2, zpack", zlib2="", zpack_in_INIT="")
+    monkeypatch.syspath_prepend(here)
+    with pytest.warns(SaevxWarning, match="more than 20 files"):
+        copied = copy(here / "trial.py", tmp_path / "code")
+    assert {"trial.py", "zlib2.py", "zpack/__init__.py"} <= copied
+
+
+def test_a_package_too_large_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("saevx.dispatch.imported.N_FILES", 5)
+    many = {f"huge_in_a{n}": "" for n in range(6)}
+    write(tmp_path / "library", huge_in_INIT="", **many)
+    here = write(tmp_path / "here", trial="import huge")
+    monkeypatch.syspath_prepend(tmp_path / "library")
+    with pytest.warns(SaevxWarning, match="the package huge has more than 5 files"):
+        assert copy(here / "trial.py", tmp_path / "code") == {"trial.py"}
+
+
+def test_a_data_set_beside_an_experiment_is_not_read_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(walking, "N_BELOW", 10)
+    looked_at: list[str] = []
+    entries = walking._entries
+
+    def look(folder: Path, *how: object) -> object:
+        looked_at.append(str(folder.relative_to(tmp_path)))
+        return entries(folder, *how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(walking, "_entries", look)
+    write(tmp_path, trial="", src_in_lib_in_INIT="", src_in_lib_in_a_in_b_in_c="", flat_in_code="")
+    for n in range(11):
+        (tmp_path / "flat" / f"{n}.png").touch()
+    (tmp_path / "data" / "train" / "001" / "crops").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = [str(file.relative_to(tmp_path)) for file in code_files(tmp_path)]
+    assert found == ["trial.py", "src/lib/__init__.py"]
+    assert "data/train" in looked_at
+    assert "data/train/001" not in looked_at
+    assert not any(place.startswith("loop/") for place in looked_at)
+    monkeypatch.setattr(walking, "N_ENTRIES", 5)
+    looked_at.clear()
+    assert "trial.py" in [file.name for file in code_files(tmp_path)]
+    assert looked_at == ["."]
+
+
+def test_links_to_folders_of_code_are_followed(tmp_path: Path):
+    write(tmp_path / "library" / "mylib", INIT="")
+    here = write(tmp_path / "here", trial="")
+    (here / "mylib").symlink_to(tmp_path / "library" / "mylib")
+    assert copy(here / "trial.py", tmp_path / "code") == {"trial.py", "mylib/__init__.py"}
+
+
+def test_what_runs_a_copy_hands_on_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = write(tmp_path / "here", trial="import mylib", mylib_in_INIT="")
+    (here / "mylib" / "table.json").write_text("[1]")
+    monkeypatch.syspath_prepend(here)
+    first = Snapshot(here / "trial.py")
+    first.write(tmp_path / "code")
+    write(here, trial="changed = 1", added="")
+    monkeypatch.setenv("SAEVX_CODE", str(tmp_path / "code"))
+    again = Snapshot(here / "trial.py")
+    assert again.digest == first.digest
+    again.write(tmp_path / "again")
+    assert (tmp_path / "again" / "files" / "mylib" / "table.json").read_text() == "[1]"
+    monkeypatch.delenv("SAEVX_CODE")
+    assert Snapshot(here / "trial.py").digest != first.digest
+
+
+def test_texts_that_a_report_writes_are_no_change_of_the_code(tmp_path: Path):
+    here = write(tmp_path, trial="")
+    before = Snapshot(here / "trial.py").digest
+    (here / "report.csv").write_text("a,b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Snapshot(here / "trial.py").digest == before
