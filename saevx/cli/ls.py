@@ -31,7 +31,7 @@ DESCRIBED = 10_000
     multiple=True,
     metavar="CONDITION",
     help="Only where it holds, as in layer=13, 'mean_ap>=0.3', vit.name~dinov2, n_train=null, "
-    "'n=128|512', 'age<2d', 'size>1GB'. May be given several times.",
+    "'n=128|512', 'age<2d', 'size>1GB', 'created>=2026-11'. May be given several times.",
 )
 @click.option("--older", is_flag=True, help="Only what an older version of its recipe made.")
 @click.option("--sort", metavar="A,-B", help="Fields to sort by; a - before one turns it round.")
