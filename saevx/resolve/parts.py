@@ -122,12 +122,6 @@ class Todo(Generic[A]):
                 self._batch.fail(spec, RecipeError(f"{error} of {spec!r}"))
 
     @property
-    def lacking(self) -> set[str]:
-        """Keys of the artifacts that lack some of them."""
-        batch = self._batch
-        return {batch.key_of(spec) for index in self.indices for spec in self._lacking(index)}
-
-    @property
     def _kind(self) -> str:
         return self._batch.specs[0].kind
 

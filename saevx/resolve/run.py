@@ -14,7 +14,7 @@ from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
 from .claim import Claim, Held, Patience, claim, look, who_holds
 from .lookup import find
-from .parts import Todo, make, make_parts
+from .parts import make, make_parts
 from .plan import Node, Plan, State, group
 from .provenance import Origin
 from .recipe import FindRecipe, Recipe
@@ -106,15 +106,23 @@ def run_parts(
         except Exception as error:
             for spec in batch.open_specs:
                 batch.fail(spec, error)
-        lacking = Todo(batch, range(recipe.parts.count(specs[0], keys.site))).lacking
     listener.end(nodes, batch.failed)
     outcome = Outcome(failed=batch.failed)
-    whole = {n.key: n for n in nodes if n.key not in batch.failed and n.key not in lacking}
+    n_parts = recipe.parts.count(specs[0], keys.site)
+    left = [node for node in nodes if node.key not in batch.failed]
+    whole = {node.key: node for node in left if _may_be_sealed(node, n_parts, store)}
     if whole:
         outcome = run_plan(Plan(whole, tuple(whole)), keys, store, find_recipe, listener, origin)
         outcome.failed |= batch.failed
-    outcome.partly = [node for node in nodes if node.key in lacking]
+    outcome.partly = [node for node in left if node.key not in whole]
     return outcome
+
+
+def _may_be_sealed(node: Node, n_parts: int, store: Store) -> bool:
+    """By the names of its parts alone: their bytes are read by who seals, and by nobody else."""
+    kind, key = node.spec.kind, node.key
+    # In this order: parts are dropped when their artifact is there, not before.
+    return len(store.parts(kind, key)) >= n_parts or store.find(kind, key) is not None
 
 
 @dataclass
