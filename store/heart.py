@@ -1,4 +1,4 @@
-"""The heartbeat of a process: one thread that shows for all its leases that it is alive."""
+"""The heartbeat of a process: one thread shows for all its leases and runs that it is alive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Heart:
         with self._lock:
             self._things[thing.path] = thing
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="leases", daemon=True)
+                self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
                 self._thread.start()
 
     def remove(self, thing: Beating) -> None:

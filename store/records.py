@@ -22,6 +22,7 @@ import xxhash
 
 from store.errors import StoreError
 from store.files import explained, make_folders, replace_file
+from store.holder import server_time
 from store.layout import KINDS, LAYOUT
 from store.owner import Life, Owner
 from store.store import Store
@@ -33,7 +34,7 @@ Graph = dict[Ref, tuple[Ref, ...]]
 """Artifacts, and what each is made from."""
 
 LOST_S = 7 * 86400.0
-"""A process that nobody can ask about counts as dead when its file is this old."""
+"""A process that nobody can ask about counts as dead when its last sign of life is this old."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,12 +124,16 @@ def life_of(owner: str) -> Life:
 
 
 def is_over(owner: str, file: Path) -> bool:
-    """Whether the process that a file belongs to runs no more, as far as can be known."""
+    """Whether the process that the record of a run belongs to runs no more, as far as can be known.
+
+    Where it cannot be asked, by the age of its last heartbeat on the file server's clock.
+    """
     life = life_of(owner)
     if life is not Life.UNKNOWN:
         return life is Life.DEAD
+    now = server_time(file.parent.parent)
     with suppress(OSError):
-        return time.time() - file.stat().st_mtime > LOST_S
+        return now is not None and now - file.stat().st_mtime > LOST_S
     return False
 
 

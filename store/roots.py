@@ -12,6 +12,7 @@ import msgspec
 
 from store.errors import StoreError
 from store.files import explained
+from store.heart import heart
 from store.layout import LAST_RUN, pin_file, pins, runs
 from store.records import (
     Graph,
@@ -43,7 +44,15 @@ class Recording:
         self._file = f"{self._run.owner}.{os.urandom(4).hex()}.json"
         self._targets: dict[Ref, None] = {}
         self._graph: Graph = {}
+        self.path = runs(store.root) / self._run.folder / self._file
+        """Of the record in the store's own root; copies lie in others."""
         self.problem = ""
+
+    def beat(self) -> None:
+        """Shows other hosts that this run goes on, where it writes nothing for days."""
+        for folder in self._folders():
+            with suppress(OSError):  # not there yet, or no more; or the next beat may succeed
+                os.utime(folder / self._file)
 
     def want(self, targets: Iterable[Ref], graph: Mapping[Ref, Iterable[Ref]]) -> None:
         """Adds targets, and the graph of all that they are made from.
@@ -55,6 +64,7 @@ class Recording:
         self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
         if (len(self._targets), len(self._graph)) != before:
             self._write(self._file, self._now())
+            heart.add(self)
 
     def known(self, targets: Iterable[Ref]) -> Graph | None:
         """The graph of these targets as the last run recorded it; None if it did not.
@@ -78,6 +88,7 @@ class Recording:
 
     def complete(self) -> None:
         """Makes this the last complete run of its file."""
+        heart.remove(self)
         if self._run.path:
             self._write(LAST_RUN, msgspec.structs.replace(self._now(), finished=time.time()))
         if self.problem:
@@ -91,6 +102,7 @@ class Recording:
 
     def close(self) -> None:
         """Ends the record of a run that has no file; that of a run cut off stays."""
+        heart.remove(self)
         if not self._run.path:
             for folder in self._folders():
                 _unlink(folder / self._file)

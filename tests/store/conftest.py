@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from store import Artifact, Draft, Store
+from store.heart import heart
 
 
 def _publish(draft: Draft, **changes: Any) -> Artifact:
@@ -56,6 +57,17 @@ def _in_child(function: Callable[[], object]) -> int:
             os._exit(code)
     status = os.waitpid(pid, 0)[1]
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_heart() -> Iterator[None]:
+    """What a test leaves open beats in no other."""
+    yield
+    thread = heart._thread
+    for thing in list(heart._things.values()):
+        heart.remove(thing)
+    if thread is not None:
+        thread.join(10)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,95 @@
+"""Runs on hosts that nobody can ask: a heartbeat, aged by the file server's clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from store import Store, heart, records
+from store.layout import LAST_RUN, runs
+from store.records import LOST_S, Run, is_over, write_record
+from store.roots import Recording, Roots
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+FILE = Path("/home/someone/experiment.py")
+REF = ("results", "a" * 32)
+OLD_S = time.time() - 2 * LOST_S
+
+
+def begin(store: Store, path: Path | None = FILE) -> Recording:
+    recording = Recording(store, path, "experiment")
+    recording.want([REF], {REF: ()})
+    return recording
+
+
+def age(folder: Path) -> list[Path]:
+    files = list(folder.glob("*/.runs/*/*.json"))
+    for file in files:
+        os.utime(file, (OLD_S, OLD_S))
+    return files
+
+
+def elsewhere(store: Store) -> Path:
+    run = Run(name="x", path=str(FILE), owner="elsewhere.0.0.1.0", began=1.0, nodes=[REF])
+    file = runs(store.root) / run.folder / "elsewhere.0.0.1.0.abcdefab.json"
+    write_record(file, run)
+    return file
+
+
+def test_a_run_that_goes_on_keeps_its_record_young(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every copy of it, in each root."""
+    monkeypatch.setattr(heart, "BEAT_S", 0.01)
+    store = Store(tmp_path / "a", {"shards": tmp_path / "b"})
+    recording = begin(store)
+    files = age(tmp_path)
+    assert len(files) == 2
+    end = time.monotonic() + 10
+    while any(file.stat().st_mtime < OLD_S + 1 for file in files) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert all(file.stat().st_mtime > OLD_S + 1 for file in files)
+    recording.close()  # as one cut off does, whose record stays
+    assert not heart.heart.beats_for(recording.path)
+    age(tmp_path)
+    time.sleep(0.1)
+    assert all(file.stat().st_mtime < OLD_S + 1 for file in files)
+
+
+@pytest.mark.parametrize("path", [FILE, None])
+def test_a_run_that_has_ended_beats_no_more(store: Store, path: Path | None) -> None:
+    recording = begin(store, path)
+    assert heart.heart.beats_for(recording.path)
+    recording.complete()
+    recording.close()
+    assert not heart.heart.beats_for(recording.path)
+    recording.beat()  # one that was under way
+    assert [file.name for file in runs(store.root).glob("*/*.json")] == [LAST_RUN] * bool(path)
+
+
+def test_no_clock_but_the_file_servers_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = elsewhere(store)
+    now = time.time()
+    for ahead in (2 * LOST_S, -2 * LOST_S):
+        monkeypatch.setattr(time, "time", lambda ahead=ahead: now + ahead)
+        assert not is_over("elsewhere.0.0.1.0", file)
+    os.utime(file, (OLD_S, OLD_S))
+    assert is_over("elsewhere.0.0.1.0", file)
+    roots = Roots(store)
+    roots.refresh()
+    assert len(roots.runs) == 1  # the latest of those cut off
+
+
+def test_who_may_not_ask_the_server_takes_no_run_for_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = elsewhere(store)
+    os.utime(file, (OLD_S, OLD_S))
+    monkeypatch.setattr(records, "server_time", lambda folder: None)
+    assert not is_over("elsewhere.0.0.1.0", file)
