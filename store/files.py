@@ -214,6 +214,15 @@ def digest_file(path: str | Path) -> FileRecord:
     return FileRecord(size, hasher.hexdigest())
 
 
+def list_folder(folder: Path) -> list[str]:
+    """What lies in a folder, in order; nothing when it is not there, or no folder."""
+    with explained("list", folder):
+        try:
+            return sorted(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     with explained("flush the folder", path):

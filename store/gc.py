@@ -110,7 +110,7 @@ def collect(
     return done
 
 
-def given_up(
+def may_give_up(
     survey: Survey, kind: str, cannot: Callable[[Manifest], str | None]
 ) -> tuple[list[Stale], list[tuple[Ref, int, str]]]:
     """Artifacts of a kind that are alive, and could be made again when somebody needs them.

@@ -11,7 +11,6 @@ from: it needs no manifest to be understood.
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ import msgspec
 import xxhash
 
 from store.errors import StoreError
-from store.files import explained, make_folders, replace_file
+from store.files import explained, list_folder, make_folders, replace_file
 from store.holder import server_time
 from store.layout import KINDS, LAYOUT
 from store.owner import Life, Owner
@@ -175,8 +174,4 @@ def write_record(file: Path, record: Run | Pin) -> None:
 
 def names_in(folder: Path) -> list[str]:
     """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
-    with explained("list", folder):
-        try:
-            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    return [name for name in list_folder(folder) if not name.startswith(".")]

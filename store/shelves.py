@@ -18,10 +18,10 @@ from typing import NamedTuple
 import msgspec
 
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.files import explained, make_folders
+from store.files import explained, list_folder, make_folders
 from store.holder import server_time
 from store.inputs import glimpse
-from store.layout import is_key
+from store.layout import is_key, is_shelf
 from store.manifest import Manifest, read_manifest
 from store.trash import bytes_in
 
@@ -97,11 +97,11 @@ class Reader:
         """What is on each shelf. `clock` is a folder to read the file server's time in."""
         found: dict[str, Shelf] = {}
         changed: list[str] = []
-        for name in _names(self.folder):
+        for name in list_folder(self.folder):
             shelf = self.old.shelves.get(name)
             if shelf is not None and shelf.stamp == self._stamp(name):
                 found[name] = shelf
-            elif len(name) == 2:
+            elif is_shelf(name):
                 changed.append(name)
         if changed:
             # Before anything is listed, so that nothing that comes meanwhile looks settled.
@@ -204,11 +204,3 @@ def _time_ns(folder: Path) -> int:
     with suppress(StoreError):
         make_folders(folder)
     return int((server_time(folder) or time.time()) * 1e9)
-
-
-def _names(folder: Path) -> list[str]:
-    with explained("list", folder):
-        try:
-            return sorted(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []

@@ -11,7 +11,7 @@ from store.artifact import Artifact
 from store.aside import Identity, identity_of, set_aside_this
 from store.draft import Draft
 from store.errors import CorruptArtifact, MissingArtifact
-from store.files import explained, look_afresh
+from store.files import list_folder, look_afresh
 from store.holder import Holder
 from store.layout import (
     KINDS,
@@ -104,13 +104,13 @@ class Store:
 
     def parts(self, kind: str, key: str) -> list[int]:
         """Numbers of the parts that are finished, in order; not looked at any closer."""
-        names = _names(work(self.root_of(check_kind(kind)), kind, check_key(key)))
+        names = list_folder(work(self.root_of(check_kind(kind)), kind, check_key(key)))
         return sorted(int(name) for name in names if name.isdecimal())
 
     def begun(self, kind: str) -> dict[str, int]:
         """Keys of artifacts of which parts are finished -> how many."""
         folder = works(self.root_of(check_kind(kind)), kind)
-        return {key: len(_names(folder / key)) for key in _names(folder) if is_key(key)}
+        return {key: len(list_folder(folder / key)) for key in list_folder(folder) if is_key(key)}
 
     def drop_parts(self, kind: str, key: str) -> None:
         """Deletes the parts of an artifact, which it needs no more once it is published."""
@@ -160,9 +160,9 @@ class Store:
 
     def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
         """Keys of all that stands in the place of an artifact, whole or not, in order."""
-        for part in _names(self.root_of(kind) / kind):
+        for part in list_folder(self.root_of(kind) / kind):
             if is_shelf(part) and part.startswith(prefix[:2]):
-                names = _names(self.root_of(kind) / kind / part)
+                names = list_folder(self.root_of(kind) / kind / part)
                 ours = (key for key in names if is_key(key) and key.startswith(part))
                 yield from (key for key in ours if key.startswith(prefix))
 
@@ -202,11 +202,3 @@ def _release(taken: list[Lease]) -> None:
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser().absolute()
-
-
-def _names(folder: Path) -> list[str]:
-    with explained("list", folder):
-        try:
-            return sorted(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []

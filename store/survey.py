@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from store.aside import Identity, identity_of
 from store.holder import Holder
-from store.inventory import Inventory, Parts, Standing
+from store.inventory import Build, Inventory, Parts, Standing
 from store.layout import leases
 from store.owner import Life
 from store.records import Graph, Ref, Run, life_of
@@ -253,8 +253,8 @@ class Survey:
         return inputs
 
 
-def _lives(one: Holder | object) -> bool:
-    return getattr(one, "life", None) is not Life.DEAD
+def _lives(one: Holder | Build) -> bool:
+    return one.life is not Life.DEAD
 
 
 def duration(seconds: float) -> str:

@@ -145,7 +145,7 @@ def _check_forgotten(survey: Survey, file: str) -> None:
 
 
 def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) -> Work:
-    from store.gc import given_up
+    from store.gc import may_give_up
 
     from ..declared import Declared
     from ..doctor import known_versions
@@ -156,7 +156,7 @@ def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) 
     stale = [item for item in survey.stale(versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
-        drop, kept = given_up(survey, kind, _cannot_make(workspace, declared))
+        drop, kept = may_give_up(survey, kind, _cannot_make(workspace, declared))
         stale += drop
     warn(declared.problems)
     return Work(stale, kept)

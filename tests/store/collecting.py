@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store import gc, sweep
 from store.catalogue import Catalogue
-from store.gc import collect, empty_trash, given_up
+from store.gc import collect, empty_trash, may_give_up
 from store.records import Ref
 from store.roots import Roots, pin
 from store.survey import Survey
@@ -99,7 +99,7 @@ class Collector(Actor):
     def collect(self) -> None:
         survey = Survey(self.store, grace_s=0.0)
         survey.refresh()
-        drop, _ = given_up(survey, BELOW, lambda manifest: None)
+        drop, _ = may_give_up(survey, BELOW, lambda manifest: None)
         done = collect(survey, [*survey.stale({}), *drop])
         for item, why in done.failed:
             self.log("fault", f"not moved: {item.path}: {why}")

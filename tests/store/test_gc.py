@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
-from store.gc import collect, given_up, wait_for_collectors
+from store.gc import collect, may_give_up, wait_for_collectors
 from store.given_up import given_up as manifest_given_up
 from store.layout import LAST_RUN, collectors, part_home, part_key, runs, works
 from store.records import Ref, Run, write_record
@@ -306,7 +306,7 @@ def test_a_manifest_that_cannot_be_kept_keeps_its_artifact(
     pin(store, ref(B), [ref(B), ref(A)])
     survey = Survey(store, grace_s=0)
     survey.refresh()
-    drop, _ = given_up(survey, "results", lambda manifest: None)
+    drop, _ = may_give_up(survey, "results", lambda manifest: None)
 
     def refuse(path: Any, *args: Any, **options: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -507,7 +507,9 @@ def test_what_can_be_made_again_is_given_up_though_reached(store: Store, make: A
     pin(store, ("shards", D), [("shards", D)])
 
     found = look(store)
-    drop, keep = given_up(found, "shards", lambda m: "its dataset is gone" if m.key == B else None)
+    drop, keep = may_give_up(
+        found, "shards", lambda m: "its dataset is gone" if m.key == B else None
+    )
     assert [item.ref for item in drop] == [("shards", A)]
     reasons = {key: why for (_, key), _, why in keep}
     assert reasons[B] == "its dataset is gone"
@@ -525,7 +527,7 @@ def test_what_was_given_up_still_keeps_what_it_was_made_from(store: Store, make:
     put(store, make, C, B)
     want(store, C).complete()
     found = look(store)
-    drop, _ = given_up(found, "results", lambda manifest: None)
+    drop, _ = may_give_up(found, "results", lambda manifest: None)
     assert {item.ref[1] for item in drop} == {A, B}
     collect(found, [item for item in drop if item.ref[1] == B])
     assert stale_keys(store) == set()
@@ -537,7 +539,7 @@ def test_an_unfinished_run_gives_up_nothing(store: Store, make: Any) -> None:
     put(store, make, C, A)
     want(store, C).complete()
     found = look(store)
-    drop, _ = given_up(found, "results", lambda manifest: None)
+    drop, _ = may_give_up(found, "results", lambda manifest: None)
     assert [item.ref[1] for item in drop] == [A]
     want(store, D, below={D: [A], A: []})
     done = collect(found, drop)  # asked about before the run began
@@ -817,7 +819,7 @@ def test_kill_at_every_point(store: Store, make: Any, in_child: Any) -> None:
             dying(n)  # noqa: B023
             run_gc(store)  # noqa: B023
             found = look(store)  # noqa: B023
-            drop, _ = given_up(found, "shards", lambda manifest: None)
+            drop, _ = may_give_up(found, "shards", lambda manifest: None)
             collect(found, drop)
 
         code = in_child(work)

@@ -11,7 +11,7 @@ import pytest
 from store import LAYOUT, Artifact, NewerLayout, Store
 from store.aside import identity_of, set_aside_this
 from store.files import digest
-from store.gc import collect, given_up
+from store.gc import collect, may_give_up
 from store.inputs import glimpse
 from store.inventory import below
 from store.layout import dropped
@@ -96,13 +96,13 @@ def test_where_it_does_not_tell_everything_stays(store: Store, make: Any, change
     make_newer(newer := put(store, make, C), **changes)
     found = survey(store)
     assert {item.ref[1] for item in found.stale({"Thing": 2})} == {B}
-    drop, kept = given_up(found, "shards", lambda manifest: None)
+    drop, kept = may_give_up(found, "shards", lambda manifest: None)
     assert drop == []
     assert "upgrade saevx to know" in kept[0][2]
     newer.path.rename(newer.path.with_name("x"))
     found.refresh()
     assert {item.ref[1] for item in found.stale({})} == {B}
-    drop, _ = given_up(found, "shards", lambda manifest: None)
+    drop, _ = may_give_up(found, "shards", lambda manifest: None)
     assert [item.ref[1] for item in drop] == [D]
 
 
@@ -112,7 +112,7 @@ def test_it_is_not_given_up_nor_what_it_may_read(store: Store, make: Any) -> Non
     make_newer(put(store, make, B, kind="shards"))
     parents = {"shards": {"kind": "shards", "key": A}}
     make_newer(make(store, C, parents=parents, spec={"fields": {}}))
-    drop, kept = given_up(survey(store), "shards", lambda manifest: None)
+    drop, kept = may_give_up(survey(store), "shards", lambda manifest: None)
     assert drop == []
     assert [(ref, why) for ref, _, why in kept] == [
         (shards, "needed by results c0000000, which a later saevx wrote")

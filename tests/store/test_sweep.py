@@ -12,7 +12,7 @@ import pytest
 
 from store import Store, gc
 from store.aside import identity_of, put_back, set_aside_this
-from store.gc import collect, given_up, wait_for_collectors
+from store.gc import collect, may_give_up, wait_for_collectors
 from store.layout import LAST_RUN, collectors, dropped, home, pins, runs
 from store.owner import Owner
 from store.records import Ref, Run, write_record
@@ -138,7 +138,7 @@ def test_manifests_of_what_was_given_up_go_with_what_needs_them(store: Store, ma
     make(store, A, "shards", parents={})
     make(store, B, parents={"shards": {"kind": "shards", "key": A}})
     pin(store, ("results", B), [("results", B)])
-    drop, _ = given_up(found := survey(store), "shards", lambda manifest: None)
+    drop, _ = may_give_up(found := survey(store), "shards", lambda manifest: None)
     assert [item.ref for item in drop] == [below]
     collect(found, drop)
     kept = dropped(store.root, "shards") / f"{A}.json"
