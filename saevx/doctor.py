@@ -183,7 +183,7 @@ def _types(manifests: Iterable[Manifest]) -> Iterator[Finding]:
     for (name, version), n in sorted(counts.items()):
         now = versions.get(name)
         if now is None:
-            advice = "import the module that defines it, or leave them: they load as plain arrays"
+            advice = "run its experiment file from where it lies now, or leave them as they are"
             what = f"{_count(n)} of this type, which is not known here"
             yield Finding("info", "types", name, what, advice)
         elif version < now:

@@ -94,7 +94,8 @@ class Batch(Generic[A]):
         """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
         key = self._keys.of(spec)
         facts = self.facts(spec, self._watch, len(self.specs))
-        parts = self.parts(spec)
+        there = self.store.parts(spec.kind, key)
+        parts = [part for i in there if (part := self.store.find_part(spec.kind, key, i))]
         if parts:
             made = [part.manifest.provenance for part in parts]
             facts["provenance"] = with_parts(facts["provenance"], made)
