@@ -63,13 +63,19 @@ class Pool:
 
     def tick(self, timeout_s: float) -> None:
         """Wait for news of any worker, not longer than that; then give out what waits."""
+        # Looked at first: what one of them has answered before its end is read below.
+        dead = [one for one in self._workers if one and one.process.poll() is not None]
         if not self._selector.get_map():
             time.sleep(timeout_s)
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(0.0 if dead else timeout_s):
             worker: _Process = key.data
             if worker.answers.readline():
                 worker.element = None
             else:
+                self._bury(worker)
+        # What a recipe has started may outlive its worker, and keep the pipe open.
+        for worker in dead:
+            if worker in self._workers:
                 self._bury(worker)
         self._feed()
 
@@ -85,11 +91,7 @@ class Pool:
                 worker.process.terminate()
         end = time.monotonic() + STOP_S
         for worker in workers:
-            try:
-                worker.process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            _wait_or_kill(worker.process, max(0.0, end - time.monotonic()))
             worker.answers.close()
         self._selector.close()
         self._workers = [None] * self.n
@@ -98,6 +100,9 @@ class Pool:
         for slot, worker in enumerate(self._workers):
             if not self._queue:
                 return
+            if worker and worker.element is None and worker.process.poll() is not None:
+                self._bury(worker)  # it has died of what it was done with
+                worker = None
             if worker is None:
                 worker = self._workers[slot] = self._start(slot, self._queue[0][2])
             if worker.element is not None:
@@ -140,18 +145,15 @@ class Pool:
     def _retire(self, worker: _Process) -> None:
         """End an idle worker."""
         self._selector.unregister(worker.answers)
-        worker.commands.close()
-        worker.process.wait()
+        with suppress(OSError):
+            worker.commands.close()
+        _wait_or_kill(worker.process, STOP_S)
         worker.answers.close()
 
     def _bury(self, worker: _Process) -> None:
-        """A worker has closed its pipe: it is dead, or about to be."""
+        """A worker is dead, or has closed its pipe and is about to be."""
         self._selector.unregister(worker.answers)
-        try:
-            code = worker.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            code = worker.process.wait()
+        code = _wait_or_kill(worker.process, STOP_S)
         if worker.element:
             self.died[worker.element] = code
         with suppress(OSError):
@@ -171,12 +173,25 @@ class _Process:
         self.answers: IO[Any] = process.stdout  # type: ignore[assignment]
 
 
-def in_words(code: int) -> str:
+def _wait_or_kill(process: subprocess.Popen[str], seconds: float) -> int:
+    """The exit code of a process that is about to end; it is killed if that takes too long."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk does not die
+        return process.wait(STOP_S)
+    return -signal.SIGKILL
+
+
+def exit_in_words(code: int) -> str:
     """An exit code of a process for people."""
     if code >= 0:
         return f"its process ended with code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
     return f"its process was ended by {name}"
+
+
+in_words = exit_in_words
 
 
 def find_gpus() -> list[str]:
