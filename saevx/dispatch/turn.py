@@ -76,8 +76,10 @@ class Turn:
         results |= {node.key: Result(end=End.CAME) for node in outcome.came}
         results |= {node.key: Result(end=End.PART) for node in outcome.partly}
         for key, error in outcome.failed.items():
-            end = End.OUT_OF_MEMORY if isinstance(error, MemoryError) else End.ERROR
-            results[key] = Result(end=end, message=explain(error))
+            if isinstance(error, MemoryError):
+                results[key] = Result(end=End.OUT_OF_MEMORY, message=out_of_memory(error))
+            else:
+                results[key] = Result(end=End.ERROR, message=explain(error))
         return results
 
     def listener(self) -> Any:
@@ -112,15 +114,13 @@ class Turn:
         self.folder.write_progress(self.array.name, self.index, progress)
 
     def end(self) -> Outcome:
-        import resource
-
         ends = {result.end for result in self.results.values()}
         outcome = Outcome(
             results=self.results,
             host=os.uname().nodename,
             job=job_name(),
             wall_s=round(time.time() - self.began, 3),
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_memory_bytes=_peak_memory_bytes(),
             progressed=bool(ends & {End.MADE, End.PART}),
             ended=time.time(),
         )
@@ -131,3 +131,17 @@ class Turn:
                 f"{self.array.documents[key]['type']} {key}: {result.end.value}{told}", flush=True
             )
         return outcome
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """What a process that was refused memory was at, and how much it had."""
+    from ..resolve.run import explain
+
+    held = f"its process held up to {_peak_memory_bytes() / 1e9:.1f} GB"
+    return f"{explain(error)}\n{os.uname().nodename} gave it no more memory; {held}"
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

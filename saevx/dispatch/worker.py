@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..resolve.forks import children_end_here
 from .folder import RunFolder
 from .process import (
     Stopped,
@@ -27,7 +28,7 @@ from .process import (
     requeue,
 )
 from .records import Array, End, Outcome, Result
-from .turn import Turn
+from .turn import Turn, out_of_memory
 
 if TYPE_CHECKING:
     from spec import Artifact, Keys
@@ -55,16 +56,17 @@ class Worker:
             return None  # put back into the queue after it had ended
         turn = Turn(self.folder, array, index)
         try:
-            turn.look(self._load())
-            for batch in array.elements[index]:
-                turn.add(self._make(array, batch, array.parts_of(index), turn))
+            with children_end_here():
+                turn.look(self._load())
+                for batch in array.elements[index]:
+                    turn.add(self._make(array, batch, array.parts_of(index), turn))
         except TimeUp:
             if turn.progressed(self._load()) and requeue():
                 print("time is up; goes on where it stopped once Slurm starts it again")
                 return None
             turn.add_rest(End.TIME_LIMIT, "", self._load())
         except MemoryError as error:
-            turn.add_rest(End.OUT_OF_MEMORY, f"MemoryError: {error}", self._load())
+            turn.add_rest(End.OUT_OF_MEMORY, out_of_memory(error), self._load())
         except Exception as error:
             from ..resolve.run import explain
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from spec import Artifact, Keys
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
 from .claim import Claim, Held, Patience, claim, look, who_holds
+from .forks import children_end_here
 from .lookup import find
 from .parts import make, make_parts
 from .plan import Node, Plan, State, group
@@ -100,12 +102,12 @@ def run_parts(
     assert recipe.parts is not None
     progress = listener.begin(nodes)
     specs = tuple(node.spec for node in nodes)
-    with Batch(specs, store, keys, progress, find_recipe=find_recipe, origin=origin) as batch:
-        try:
-            make_parts(recipe.parts, batch, indices)
-        except Exception as error:
-            for spec in batch.open_specs:
-                batch.fail(spec, error)
+    with (
+        Batch(specs, store, keys, progress, find_recipe=find_recipe, origin=origin) as batch,
+        _failing(batch),
+        children_end_here(),
+    ):
+        make_parts(recipe.parts, batch, indices)
     listener.end(nodes, batch.failed)
     outcome = Outcome(failed=batch.failed)
     n_parts = recipe.parts.count(specs[0], keys.site)
@@ -123,6 +125,27 @@ def _may_be_sealed(node: Node, n_parts: int, store: Store) -> bool:
     kind, key = node.spec.kind, node.key
     # In this order: parts are dropped when their artifact is there, not before.
     return len(store.parts(kind, key)) >= n_parts or store.find(kind, key) is not None
+
+
+@contextmanager
+def _failing(batch: Batch[Any]) -> Iterator[None]:
+    """A recipe's bug fails its batch, not the other branches."""
+    error: Exception
+    try:
+        yield
+        return
+    except SystemExit as stop:
+        name = type(batch.specs[0]).__name__
+        frame = traceback.extract_tb(stop.__traceback__)[-1]
+        error = RecipeError(
+            f"the recipe of {name} called sys.exit({stop.code!r}), in {frame.filename}, line "
+            f"{frame.lineno}: a recipe that cannot go on must raise an error"
+        )
+        error.__cause__ = stop
+    except Exception as raised:
+        error = raised
+    for spec in batch.open_specs:
+        batch.fail(spec, error)
 
 
 @dataclass
@@ -202,11 +225,8 @@ class _Worker:
             find_recipe=self.find_recipe,
             origin=self.origin,
         ) as batch:
-            try:
+            with _failing(batch), children_end_here():
                 make(recipe, batch, partial(self._wait, nodes))
-            except Exception as error:  # a recipe's bug fails its batch, not the other branches
-                for spec in batch.open_specs:
-                    batch.fail(spec, error)
             for spec in batch.open_specs:
                 name = type(spec).__name__
                 batch.fail(spec, RecipeError(f"the recipe of {name} ended without making {spec!r}"))

@@ -1,0 +1,124 @@
+"""Recipes that fork, exit or want more memory than there is: they harm their own batch alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from dispatching import Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.profile("")
+    return place
+
+
+CHILD = """
+    import os, signal, time
+    from saevx import recipe
+
+    class Parent(Leaf):
+        pass
+
+    @recipe(Parent)
+    def make_parent(batch):
+        (spec,) = batch.specs
+        if os.fork() == 0:
+            {child}
+        {parent}
+        batch.draft(spec).write("value", __import__("numpy").array([1]))
+        batch.publish(spec)
+
+    targets = [Parent(value=value) for value in range({n})]
+"""
+
+
+def test_a_child_that_outlives_its_worker_keeps_nobody_waiting(place: Place):
+    file = place.write(
+        CHILD.format(child="time.sleep(30)", parent="os.kill(os.getpid(), signal.SIGKILL)", n=1)
+    )
+    began = time.monotonic()
+    ran = place.saevx("run", file, "--jobs", "1")
+    assert ran.code == 1
+    assert "SIGKILL" in ran.err
+    assert time.monotonic() - began < 20
+
+
+def test_a_child_that_outlives_its_worker_does_not_hold_up_the_end(place: Place):
+    file = place.write(CHILD.format(child="time.sleep(30); os._exit(0)", parent="pass", n=2))
+    began = time.monotonic()
+    ran = place.saevx("run", file, "--jobs", "1")
+    assert ran.code == 0, ran
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("words", [["--jobs", "1"], []], ids=["local", "inline"])
+@pytest.mark.parametrize(
+    "child", ["return", "raise ValueError('of the child')", "raise SystemExit(0)"]
+)
+def test_a_child_that_comes_out_of_a_recipe_is_no_worker(
+    place: Place, words: list[str], child: str
+):
+    file = place.write(CHILD.format(child=child, parent="os.wait(); time.sleep(0.5)", n=2))
+    ran = place.saevx("run", file, *words)
+    assert ran.code == 0, ran
+    assert "made 2 artifacts" in ran.out
+    assert ran.out.count("2 of 2 targets are there") == 1
+    assert len(place.contents()) == 2
+    assert len(place.arrays()) == (1 if words else 0)
+    kept = [log.read_text() for log in place.folder.glob(".saevx/.jobs/*/logs/*-*.log")]
+    assert all(text.count(": made") == 1 for text in kept)
+    if "ValueError" in child:
+        assert "of the child" in "".join(kept) + ran.err
+
+
+@pytest.mark.parametrize("words", [["--jobs", "2"], []], ids=["local", "inline"])
+@pytest.mark.parametrize("how", ["exit", "exit in parts"])
+def test_a_recipe_that_exits_fails_alone(place: Place, words: list[str], how: str):
+    file = place.write(f"""
+        import sys
+        from saevx import Parts, recipe
+
+        class Leaving(Leaf):
+            pass
+
+        def leave(batch, todo=None):
+            sys.exit(0)
+
+        parts = Parts(lambda spec, site: 2, leave) if {how!r} == "exit in parts" else None
+        recipe(Leaving, parts=parts)(leave)
+        targets = [Leaving(value=1), Leaf(value=2), Branch(leaf=Leaf(value=3), value=4)]
+    """)
+    ran = place.saevx("run", file, *words)
+    assert ran.code == 1, ran
+    assert "2 of 3 targets are there" in ran.out
+    assert "the recipe of Leaving called sys.exit(0)" in ran.err
+    assert "tried 2 times" not in ran.err
+    if words:
+        again = place.saevx("run", file, *words)
+        assert "--retry-failed" in again.err
+
+
+def test_what_gets_no_memory_says_what_it_was_at(place: Place):
+    file = place.write("""
+        from saevx import recipe
+
+        class Greedy(Leaf):
+            pass
+
+        @recipe(Greedy)
+        def make_greedy(batch):
+            all_pairs = bytearray(1 << 60)
+
+        targets = [Greedy(value=1)]
+    """)
+    ran = place.saevx("run", file, "--jobs", "1")
+    assert ran.code == 1
+    assert "all_pairs = bytearray" in ran.err
+    assert "its process held up to 0." in ran.err
