@@ -15,6 +15,7 @@ from .options import clear_errors, json_option, store_option
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..dispatch.followers import Follower
     from ..dispatch.status import ElementState, RunState
 
 SHOWN = 40
@@ -22,6 +23,9 @@ SHOWN = 40
 
 LOOK_S = 3.0
 """Seconds between two looks of --watch."""
+
+COLUMNS = ("state", "job", "what", "node", "progress", "left", "why")
+WHOLE = ("state", "job", "left")
 
 _FIRST = ("running", "unknown")
 _LAST = ("waiting",)
@@ -72,21 +76,17 @@ def _draw(runs: list[RunState], show_all: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    from .console import table
-
     if not runs:
         return Text("nothing is queued or running")
     parts: list[Any] = []
     for run in runs:
-        counts = ", ".join(f"{n} {state}" for state, n in run.artifacts.items())
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
-        head = f"{run.name} ({run.executor}, {run.user}, since {since}): {counts}"
-        parts.append(Text(head, style="bold"))
+        parts.append(Text(_head(run), style="bold"))
+        if run.follower:
+            parts.append(Text(_following(run.follower)))
         elements = sorted(run.elements, key=_place)
         shown = elements if show_all else elements[:SHOWN]
-        columns = ["state", "job", "what", "node", "progress", "left", "why"]
         if shown:
-            parts.append(table(columns, [_row(element) for element in shown], right=["left"]))
+            parts.append(_table([_row(element) for element in shown]))
         if len(shown) < len(elements):
             parts.append(Text(f"and {len(elements) - len(shown)} more; --all prints them"))
         if run.artifacts.get("unknown"):
@@ -94,6 +94,37 @@ def _draw(runs: list[RunState], show_all: bool) -> Any:
                 Text(f"unknown: it ended without a word; `saevx run {run.path}` finds out why")
             )
     return Group(*parts)
+
+
+def _head(run: RunState) -> str:
+    counts = ", ".join(f"{n} {state}" for state, n in run.artifacts.items())
+    if not run.run:
+        return f"{run.name} ({run.executor}, {run.user})"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
+    return f"{run.name} ({run.executor}, {run.user}, since {since}): {counts or 'nothing sent'}"
+
+
+def _following(one: Follower) -> str:
+    does = f"runs on {one.node}" if one.running else f"waits ({one.told})"
+    return f"followed by Slurm job {one.job}, which {does}; log: {one.log}"
+
+
+def _table(rows: list[list[Any]]) -> Any:
+    """Rows of elements, without the columns that are empty in all of them."""
+    from .console import table
+
+    filled = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
+    names = [COLUMNS[i] for i in filled]
+    made = table(names, [[row[i] for i in filled] for row in rows], right=["left"])
+    for column, i in zip(made.columns, filled, strict=True):
+        column.overflow = "fold"
+        # Text wraps between words; a word is never broken, but for those of the last column.
+        if COLUMNS[i] in WHOLE:
+            column.no_wrap = True
+        elif COLUMNS[i] != "why":
+            words = [word for row in rows for word in str(row[i]).split()]
+            column.min_width = max(map(len, words), default=0)
+    return made
 
 
 def _place(element: ElementState) -> int:

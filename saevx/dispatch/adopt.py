@@ -43,7 +43,7 @@ def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
             ]
             if not wanted:
                 continue
-            job = folder.job_of(array.name) or _reconcile(folder, array)
+            job = folder.job_of(array.name) or reconcile(folder, array)
             if job is None:
                 unsure |= {key for element in wanted for key in element_keys(folder, element)}
             for element in wanted if job else ():
@@ -63,7 +63,7 @@ def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
         folder.write_outcome(element.array, element.at, abandoned(flight))
 
 
-def _reconcile(folder: RunFolder, array: Array) -> str | None:
+def reconcile(folder: RunFolder, array: Array) -> str | None:
     """The job of an array whose submitter died before it wrote it down.
 
     "" for none, None where that cannot be known yet.

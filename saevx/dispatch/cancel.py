@@ -6,40 +6,66 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from store.owner import Life, Owner
 
 from ..errors import StoreError
 from . import slurm
+from .endings import unfinished
 from .executors import death_outcome
-from .flights import Flight
 from .folder import RunFolder, active_runs
-from .records import Element, End
+from .followers import Follower, find_followers
+from .records import End
 
 if TYPE_CHECKING:
     from store import Store
 
 
-def cancel(store: Store, chosen: Callable[[RunFolder, list[str]], bool]) -> int:
-    """Cancel the elements that are `chosen` by run and keys. Returns how many there were.
+@dataclass
+class Cancelled:
+    """What was cancelled."""
+
+    jobs: int = 0
+    """Elements; those of local runs count, too."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Key -> type of what they were to make."""
+    paths: set[str] = field(default_factory=set)
+    """Experiment files whose runs they belonged to."""
+    followers: list[str] = field(default_factory=list)
+    """Slurm jobs that waited for them."""
+
+
+def cancel(
+    store: Store,
+    chosen: Callable[[RunFolder, list[str]], bool],
+    followed: Callable[[Follower], bool] = lambda one: False,
+) -> Cancelled:
+    """Cancel the elements that are `chosen` by run and keys, and before them the followers.
 
     Raises SlurmError, and StoreError for a local run of which a part was chosen, or that belongs
     to another host.
     """
     jobs: list[slurm.Job] = []
     touched: list[RunFolder] = []
-    n = 0
+    done = Cancelled()
+    # First who would submit them anew.
+    done.followers = [one.job for one in find_followers(store) if followed(one)]
+    slurm.scancel(done.followers)
     for folder in active_runs(store):
-        flights = list(_unfinished(folder))
+        flights = unfinished(folder)
         wanted = [flight for flight in flights if chosen(folder, flight.keys)]
         if not wanted:
             continue
-        n += len(wanted)
         touched.append(folder)
         if folder.info.executor == "local":
             _end_local(folder, whole=len(wanted) == len(flights))
+        done.paths.add(folder.info.path)
         for flight in wanted:
+            array = folder.array(flight.element.array)
+            done.jobs += 1
+            done.keys |= dict.fromkeys(flight.keys, array.recipe if array else "")
             # First the word, so that nobody who watches takes it for dead and tries again.
             end = death_outcome(flight.keys, End.CANCELLED, "by `saevx cancel`")
             folder.write_outcome(flight.element.array, flight.element.at, end)
@@ -49,17 +75,7 @@ def cancel(store: Store, chosen: Callable[[RunFolder, list[str]], bool]) -> int:
     for folder in touched:
         if folder.is_over:
             folder.end()
-    return n
-
-
-def _unfinished(folder: RunFolder) -> list[Flight]:
-    done = folder.outcome_names()
-    return [
-        Flight(folder, Element(folder.name, array.name, index), folder.job_of(array.name) or "")
-        for array in folder.arrays()
-        for index in range(len(array.elements))
-        if (array.name, index) not in done
-    ]
+    return done
 
 
 def _end_local(folder: RunFolder, whole: bool) -> None:

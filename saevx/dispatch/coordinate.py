@@ -16,9 +16,10 @@ from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from ..resolve.run import check
 from .adopt import adopt, recall_failures
+from .endings import end_runs
 from .executors import Executor
 from .flights import Flight, Flights
-from .folder import active_runs, take_submitting
+from .folder import take_submitting
 from .ledger import Ledger
 from .old_runs import remove_old_runs
 from .request import Counts, Request
@@ -74,7 +75,7 @@ class Coordinator:
             while True:
                 self._advance()
                 if not self.ledger.left:
-                    self._end_runs()
+                    end_runs(self.store, self.request.prefix)
                     remove_old_runs(self.store)
                     return self.ledger.outcome
                 self.request.watch(self._counts())
@@ -87,11 +88,13 @@ class Coordinator:
             raise
         finally:
             self.executor.close()
+            self.submitter.close()
 
     def _advance(self) -> None:
         """Take in what has ended, and submit what can be."""
         for flight, outcome in self.flights.landed():
-            self.ledger.take_in(flight, outcome)
+            shared = len(self.flights.sharing(flight)) > 0
+            self.ledger.take_in(flight, outcome, shared)
         self.ledger.see_published()
         self.ledger.block(self.flights.by_key())
         if (self._to_send() or self._is_time_to_adopt()) and not self.submitter.must_wait():
@@ -150,12 +153,6 @@ class Coordinator:
             nodes = self._to_send()
             if nodes:
                 self.submitter.submit(nodes)
-
-    def _end_runs(self) -> None:
-        """Mark runs of this experiment of which nothing flies any more."""
-        for folder in active_runs(self.store):
-            if folder.name.startswith(self.request.prefix) and folder.is_over:
-                folder.end()
 
     def _counts(self) -> Counts:
         flying = self.flights.flying.values()

@@ -66,9 +66,14 @@ class Slurm:
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
         jobs = [job.removeprefix("slurm:") for job in after if job.startswith("slurm:")]
-        # submitit prints what sbatch says against it; that is in the error, too.
-        with redirect_stderr(io.StringIO()):
-            return "slurm:" + sbatch.submit(array, folder, resources, jobs)
+        said = io.StringIO()
+        try:
+            # submitit prints what sbatch says against it: that belongs in the error.
+            with redirect_stderr(said):
+                return "slurm:" + sbatch.submit(array, folder, resources, jobs)
+        except slurm.SlurmError as error:
+            lines = [line for line in said.getvalue().splitlines() if line not in str(error)]
+            raise slurm.SlurmError("\n".join([str(error), *lines])) from error
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -100,6 +100,17 @@ class Flights:
                 found.setdefault(key, []).append(flight)
         return found
 
+    def sharing(self, flight: Flight) -> list[Flight]:
+        """Those that still make other parts of the same artifacts, of the same array."""
+        if not flight.parts:
+            return []
+        keys = set(flight.keys)
+        return [
+            other
+            for element, other in self.flying.items()
+            if element[:2] == flight.element[:2] and keys & set(other.keys)
+        ]
+
     def landed(self) -> list[tuple[Flight, Outcome]]:
         """The flights that have ended since the last call, and how."""
         ended = self._with_outcome()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 UNSEEN_S = 20.0
 """A file server shows what another host has published after some seconds."""
 
+SEALED_S = 5.0
+"""Whoever makes the last part publishes the artifact, and says so a moment later."""
+
 
 class Ledger:
     """What is left of one plan, and the outcome so far."""
@@ -41,23 +44,32 @@ class Ledger:
         """Keys that are said to be made, and that the store does not show yet -> since when."""
         self.blocked_at: dict[str, float] = {}
         """Keys that were not made since an input was absent -> when their array was submitted."""
+        self.sealing: dict[str, Node] = {}
+        """Of which one of our elements says that it came, and another may say that it made it."""
         self.began = time.time()
 
     def is_there(self, key: str) -> bool:
         node = self.plan.nodes.get(key)
         return node is not None and self.store.find(node.spec.kind, key) is not None
 
-    def take_in(self, flight: Flight, outcome: Outcome) -> None:
-        """Judge how an element ended."""
+    def take_in(self, flight: Flight, outcome: Outcome, shared: bool = False) -> None:
+        """Judge how an element ended. It is `shared` while others make parts of the same."""
         info = flight.folder.info
         progressed = made_meanwhile(outcome, self.is_there)
+        is_ours = flight.folder.name.startswith(self.prefix)
         for key, result in outcome.results.items():
+            if key in self.sealing and is_ours and result.end is End.MADE:
+                node = self.sealing.pop(key)
+                self.outcome.came.remove(node)
+                self.outcome.made.append(node)
             if key not in self.left or key in self.unseen:
                 continue
             if result.end in (End.MADE, End.CAME) or self.is_there(key):
                 self.unseen[key] = time.monotonic()
-                ours = flight.folder.name.startswith(self.prefix) and result.end is End.MADE
-                (self.outcome.made if ours else self.outcome.came).append(self.left[key])
+                made = is_ours and result.end is not End.CAME
+                (self.outcome.made if made else self.outcome.came).append(self.left[key])
+                if is_ours and shared and not made:
+                    self.sealing[key] = self.left[key]
                 continue
             if result.end is End.PART:
                 continue  # the last of its elements makes the artifact; else it is sent once more
@@ -105,6 +117,9 @@ class Ledger:
     def see_published(self) -> None:
         """Believe in what others have made once it can be seen from here."""
         for key, since in list(self.unseen.items()):
+            if key in self.sealing and time.monotonic() - since < SEALED_S:
+                continue
+            self.sealing.pop(key, None)
             if self.is_there(key):
                 self.left.pop(key).state = State.PRESENT
                 del self.unseen[key]

@@ -114,7 +114,11 @@ def find_by_name(name: str, written: float, user: str) -> str | None:
 
 def cancel(jobs: Iterable[Job]) -> None:
     """Cancel elements. Raises SlurmError."""
-    names = [f"{job.array}_{job.at}" for job in jobs]
+    scancel([f"{job.array}_{job.at}" for job in jobs])
+
+
+def scancel(names: list[str]) -> None:
+    """Cancel what has these names or ids. Raises SlurmError."""
     for start in range(0, len(names), 500):
         try:
             subprocess.run(

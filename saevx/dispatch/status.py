@@ -14,6 +14,7 @@ from . import slurm
 from .executors import local_life
 from .flights import Flight
 from .folder import RunFolder, active_runs, all_runs
+from .followers import Follower, find_followers
 from .outcomes import facts
 from .records import Element, End, Outcome
 
@@ -66,6 +67,8 @@ class RunState:
     user: str
     began: float
     path: str
+    follower: Follower | None = None
+    """The Slurm job that runs `saevx run` of its file."""
     standing: dict[str, set[str]] = field(default_factory=dict)
     """State -> keys of artifacts that stand so; those made in parts may stand in several ways."""
     elements: list[ElementState] = field(default_factory=list)
@@ -79,7 +82,9 @@ class RunState:
     def document(self) -> dict[str, Any]:
         told = {name: value for name, value in self.__dict__.items() if name != "standing"}
         elements = [element.document for element in self.elements]
-        return {**told, "artifacts": self.artifacts, "elements": elements}
+        follower = self.follower.document if self.follower else None
+        told |= {"follower": follower, "artifacts": self.artifacts, "elements": elements}
+        return told
 
 
 def look(store: Store) -> list[RunState]:
@@ -92,7 +97,13 @@ def look(store: Store) -> list[RunState]:
         if (job := folder.job_of(array.name) or "").startswith("slurm:")
     }
     live = slurm.states(arrays, {folder.info.user for folder in folders})
-    return [_look_at(folder, live) for folder in folders]
+    runs = [_look_at(folder, live) for folder in folders]
+    for follower in find_followers(store):
+        followed = [run for run in runs if run.run.startswith(follower.prefix)]
+        if not followed:  # nothing is sent off yet, or it is between two stages
+            runs.append(RunState("", follower.name, "slurm", follower.user, 0.0, ""))
+        (followed or runs)[-1].follower = follower
+    return runs
 
 
 def _look_at(folder: RunFolder, live: dict[slurm.Job, slurm.JobState] | None) -> RunState:
@@ -159,6 +170,8 @@ def _live(
     elif flight.job.startswith("local:") and local_life(flight.job) is not Life.DEAD:
         element.state = "waiting"
     progress = flight.folder.progress(array, index)
+    if progress is not None and flight.job.startswith("local:"):
+        element.job = progress.job
     if progress is not None and (element.state == "running" or flight.job.startswith("local:")):
         if element.state == "waiting":
             element.state = "running"

@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, Spec, to_document
@@ -18,6 +19,7 @@ from . import slurm
 from .executors import Executor
 from .flights import Flight, Flights
 from .folder import RunFolder
+from .interrupts import held_back
 from .ledger import Ledger
 from .profiles import Resources
 from .records import Array, Element, RunInfo
@@ -91,6 +93,11 @@ class Submitter:
                 if not self._submit_array(folder, wave, loads):
                     return
 
+    def close(self) -> None:
+        """Mark a run that has sent nothing as ended."""
+        if self._folder is not None and not any(self._folder.arrays()):
+            self._folder.end()
+
     def _lacking(self, batch: Sequence[Node]) -> list[int]:
         recipe = self.recipes[type(batch[0].spec)]
         return lacking_parts(batch, recipe, self.keys, self.store)
@@ -113,16 +120,18 @@ class Submitter:
             flight.job for node in members for key in node.inputs for flight in flying.get(key, ())
         }
         folder.add(array)
-        try:
-            job = self.executor.submit(array, folder, wave.resources, after)
-        except slurm.SlurmError as error:
-            folder.drop(array.name)
-            self._be_patient(error)
-            return False
-        self._refused_since = 0.0
-        folder.set_job(array.name, job)
-        for index in range(len(loads)):
-            self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
+        # Processes of ours must not inherit what is held back.
+        with held_back() if self.executor.looks_ahead else nullcontext():
+            try:
+                job = self.executor.submit(array, folder, wave.resources, after)
+            except slurm.SlurmError as error:
+                folder.drop(array.name)
+                self._be_patient(error)
+                return False
+            self._refused_since = 0.0
+            folder.set_job(array.name, job)
+            for index in range(len(loads)):
+                self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
         return True
 
     def _be_patient(self, error: slurm.SlurmError) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,13 +13,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from clusters import Cluster, cluster, coordinator, dead, run
-from unruly import Branch, Leaf, Top
+from unruly import Album, Branch, Leaf, Top
 
-from saevx.dispatch import slurm, submission
-from saevx.dispatch.folder import RunFolder
+from saevx.dispatch import ledger, sbatch, slurm, submission
+from saevx.dispatch.folder import RunFolder, active_runs
 from saevx.dispatch.profiles import Profile, Resources
-from saevx.dispatch.records import Array, End
+from saevx.dispatch.records import Array, End, Outcome, Result
 from saevx.dispatch.request import Counts
+from saevx.errors import Detached
+from store import Store
 
 __all__ = ["cluster"]
 
@@ -173,3 +178,106 @@ def test_what_may_have_been_submitted_is_not_submitted_again(
     elements = [element for _, array in cluster.arrays.values() for element in array.elements]
     assert len(elements) == 2
     assert next(answers, "none left") == "none left"
+
+
+def test_ctrl_c_between_sbatch_and_its_record_waits(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    submit = cluster.submit
+    children: list[str] = []
+
+    def interrupted(*how: object) -> str:
+        job = submit(*how)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+        # The terminal tells sbatch, too.
+        child = subprocess.run(["sh", "-c", "kill -INT $$; echo lives"], stdout=-1, text=True)
+        children.append(child.stdout)
+        return job
+
+    monkeypatch.setattr(sbatch, "submit", interrupted)
+    with pytest.raises(Detached, match="detached; 2 jobs are queued or running"):
+        run(tmp_path, [Leaf(value=1), Leaf(value=2)])
+    assert children == ["lives\n"]
+    (folder,) = active_runs(Store(tmp_path / "store"))
+    assert [folder.job_of(array.name) for array in folder.arrays()] == ["slurm:1"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# -- runs that end
+
+
+def test_a_run_whose_arrays_are_refused_has_ended(cluster: Cluster, tmp_path: Path):
+    cluster.refuses = "invalid partition"
+    with pytest.raises(slurm.SlurmError):
+        run(tmp_path, [Leaf(value=1)])
+    assert active_runs(Store(tmp_path / "store")) == []
+
+
+def detach_at_once(cluster: Cluster, folder: Path) -> None:
+    def ctrl_c(step: int) -> None:
+        raise KeyboardInterrupt
+
+    cluster.at_step = ctrl_c
+    with pytest.raises(Detached):
+        run(folder, [Leaf(value=1), Leaf(value=2)])
+    cluster.at_step = lambda step: None
+
+
+def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, tmp_path: Path):
+    detach_at_once(cluster, tmp_path)
+    # Both die while nobody looks; then one is dropped from the experiment.
+    for job in list(cluster.waiting):
+        cluster.waiting.remove(job)
+        cluster.deaths[job] = dead(End.KILLED)
+    (folder,) = active_runs(Store(tmp_path / "store"))
+    assert run(tmp_path, [Leaf(value=1)]).ok
+    assert active_runs(Store(tmp_path / "store")) == []
+    ends = [
+        result.end
+        for array, index in folder.outcome_names()
+        if (outcome := folder.outcome(array, index))
+        for result in outcome.results.values()
+    ]
+    assert ends.count(End.KILLED) == 2
+
+
+def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
+    detach_at_once(cluster, tmp_path)
+    waits = slurm.Job("1", 1)
+    cluster.waiting.remove(waits)
+    states = cluster.states
+    with pytest.MonkeyPatch.context() as patch:
+        more = {waits: slurm.JobState(False, "Priority", "")}
+        patch.setattr(slurm, "states", lambda *how: {**(states(*how) or {}), **more})
+        assert run(tmp_path, [Leaf(value=1)]).ok
+        assert len(active_runs(Store(tmp_path / "store"))) == 1
+
+
+# -- parts
+
+
+@pytest.mark.parametrize("sealer_is_late", [True, False])
+def test_whichever_element_of_a_run_sealed_it_the_run_made_it(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealer_is_late: bool
+):
+    monkeypatch.setattr(ledger, "SEALED_S", 60.0 if sealer_is_late else 0.0)
+    profile = Profile(executor="slurm", base=Resources(parts=2))
+    one = coordinator(tmp_path, [Album(value=1, n_parts=2)], profile=profile)
+    (node,) = one.plan.to_make
+    one.submitter.read_batches([node])
+    one.submitter.submit([node])
+    first, second = one.flights.flying.values()
+    cluster.step(0)
+    cluster.step(0)
+    came = Outcome(results={node.key: Result(end=End.CAME)})
+    one.ledger.take_in(first, came, shared=bool(one.flights.sharing(first)))
+    one.ledger.see_published()
+    assert bool(one.ledger.left) is sealer_is_late
+    made = second.folder.outcome(second.element.array, second.element.at)
+    assert made is not None
+    if sealer_is_late:
+        one.ledger.take_in(second, made)
+        one.ledger.see_published()
+    assert one.ledger.left == {}
+    assert one.ledger.outcome.made == ([node] if sealer_is_late else [])
+    assert one.ledger.outcome.came == ([] if sealer_is_late else [node])

@@ -134,10 +134,18 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     wait_until(lambda: len(place.makings("begin")) == 2)
     (run,) = place.json("status")
     assert run["artifacts"] == {"running": 2, "waiting": 1}
-    assert place.json("cancel", file) == {"cancelled": 3}
+    ran = place.saevx("cancel", "other.py", "abcdef")
+    assert ran.code == 1
+    assert "nothing is queued or running for other.py" in ran.err
+    assert "nothing is queued or running for abcdef" in ran.err
+    assert len(workers(place)) == 2
+    done = place.json("cancel", file)
+    assert (done["cancelled"], len(done["keys"]), done["nothing"]) == (3, 3, [])
     wait_until(lambda: not workers(place), 10)
     assert place.makings() == {}
     assert place.json("status") == []
+    assert place.saevx("cancel", file).code == 1
+    assert place.saevx("cancel", "--all").code == 0
 
 
 def test_editing_the_experiment_changes_nothing_that_is_queued(place: Place):

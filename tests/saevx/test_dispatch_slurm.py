@@ -148,7 +148,7 @@ def test_cancel_ends_jobs_and_leaves_no_lease(place: Place):
     wait_until(lambda: len(place.makings("begin")) == 2)
     (run,) = place.json("status")
     assert run["artifacts"] == {"running": 2, "waiting": 2}
-    assert place.json("cancel", file) == {"cancelled": 4}
+    assert place.json("cancel", file)["cancelled"] == 4
     wait_until(lambda: not running(place))
     wait_until(lambda: not place.leases())
     assert place.makings() == {}
@@ -314,3 +314,24 @@ def test_a_staged_experiment_goes_on_unattended(place: Place):
     assert "3 of 3 targets are there" in log.read_text()
     assert set(place.makings().values()) == {1}
     assert len(place.makings()) == 3
+
+
+def test_a_follower_is_seen_and_cancelled_with_its_file(place: Place):
+    file = place.write("""
+        targets = [Leaf(value=value, group=0, pause_s=100) for value in range(3)]
+    """)
+    assert place.saevx("run", file, "--follow").code == 3
+    (alone,) = place.json("status")
+    assert (alone["name"], alone["elements"]) == ("trial", [])
+    wait_until(lambda: place.makings("begin"), 60)
+    (run,) = place.json("status")
+    assert run["follower"]["running"]
+    assert f"followed by Slurm job {run['follower']['job']}" in place.saevx("status").out
+    # One job was to make all three.
+    key = run["elements"][0]["keys"][0]
+    done = place.saevx("cancel", file)
+    assert "1 jobs cancelled" in done.out, (done, key)
+    assert f"Slurm job {run['follower']['job']}, which followed" in done.out
+    wait_until(lambda: place.json("status") == [], 60)
+    assert len(place.jobs()) == 1
+    assert place.saevx("cancel", file).code == 1

@@ -46,12 +46,12 @@ def place(tmp_path: Path) -> Place:
 class Screen:
     """A command whose output goes to a terminal, or to a pipe."""
 
-    def __init__(self, place: Place, *words: str, terminal: bool) -> None:
+    def __init__(self, place: Place, *words: str, terminal: bool, columns: int = 160) -> None:
         self._end, theirs = pty.openpty() if terminal else os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "saevx", *words],
             cwd=place.folder,
-            env=place.environment | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
+            env=place.environment | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "50"},
             stdin=subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,
@@ -75,7 +75,7 @@ def test_watching_shows_how_far_it_is_until_ctrl_c(place: Place, terminal: bool)
     run = place.start("run", "slow.py", "--jobs", "1")
     try:
         screen = Screen(place, "status", "-w", terminal=terminal)
-        far = re.compile(r"running +Slow \w{8} .* (\d+)/1000 images, [\d.]+/s +\d+ s")
+        far = re.compile(r"running +\d+ +Slow \w{8} .* (\d+)/1000 images, [\d.]+/s +\d+ s")
         wait_until(lambda: len({int(n) for n in far.findall(screen.read())}) > 1)
         seen = [int(n) for n in far.findall(screen.text)]
         assert seen == sorted(seen)
@@ -105,6 +105,26 @@ def test_status_knows_the_rate_and_the_time_left(place: Place):
         assert element["left_s"] == pytest.approx((1000 - element["done"]) / element["rate"])
         assert 1 < element["rate"] <= 20
         assert element["wall_s"] < 30
+    finally:
+        run.terminate()
+        run.communicate(timeout=30)
+
+
+def test_a_narrow_terminal_breaks_no_word_and_has_no_empty_column(place: Place):
+    run = place.start("run", "slow.py", "--jobs", "1")
+    try:
+        wait_until(lambda: "images" in place.saevx("status").out)
+        screen = Screen(place, "status", terminal=True, columns=40)
+        screen.process.wait(20)
+        text = screen.read()
+        assert re.search(r"^running +\d+ +Slow", text, re.MULTILINE)
+        assert "waiting" in text
+        (keys,) = {
+            tuple(key[:8] for one in r["elements"] for key in one["keys"])
+            for r in place.json("status")
+        }
+        assert all(key in text for key in keys)
+        assert "why" not in text
     finally:
         run.terminate()
         run.communicate(timeout=30)
