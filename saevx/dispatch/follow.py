@@ -6,6 +6,7 @@ time is up: what it has submitted, it adopts when it comes back.
 
 from __future__ import annotations
 
+import calendar
 import getpass
 import os
 import shlex
@@ -13,13 +14,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..errors import StoreError
+from ..errors import Detached, StoreError
 from ..experiment import CODE
 from . import slurm
 from .folder import prefix_of, runs_of, take_submitting
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 MEMORY_MB = 2000
 WARNING_S = 120
+
+STAMP = "%Y%m%dT%H%M%SZ"
+DIGEST = "digest"
+RETRY = "--retry-failed"
 
 SCRIPT = """\
 #!/bin/bash
@@ -46,7 +51,10 @@ SCRIPT = """\
 {setup}
 export {code_name}={code} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
 trap 'scontrol requeue $SLURM_JOB_ID' USR2
-{command} &
+# What has failed is tried again once, and not whenever this goes back into the queue.
+retry=({retry})
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then retry=(); fi
+{command} "${{retry[@]}}" &
 child=$!
 wait $child
 status=$?
@@ -61,7 +69,8 @@ def follow(
 ) -> tuple[str, Path, bool]:
     """Let a job run `saevx` with these words. Returns its id, its log, and whether it is new.
 
-    Raises SlurmError, and StoreError where the code cannot be copied.
+    Raises SlurmError, StoreError where the code cannot be copied, and Detached where a job does so
+    already, but with code as it was before it has been edited.
     """
     where = str(path.resolve())
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
@@ -70,19 +79,35 @@ def follow(
     with _submitting(store):
         there = slurm.find_waiting(job_name, getpass.getuser())
         if there:
+            _check_code(path, home, there)
             return there, log, False
-        code = home / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        code = home / time.strftime(STAMP, time.gmtime())
         try:
             # No job runs from these any more.
             for old in home.glob("*Z"):
                 shutil.rmtree(old, ignore_errors=True)
             code.mkdir(parents=True, exist_ok=True)
-            Snapshot(path).write(code)
+            snapshot = Snapshot(path)
+            snapshot.write(code)
+            (code / DIGEST).write_text(snapshot.digest)
             script = code / "follow.sh"
             script.write_text(_script(job_name, log, code, words, resources, hours))
         except OSError as error:
             raise StoreError(f"cannot write {home}: {error.strerror}") from error
         return _submit(script), log, True
+
+
+def _check_code(path: Path, home: Path, job: str) -> None:
+    """Raise Detached where the code has been edited since a follower began."""
+    for code in sorted(home.glob("*Z"), reverse=True)[:1]:
+        with suppress(OSError):
+            if (code / DIGEST).read_text() != Snapshot(path).digest:
+                began = time.localtime(calendar.timegm(time.strptime(code.name, STAMP)))
+                raise Detached(
+                    f"{path.stem}: Slurm job {job} follows it already, and runs a copy of the code "
+                    f"from {time.strftime('%Y-%m-%d %H:%M', began)}, which has been edited since. "
+                    f"To run what is there now, end it by `saevx cancel {path}`, and run this again"
+                )
 
 
 @contextmanager
@@ -114,7 +139,8 @@ def _script(
         code_name=CODE,
         code=shlex.quote(str(code)),
         path=shlex.quote(os.pathsep.join(search_path(code))),
-        command=shlex.join([*python("saevx"), *words]),
+        retry=RETRY if RETRY in words else "",
+        command=shlex.join([*python("saevx"), *(word for word in words if word != RETRY)]),
     )
 
 
