@@ -56,8 +56,6 @@ def run(
     from .sending import Sending
 
     sending = Sending(executor, jobs, profile, detach, retry_failed, quiet=as_json)
-    if sending.detaches_itself:
-        sending.start_detached()
     from store.roots import Recording
 
     from ..experiment import load_experiment
@@ -67,6 +65,8 @@ def run(
 
     workspace = open_workspace(store)
     experiment = load_experiment(file)
+    if sending.detaches_itself:
+        sending.start_detached(experiment, workspace.store)
     if follow:
         sending.start_following(experiment, workspace.store)
     recording = Recording(workspace.store, file, experiment.name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,21 @@ class Sending:
         """Whether work goes on only as long as a process of ours does."""
         return self.detach and self.executor == "local"
 
-    def start_detached(self) -> None:
-        """Start this same command in a session of its own. Raises Detached."""
-        from ..errors import Detached
+    def start_detached(self, experiment: Experiment, store: Store) -> None:
+        """Start this same command in a session of its own. Raises Detached, and StoreError where
+        its log cannot be written."""
+        from ..dispatch.folder import runs_of
+        from ..errors import Detached, StoreError
 
         words = [word for word in sys.argv[1:] if word != "--detach"]
-        log = tempfile.NamedTemporaryFile(prefix="saevx-run-", suffix=".log", delete=False)  # noqa: SIM115
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        file = runs_of(store) / ".detached" / f"{experiment.name[:60]}.{stamp}.{os.getpid()}.log"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _remove_old(file.parent)
+            log = open(file, "ab")  # noqa: SIM115
+        except OSError as error:
+            raise StoreError(f"cannot write {file}: {error.strerror}") from error
         with log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "saevx", *words],
@@ -78,8 +88,8 @@ class Sending:
                 start_new_session=True,
             )
         raise Detached(
-            f"goes on as process {process.pid}, which prints to {log.name}; `saevx status` shows "
-            "how far it is, and `saevx cancel` ends it"
+            f"{experiment.name}: goes on as process {process.pid}, which prints to {file}; "
+            "`saevx status` shows how far it is, and `saevx cancel` ends it"
         )
 
     def start_following(self, experiment: Experiment, store: Store) -> None:
@@ -105,7 +115,14 @@ class Sending:
         from ..dispatch.forecast import forecast
         from ..recipes import find_recipe
 
+        self._doubt(plan, keys)
         return forecast(plan, keys, store, find_recipe, self.profile, self._executor())
+
+    def _doubt(self, plan: Plan, keys: Keys) -> None:
+        from ..dispatch.doubts import doubts
+        from .options import warn
+
+        warn(doubts(self.profile, plan, keys))
 
     def executing(self, experiment: Experiment) -> Execute:
         """What runs a plan by the executor that was asked for."""
@@ -122,6 +139,7 @@ class Sending:
             from ..dispatch.request import Request
             from ..resolve.provenance import Origin
 
+            self._doubt(plan, keys)
             with _Watching(self.quiet) as watch:
                 request = Request(
                     name=experiment.name,
@@ -141,6 +159,16 @@ class Sending:
         from ..dispatch.local import default_jobs
 
         return Slurm() if self.executor == "slurm" else Local(self.jobs or default_jobs())
+
+
+def _remove_old(folder: Path) -> None:
+    """Logs go as the folders of runs do."""
+    from ..dispatch.old_runs import KEPT_S
+
+    for file in folder.glob("*.log"):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > KEPT_S:
+                file.unlink()
 
 
 class _Watching:
@@ -177,6 +205,7 @@ class _Watching:
             f"{counts.made} of {counts.total} made, {counts.running} jobs running, "
             f"{counts.waiting} waiting"
         )
+        text += f" ({counts.reason})" if counts.reason else ""
         text += f", {counts.failed} failed" if counts.failed else ""
         text += (
             f"; Slurm gives no answer for {counts.silent_s:.0f} s" if counts.silent_s > 5 else ""

@@ -7,6 +7,7 @@ there, adopts what is queued or running, and submits only what is neither.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from spec import Keys
@@ -161,7 +162,9 @@ class Coordinator:
         running = sum(flight.running for flight in flying)
         made = total - len(self.ledger.left) - failed
         silent_s = max(self.flights.silent_s, self.submitter.silent_s)
-        return Counts(made, total, running, len(flying) - running, failed, silent_s)
+        why = Counter(flight.reason for flight in flying if flight.reason and not flight.running)
+        reason = why.most_common(1)[0][0] if why else ""
+        return Counts(made, total, running, len(flying) - running, failed, silent_s, reason)
 
     def _detached_text(self) -> str:
         n = len(self.flights.flying)

@@ -61,6 +61,19 @@ class Flight:
         array = self.folder.array(self.element.array)
         return array.parts_of(self.element.at) if array else []
 
+    def memory_gb(self, outcome: Outcome) -> float | None:
+        """The memory that its job had; None where that is not known, or was the machine's."""
+        if not self.job.startswith("slurm:"):
+            return None
+        array = self.folder.array(self.element.array)
+        if array is not None and array.memory_gb is not None:
+            return array.memory_gb
+        n_bytes = outcome.memory_bytes
+        if not n_bytes:  # it had the time to say so itself, and does not know what it had
+            found = (accounting.deaths([self.slurm_job]) or {}).get(self.slurm_job)
+            n_bytes = found.memory_bytes if found else 0
+        return n_bytes / 2**30 or None
+
     @property
     def logs(self) -> list[Path]:
         """What it printed, the best file first; none where it printed nothing."""

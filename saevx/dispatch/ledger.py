@@ -14,7 +14,7 @@ from ..errors import JobFailed
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from .flights import Flight, made_meanwhile
-from .outcomes import Attempt, describe, memory_factor, read_tail, wants_another
+from .outcomes import MEMORY_FACTOR, Attempt, describe, read_tail, wants_another
 from .records import End, Outcome
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Ledger:
         """Keys that were not made since an input was absent -> when their array was submitted."""
         self.sealing: dict[str, Node] = {}
         """Of which one of our elements says that it came, and another may say that it made it."""
+        self.least_memory_gb: dict[str, float] = {}
+        """What ran out of memory -> what the next go at it needs."""
         self.began = time.time()
 
     def is_there(self, key: str) -> bool:
@@ -76,8 +78,19 @@ class Ledger:
             if result.end is End.BLOCKED and not self._has_inputs(key):
                 self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
                 continue
+            memory_gb = flight.memory_gb(outcome) if result.end is End.OUT_OF_MEMORY else None
+            if memory_gb:
+                least_gb = MEMORY_FACTOR * memory_gb
+                self.least_memory_gb[key] = max(least_gb, self.least_memory_gb.get(key, 0.0))
             attempt = Attempt(
-                result, progressed, outcome.ended, info.code, flight.where, info.executor, outcome
+                result=result,
+                progressed=progressed,
+                when=outcome.ended,
+                code=info.code,
+                where=flight.where,
+                executor=info.executor,
+                outcome=outcome,
+                memory_gb=memory_gb,
             )
             if self._counts_still(attempt):
                 tried = [self._note(key, part, attempt) for part in flight.parts or (None,)]
@@ -99,10 +112,6 @@ class Ledger:
     def fail(self, key: str, attempt: Attempt) -> None:
         """Give a key up at once."""
         self._give_up(key, self._note(key, None, attempt))
-
-    def memory_factor(self, key: str) -> float:
-        """How much more memory the next go at a key gets."""
-        return max(map(memory_factor, self.attempts.get(key, {}).values()), default=1.0)
 
     def _note(self, key: str, part: int | None, attempt: Attempt) -> list[Attempt]:
         """Note an attempt; all that there were at the same part."""

@@ -43,6 +43,8 @@ class Attempt(NamedTuple):
     executor: str = "slurm"
     outcome: Outcome = NOTHING
     """Of its element."""
+    memory_gb: float | None = None
+    """What it ran out of, where a next go can get more."""
 
 
 def wants_another(attempts: Iterable[Attempt]) -> bool:
@@ -58,13 +60,8 @@ def wants_another(attempts: Iterable[Attempt]) -> bool:
                 return False
         elif n > TRIES_AGAIN.get(end, 0):
             return False
-    return True
-
-
-def memory_factor(attempts: Iterable[Attempt]) -> float:
-    """How much more memory the next go gets."""
-    n = sum(attempt.result.end is End.OUT_OF_MEMORY for attempt in attempts)
-    return float(MEMORY_FACTOR**n)
+    # What can get no more memory would run out of it again.
+    return not any(a.result.end is End.OUT_OF_MEMORY and a.memory_gb is None for a in attempts)
 
 
 TAIL = 10

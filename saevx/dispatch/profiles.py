@@ -29,6 +29,9 @@ from ..errors import ConfigError
 
 EXECUTORS = ("inline", "local", "slurm")
 
+MOST_HOURS = 2**31 // 3600 - 1
+"""Slurm counts the seconds of a time limit in 32 bits."""
+
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one job asks for. None leaves the choice to the cluster."""
@@ -52,11 +55,11 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Jobs that share one batch of a recipe that works in parts. None: as many as there are
     processes to use on one machine, and one on a cluster."""
 
-    def with_memory(self, factor: float) -> Resources:
-        """The same with more memory, for what ran out of it."""
-        if self.memory_gb is None or factor == 1.0:
+    def with_memory(self, least_gb: float) -> Resources:
+        """The same with so much memory at least, for what ran out of it; 0 for no more."""
+        if least_gb <= (self.memory_gb or 0.0):
             return self
-        return msgspec.structs.replace(self, memory_gb=self.memory_gb * factor)
+        return msgspec.structs.replace(self, memory_gb=least_gb)
 
     @property
     def text(self) -> str:
@@ -119,9 +122,15 @@ def read_profile(profiles: Mapping[str, Any], name: str | None, file: object) ->
     if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
         _refuse(f"{where}.jobs is {jobs!r}; it must be a number of processes")
     recipes, matches = table.pop("recipes", {}), table.pop("match", [])
+    if jobs is not None and executor != "local":
+        _refuse(
+            f"{where}.jobs is the number of local processes, and its executor is {executor}: "
+            'use executor = "local", or `parallelism`'
+        )
     follow_hours = table.pop("follow_hours", 24.0)
-    if not isinstance(follow_hours, int | float) or follow_hours <= 0:
-        _refuse(f"{where}.follow_hours is {follow_hours!r}; it must be a number above zero")
+    if not isinstance(follow_hours, int | float) or isinstance(follow_hours, bool):
+        _refuse(f"{where}.follow_hours is {follow_hours!r}; it must be a number of hours")
+    _check_hours(follow_hours, f"{where}.follow_hours")
     if not isinstance(recipes, dict) or not isinstance(matches, list):
         _refuse(f"{where}: recipes must be tables by type of spec, match a list of tables")
     made = Profile(
@@ -158,9 +167,17 @@ def _resources(table: dict[str, Any], where: str) -> Resources:
         _refuse(f"{where}: {error}; known are {known}")
     for name in ("hours", "memory_gb", "cpus", "parallelism", "pack", "parts"):
         value = getattr(made, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < float("inf"):
             _refuse(f"{where}.{name} is {value}; it must be above zero")
+    _check_hours(made.hours, f"{where}.hours")
+    if made.gpus < 0:
+        _refuse(f"{where}.gpus is {made.gpus}; it must be zero or above")
     return made
+
+
+def _check_hours(hours: float, where: str) -> None:
+    if not 0 < hours <= MOST_HOURS:
+        _refuse(f"{where} is {hours}; it must be above zero, and {MOST_HOURS:,} at most")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -22,6 +22,8 @@ class Counts:
     failed: int
     silent_s: float = 0.0
     """For how long Slurm has given no answer."""
+    reason: str = ""
+    """Why most of those that wait do, as Slurm says."""
 
 
 @dataclass

@@ -150,7 +150,7 @@ class Submitter:
         found = self.request.profile.resources(
             name, lambda: explode(to_document(node.spec, self.keys))
         )
-        return found.with_memory(self.ledger.memory_factor(node.key))
+        return found.with_memory(self.ledger.least_memory_gb.get(node.key, 0.0))
 
     def _own_folder(self) -> RunFolder:
         if self._folder is None:

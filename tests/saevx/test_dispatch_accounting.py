@@ -15,7 +15,6 @@ from saevx.dispatch.outcomes import (
     Attempt,
     describe,
     facts,
-    memory_factor,
     read_tail,
     wants_another,
 )
@@ -206,7 +205,7 @@ def test_a_command_that_fails_or_takes_too_long_is_no_answer(
 
 
 def attempts_of(*ends: End, progressed: bool = False) -> list[Attempt]:
-    return [Attempt(Result(end=end), progressed, 0.0, "code", "") for end in ends]
+    return [Attempt(Result(end=end), progressed, 0.0, "code", "", memory_gb=1.0) for end in ends]
 
 
 @pytest.mark.parametrize(
@@ -240,9 +239,10 @@ def test_out_of_time_goes_on_as_long_as_it_gets_further():
     assert not wants_another([*further, further[0]])
 
 
-def test_only_lack_of_memory_gets_more_memory():
-    assert memory_factor(attempts_of(End.KILLED, End.NODE_FAILURE)) == 1.0
-    assert memory_factor(attempts_of(End.KILLED, End.OUT_OF_MEMORY)) == 1.5
+def test_what_ran_out_of_memory_and_can_get_no_more_is_not_tried_again():
+    (attempt,) = attempts_of(End.OUT_OF_MEMORY)
+    assert wants_another([attempt])
+    assert not wants_another([attempt._replace(memory_gb=None)])
 
 
 def test_people_are_told_the_last_of_it_and_what_helps():

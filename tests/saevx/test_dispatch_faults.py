@@ -16,6 +16,7 @@ from clusters import Cluster, cluster, coordinator, dead, run
 from unruly import Album, Branch, Leaf, Top
 
 from saevx.dispatch import ledger, sbatch, slurm, submission
+from saevx.dispatch.executors import death_outcome
 from saevx.dispatch.folder import RunFolder, active_runs
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.records import Array, End, Outcome, Result
@@ -156,6 +157,38 @@ def test_a_silent_death_is_reported_with_its_log(cluster: Cluster, tmp_path: Pat
     assert "Slurm says FAILED, exit code 0:9, after 7 s, it used 3 MiB" in text
     assert "tried 2 times; perhaps it ran out of memory: raise memory_gb" in text
     assert text.endswith("\n| begins\n| something odd")
+
+
+def test_run_says_why_jobs_wait(cluster: Cluster, tmp_path: Path):
+    seen: list[Counts] = []
+    assert run(tmp_path, [Leaf(value=n) for n in range(3)], watch=seen.append).ok
+    assert "Priority" in {counts.reason for counts in seen}
+
+
+@pytest.mark.parametrize("says_so_itself", [True, False])
+@pytest.mark.parametrize(("asked_gb", "gets_gb"), [(None, 3.0), (4.0, 6.0)])
+def test_memory_grows_from_what_the_job_had(
+    cluster: Cluster,
+    tmp_path: Path,
+    asked_gb: float | None,
+    gets_gb: float,
+    says_so_itself: bool,
+):
+    """Where the profile does not say, Slurm does: 2 GiB."""
+    death = dead(End.OUT_OF_MEMORY, memory_bytes=2 * 2**30)
+
+    def starves(folder: RunFolder, array: Array, index: int):
+        if len(cluster.arrays) > 1:
+            return None
+        if says_so_itself:
+            outcome = death_outcome(array.elements[index][0], End.OUT_OF_MEMORY, "")
+            folder.write_outcome(array.name, index, outcome)
+        return death
+
+    cluster.fate = starves
+    profile = Profile(executor="slurm", base=Resources(memory_gb=asked_gb))
+    assert run(tmp_path, [Leaf(value=1)], profile=profile).ok
+    assert [one.memory_gb for one in cluster.resources] == [asked_gb, gets_gb]
 
 
 # -- submitters that died

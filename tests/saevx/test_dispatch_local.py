@@ -131,6 +131,8 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     file = place.write("targets = [Leaf(value=value, pause_s=60) for value in range(3)]")
     ran = place.saevx("run", file, "--jobs", "2", "--detach")
     assert ran.code == 3
+    (log,) = (place.folder / ".saevx" / ".jobs" / ".detached").iterdir()
+    assert f"prints to {log}" in ran.out
     wait_until(lambda: len(place.makings("begin")) == 2)
     (run,) = place.json("status")
     assert run["artifacts"] == {"running": 2, "waiting": 1}
@@ -199,6 +201,12 @@ def test_one_gpu_a_worker(place: Place):
         ("[profiles.a]\nmemory_gb = 'much'", ["--profile", "a"], "memory_gb"),
         ("[profiles.a.recipes.Leaf]\ngpu = 1", ["--profile", "a"], "recipes.Leaf"),
         ("[[profiles.a.match]]\ngpus = 1", ["--profile", "a"], "needs `where`"),
+        ("[profiles.a]\ngpus = -1", ["--profile", "a"], "zero or above"),
+        ("[profiles.a]\nhours = 1e9", ["--profile", "a"], "at most"),
+        ("[profiles.a]\nhours = nan", ["--profile", "a"], "above zero"),
+        ("[profiles.a]\nmemory_gb = inf", ["--profile", "a"], "above zero"),
+        ("[profiles.a]\nfollow_hours = true", ["--profile", "a"], "follow_hours"),
+        ("[profiles.a]\njobs = 4", ["--profile", "a"], "number of local processes"),
         ("profile = 3", [], "must be the name of a profile"),
         ("", ["--detach"], "--detach needs"),
         ("", ["--executor", "slurm", "--jobs", "2"], "--jobs is the number of local processes"),
@@ -211,6 +219,61 @@ def test_options_that_make_no_sense(place: Place, toml: str, words: list[str], s
     assert says in ran.err
     assert "Traceback" not in ran.err
     assert place.contents() == {}
+
+
+def test_what_fits_no_type_or_column_is_a_warning(place: Place):
+    place.profile("""
+        [profiles.a]
+        executor = "local"
+        recipes = { Lef = { cpus = 1 }, Leaf = { cpus = 1 }, Shards = { cpus = 1 } }
+        match = [
+            { where = { typ = "Leaf" }, cpus = 1 },
+            { where = { type = "Leaf", valu = 3 }, cpus = 1 },
+            { where = { type = "Leaf", value = 3 }, cpus = 1 },
+            { where = { type = "Branch", "leaf.value" = 3 }, cpus = 1 },
+            { where = { type = "Twig" }, cpus = 1 },
+            { where = { "vit.name" = "x" }, cpus = 1 },
+        ]
+    """)
+    for command in ("plan", "run"):
+        ran = place.saevx(command, place.write("targets = [Leaf(value=3)]"), "--profile", "a")
+        assert ran.code == 0
+        assert [line for line in ran.err.splitlines() if line.startswith("warning")] == [
+            "warning: profile a: recipes.Lef: no type of spec has that name",
+            "warning: profile a: match[0]: no type of spec has a field 'typ'",
+            "warning: profile a: match[1]: Leaf has no column 'valu'",
+            "warning: profile a: match[4]: no type of spec has the name 'Twig'",
+        ]
+
+
+def test_what_cannot_be_loaded_is_not_detached(place: Place):
+    ran = place.saevx("run", "typo.py", "--jobs", "2", "--detach")
+    assert ran.code == 1
+    assert "typo.py" in ran.err
+    (place.folder / "broken.py").write_text("targets = [")
+    assert place.saevx("run", "broken.py", "--jobs", "2", "--detach").code == 1
+    assert not (place.folder / ".saevx" / ".jobs" / ".detached").exists()
+
+
+def test_what_runs_out_of_memory_here_is_not_tried_again(place: Place):
+    file = place.write("""
+        from saevx import recipe
+
+        class Fat(Leaf):
+            pass
+
+        @recipe(Fat)
+        def make_fat(batch):
+            batch.fail(batch.specs[0], MemoryError("no more"))
+
+        targets = [Fat(value=1)]
+    """)
+    ran = place.saevx("run", file, "--jobs", "1")
+    assert ran.code == 1
+    assert "out of memory" in ran.err
+    assert "tried" not in ran.err
+    assert "use fewer --jobs" in ran.err
+    assert len(place.arrays()) == 1
 
 
 def test_dispatch_costs_no_torch():

@@ -67,6 +67,8 @@ def test_a_killed_worker_is_found_out_and_tried_again_once(place: Place):
     assert "killed: Slurm says FAILED" in ran.err
     assert "tried 2 times" in ran.err
     assert "log: " in ran.err
+    assert ", exit code 0:9, after " in ran.err
+    assert "\n  | -- " in ran.err
     assert sorted(place.makings("begin").values()) == [1, 2, 2]
     assert place.leases() == []
 
@@ -87,6 +89,20 @@ def test_what_never_has_enough_memory_is_reported(place: Place):
     assert "out of memory" in ran.err
     assert "raise memory_gb" in ran.err
     assert len(place.jobs()) == 2
+
+
+def test_what_needs_something_that_dies_is_blocked_by_it(place: Place):
+    place.profile(PROFILE.replace("0.3", "0.15"))
+    file = place.write("""
+        targets = [Top(branch=Branch(leaf=Leaf(value=1, how="hungry"), value=2), value=3)]
+    """)
+    ran = place.saevx("run", file)
+    assert ran.code == 1
+    assert "failed: Leaf" in ran.err
+    assert ran.err.count("failed: ") == 1
+    assert "2 could not begin" in ran.err
+    sent = [array["recipe"] for array in place.arrays()]
+    assert sorted(sent) == ["Branch", "Branch", "Leaf", "Leaf", "Top", "Top"]
 
 
 def test_a_job_over_its_time_goes_on_where_it_stopped(place: Place):
@@ -265,6 +281,29 @@ def test_without_accounting_a_killed_worker_is_still_found_out(place: Place):
     ran = place.saevx("run", file, PATH=f"{programs}:{os.environ['PATH']}")
     assert ran.code == 0, ran
     assert time.monotonic() - began < 60
+
+
+def test_a_run_outlives_an_outage(place: Place):
+    programs, away = place.folder / "programs", place.folder / "away"
+    programs.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "scontrol"):
+        real = slurm("sh", "-c", f"command -v {name}").strip()
+        (programs / name).write_text(
+            f"#!/bin/sh\nif [ -e {away} ]; then echo 'slurm_load_jobs error' >&2; exit 1; fi\n"
+            f'exec {real} "$@"\n'
+        )
+        (programs / name).chmod(0o755)
+    away.touch()
+    file = place.write("targets = [Leaf(value=1)]")
+    process = place.start("run", file, PATH=f"{programs}:{os.environ['PATH']}")
+    time.sleep(28)
+    assert process.poll() is None
+    away.unlink()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    assert "Slurm gives no answer for" in err
+    assert "slurm_load_jobs" not in err
+    assert len(place.jobs()) == 1
 
 
 def test_what_slurm_refuses_is_an_error_at_once(place: Place):
