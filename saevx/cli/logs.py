@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, store_option
+from .options import clear_errors, json_option, store_option
+
+if TYPE_CHECKING:
+    from ..dispatch.flights import Flight
 
 LOOK_S = 1.0
 
@@ -16,47 +21,89 @@ LOOK_S = 1.0
 @click.argument("key")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
 @store_option
+@json_option
 @clear_errors
-def logs(key: str, follow: bool, store: str | None) -> None:
+def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     """Print the log of the latest job that makes, or made, the artifact KEY (a prefix will do).
 
     Where several jobs share its parts, the logs of all of them.
     """
+    if follow and as_json:
+        raise click.UsageError("--follow prints what comes: use --json without it")
     from ..config import open_store
-    from ..dispatch.logs import existing_logs
     from ..dispatch.status import find_latest
-    from ..dispatch.tasks import in_words
+    from ..dispatch.waiting import Waiting
 
     flights = find_latest(open_store(store), key)
-    read: dict[Path, int] = {}
-    told = ""
+    if as_json:
+        click.echo(json.dumps([document for flight in flights for document in _documents(flight)]))
+        return
+    waiting = Waiting(flights)
+    printing = _Printing(flights)
+    over = not follow
     while True:
-        over = all(f.folder.outcome(f.element.array, f.element.at) for f in flights)
-        for flight in flights:
-            parts = in_words(flight.parts)
-            array, index = flight.element.array, flight.element.at
-            for file in existing_logs(flight.folder, array, index, flight.job):
-                if parts != told and file.stat().st_size > read.get(file, 0):
-                    click.echo(f"== {parts}")
-                    told = parts
-                read[file] = read.get(file, 0) + _print_from(file, read.get(file, 0))
-        if over or not follow:
+        over = over or waiting.over()  # looked at first: what it printed before is printed below
+        printing.go_on()
+        if over:
             break
         time.sleep(LOOK_S)
-    if not any(read.values()):
-        first = flights[0]
-        where = first.folder.log(first.element.array, first.element.at)
-        click.echo(f"nothing printed yet; it will be in {where}", err=True)
+    if not any(printing.read.values()):
+        first = flights[0].element
+        log = flights[0].folder.log(first.array, first.at)
+        click.echo(f"nothing printed yet; it will be in {log}", err=True)
+    for flight in waiting.lost:
+        click.echo(
+            f"it ended without a word, or never began, and nobody runs it any more "
+            f"({flight.where}); `saevx run` makes what is missing",
+            err=True,
+        )
 
 
-def _print_from(file: Path, start: int) -> int:
-    """Print what a file holds from a place on; how many bytes that was."""
+class _Printing:
+    """Prints the logs of flights, as far as they are there."""
+
+    def __init__(self, flights: list[Flight]) -> None:
+        self._flights = flights
+        self._told = ""
+        self.read: dict[Path, int] = {}
+        """How many bytes of each file are printed."""
+
+    def go_on(self) -> None:
+        from ..dispatch.tasks import in_words
+
+        for flight in self._flights:
+            parts = in_words(flight.parts)
+            for file in flight.logs:
+                data = _read_from(file, self.read.get(file, 0))
+                if data and parts != self._told:
+                    click.echo(f"== {parts}")
+                    self._told = parts
+                click.echo(data.decode(errors="replace"), nl=False)
+                self.read[file] = self.read.get(file, 0) + len(data)
+
+
+def _documents(flight: Flight) -> list[dict[str, Any]]:
+    at = flight.element.array, flight.element.at
+    told = flight.folder.outcome(*at) or flight.folder.progress(*at)
+    job = told.job if told else ""
+    if flight.job.startswith("slurm:"):
+        job = f"{flight.slurm_job.array}_{flight.slurm_job.at}"
+    return [
+        {
+            "parts": flight.parts,
+            "job": job,
+            "file": str(file),
+            "text": _read_from(file, 0).decode(errors="replace"),
+        }
+        for file in flight.logs
+    ]
+
+
+def _read_from(file: Path, start: int) -> bytes:
+    """What a file holds from a place on."""
     try:
         with open(file, "rb") as opened:
             opened.seek(start)
-            data = opened.read()
+            return opened.read()
     except FileNotFoundError:
-        return 0
-    if data:
-        click.echo(data.decode(errors="replace"), nl=False)
-    return len(data)
+        return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from saevx.dispatch.folder import RunFolder
 from saevx.dispatch.logs import existing_logs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from dispatching import Place
+from dispatching import Place, wait_until
+from slurming import PROFILE, marks
 
 
 @pytest.fixture
@@ -69,3 +71,69 @@ subprocess.Popen = start
     (node,) = place.json("plan", file)["stages"][0]["nodes"]
     logs = place.saevx("logs", node["key"])
     assert "no interpreter" in logs.out, logs
+
+
+def key_of(place: Place, file: str) -> str:
+    (node,) = place.json("plan", file)["stages"][0]["nodes"]
+    return str(node["key"])
+
+
+def test_logs_for_programs(place: Place):
+    file = place.write("targets = [Album(value=1, n_parts=4)]")
+    ran = place.saevx("run", file, "--jobs", "2")
+    assert ran.code == 0, ran
+    found = place.json("logs", key_of(place, file))
+    assert [one["parts"] for one in found] == [[0, 1], [2, 3]]
+    assert all(Path(one["file"]).read_text() == one["text"] for one in found)
+    assert all("made" in one["text"] and one["job"].isdigit() for one in found)
+    assert place.saevx("logs", "0", "-f", "--json").code == 2
+
+
+def test_following_ends_when_the_run_was_killed(place: Place):
+    file = place.write("targets = [Leaf(value=1, pause_s=60)]")
+    run = place.start("run", file, "--jobs", "1")
+    wait_until(lambda: place.makings("begin"))
+    key = key_of(place, file)
+    logs = place.start("logs", key, "-f")
+    time.sleep(4)
+    assert logs.poll() is None
+    run.kill()
+    run.communicate()
+    out, err = logs.communicate(timeout=20)
+    assert logs.returncode == 0
+    assert "job" in out
+    assert "nobody runs it any more" in err
+
+
+def test_following_ends_with_the_job(place: Place):
+    file = place.write("targets = [Leaf(value=1, pause_s=3)]")
+    run = place.start("run", file, "--jobs", "1")
+    wait_until(lambda: place.makings("begin"))
+    logs = place.start("logs", key_of(place, file), "-f")
+    out, err = logs.communicate(timeout=30)
+    assert (logs.returncode, err) == (0, "")
+    assert ": made" in out
+    run.communicate(timeout=20)
+
+
+SLURM = [pytest.param(PROFILE, marks=marks, id="slurm")]
+
+
+@pytest.mark.parametrize("profile", SLURM)
+def test_following_ends_when_a_job_is_killed_that_nobody_watches(place: Place, profile: str):
+    place.profile(profile)
+    file = place.write('targets = [Leaf(value=1, how="killed", pause_s=1)]')
+    assert place.saevx("run", file, "--detach").code == 3
+    _, err = place.start("logs", key_of(place, file), "-f").communicate(timeout=60)
+    assert "nobody runs it any more" in err
+
+
+@pytest.mark.parametrize("profile", SLURM)
+def test_a_setup_that_fails_is_told_with_its_words(place: Place, profile: str):
+    place.profile(profile + 'setup = ["source /nonexistent || exit 1"]')
+    file = place.write("targets = [Leaf(value=1)]")
+    assert place.saevx("run", file, "--detach").code == 3
+    key = key_of(place, file)
+    logs = wait_until(lambda: place.json("logs", key))
+    assert "/nonexistent: No such file" in logs[0]["text"]
+    assert logs[0]["job"] == place.jobs()[0] + "_0"
