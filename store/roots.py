@@ -14,6 +14,7 @@ from store.errors import StoreError
 from store.files import explained
 from store.heart import heart
 from store.layout import LAST_RUN, pin_file, pins, runs
+from store.owner import Life
 from store.records import (
     Graph,
     Pin,
@@ -29,6 +30,9 @@ from store.records import (
 from store.store import Store
 
 _TRIES = 100
+
+Stamp = tuple[str, int, int, Life, int]
+"""Of a record: its path, inode, size, the life of its owner, and its time of change in ns."""
 
 
 class Recording:
@@ -180,7 +184,7 @@ class Roots:
         self.runs: list[Run] = []
         """The last complete run of each file, those that go on, and the latest one cut off."""
         self.pins: list[Pin] = []
-        self._seen: object = None
+        self._seen: list[Stamp] | None = None
 
     def refresh(self) -> bool:
         """Reads what changed; says whether something did.
@@ -193,8 +197,9 @@ class Roots:
                 return False
             found = self._read()
             # Where a run ends while we read, its record moves to last.json, perhaps after we
-            # read that one: what we have may lack both. Then the stamp has changed.
-            if found is not None and self._stamp() == before:
+            # read that one: what we have may lack both. Then there are other files. A heartbeat
+            # meanwhile changes none.
+            if found is not None and _files(self._stamp()) == _files(before):
                 self.runs, self.pins = found
                 self._seen = before
                 return True
@@ -203,15 +208,17 @@ class Roots:
             "read. Try again"
         )
 
-    def _stamp(self) -> object:
-        """Changes when a record comes, goes or is replaced, and when the owner of one dies."""
-        stamps: list[object] = []
+    def _stamp(self) -> list[Stamp]:
+        """Changes when a record comes, goes or is replaced, and when the owner of one dies or shows
+        that it lives.
+        """
+        stamps: list[Stamp] = []
         for file in [*_run_files(self.store), *_pin_files(self.store)]:
             with explained("look at", file), suppress(FileNotFoundError):
                 stat = file.stat()
                 owner = file.name.removesuffix(".json").rpartition(".")[0]
                 stamps.append(
-                    (str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size, life_of(owner))
+                    (str(file), stat.st_ino, stat.st_size, life_of(owner), stat.st_mtime_ns)
                 )
         return stamps
 
@@ -224,6 +231,10 @@ class Roots:
             return None
         count = _that_count([best for best, *_ in copies.values()])
         return count, list({p.ref: p for p in pinned if p}.values())
+
+
+def _files(stamps: list[Stamp]) -> list[object]:
+    return [stamp[:-1] for stamp in stamps]
 
 
 def _copies(store: Store) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from store import Store, heart, records
+from store import Store, heart, records, roots
 from store.layout import LAST_RUN, runs
 from store.records import LOST_S, Run, is_over, write_record
 from store.roots import Recording, Roots
@@ -81,9 +82,26 @@ def test_no_clock_but_the_file_servers_counts(
         assert not is_over("elsewhere.0.0.1.0", file)
     os.utime(file, (OLD_S, OLD_S))
     assert is_over("elsewhere.0.0.1.0", file)
-    roots = Roots(store)
-    roots.refresh()
-    assert len(roots.runs) == 1  # the latest of those cut off
+    found = Roots(store)
+    found.refresh()
+    assert len(found.runs) == 1  # the latest of those cut off
+
+
+def test_records_that_beat_while_they_are_read_are_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = begin(store)
+    read, n_beats = roots.read_record, []
+
+    def beating(*args: Any) -> Any:
+        n_beats.append(os.utime(recording.path, ns=(0, len(n_beats))))
+        return read(*args)
+
+    monkeypatch.setattr(roots, "read_record", beating)
+    found = Roots(store)
+    assert found.refresh()
+    assert [run.nodes for run in found.runs] == [[REF]]
+    assert len(n_beats) == 1
 
 
 def test_who_may_not_ask_the_server_takes_no_run_for_over(
