@@ -21,7 +21,7 @@ from PIL import Image
 import saevx.datasets.images
 import saevx.vit.layer_part
 import saevx.vit.model
-from saevx.errors import RecipeError, StoreError
+from saevx.errors import RecipeError
 from saevx.resolve.batch import Batch
 from saevx.resolve.parts import make
 from saevx.vit.model import LoadedViT, load_vit
@@ -297,20 +297,26 @@ def test_parts_of_another_size_are_refused(
     assert len(record_shards.load(made[1]).images) == N_IMAGES
 
 
-def test_a_part_with_altered_bytes_fails_its_layer_alone(
-    images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("array", ["sum", "patches"])
+def test_a_part_with_altered_bytes_is_made_again_alone(
+    images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: str
 ):
-    store = tmp_path / "store"
+    """Also where nothing but the digests tells, as of the patches, which are only linked."""
     specs = [shards(images, layer) for layer in (1, 2)]
+    whole, _ = run(specs, tmp_path / "whole")
+    store = tmp_path / "store"
     record_partly(specs, store, monkeypatch, 8)
-    part = Store(store).find_part("shards", Keys(Site()).of(specs[0]), 1)
-    (name,) = (name for name in part.manifest.files if name.startswith("sum/c"))
-    size = (part.path / name).stat().st_size
-    (part.path / name).write_bytes(bytes(size))
+    parts = [Store(store).find_part("shards", Keys(Site()).of(spec), 1) for spec in specs]
+    name = next(name for name in parts[0].manifest.files if name.startswith(f"{array}/c"))
+    inode = (parts[1].path / name).stat().st_ino
+    (parts[0].path / name).write_bytes(bytes((parts[0].path / name).stat().st_size))
     made, failed = run(specs, store)
-    assert sorted(made) == [2]
-    assert isinstance(failed[1], StoreError)
-    assert str(part.path) in str(failed[1])
+    assert not failed
+    for layer in (1, 2):
+        assert files_of(made[layer]) == files_of(whole[layer])
+    if array == "patches":
+        (kept,) = (file for file in made[2].path.glob("patches/c.1*"))
+        assert kept.stat().st_ino == inode
 
 
 def test_sealing_needs_neither_weights_nor_images(
