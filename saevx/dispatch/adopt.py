@@ -57,7 +57,7 @@ def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
     outcome = folder.outcome(element.array, element.at)
     if outcome is not None:
         ledger.take_in(flight, outcome)
-    elif job.startswith("slurm:") or local_life(job) is Life.ALIVE:
+    elif flight.at_slurm or local_life(job) is Life.ALIVE:
         flights.add(flight)
     elif local_life(job) is Life.DEAD:
         folder.write_outcome(element.array, element.at, abandoned(flight))
@@ -72,8 +72,8 @@ def reconcile(folder: RunFolder, array: Array) -> str | None:
         return ""  # its processes have died with it
     job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
     if job:
-        folder.set_job(array.name, f"slurm:{job}")
-        return f"slurm:{job}"
+        folder.set_job(array.name, slurm.written(job))
+        return slurm.written(job)
     if job == "":
         folder.drop(array.name)
     return job

@@ -69,7 +69,7 @@ def cancel(
             # First the word, so that nobody who watches takes it for dead and tries again.
             end = death_outcome(flight.keys, End.CANCELLED, "by `saevx cancel`")
             folder.write_outcome(flight.element.array, flight.element.at, end)
-            if flight.job.startswith("slurm:"):
+            if flight.at_slurm:
                 jobs.append(flight.slurm_job)
     slurm.cancel(jobs)
     for folder in touched:

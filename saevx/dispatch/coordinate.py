@@ -132,10 +132,7 @@ class Coordinator:
         # What was to make it when the key's last job looked in vain may be dead, and not be known
         # to be: only one that was submitted since counts.
         since = self.ledger.blocked_at.get(key, 0.0)
-        return any(
-            flight.job.startswith("slurm:") and flight.submitted > since
-            for flight in flying.get(below, ())
-        )
+        return any(flight.at_slurm and flight.submitted > since for flight in flying.get(below, ()))
 
     def _is_all_sent(self) -> bool:
         return not (self._to_send() or self._unsure) and (

@@ -57,7 +57,7 @@ def _look_after(folder: RunFolder) -> None:
         if folder.job_of(array.name) is None:
             reconcile(folder, array)
     flights = unfinished(folder)
-    at_slurm = [flight for flight in flights if flight.job.startswith("slurm:")]
+    at_slurm = [flight for flight in flights if flight.at_slurm]
     arrays = {flight.slurm_job.array for flight in at_slurm}
     live = slurm.states(arrays, {folder.info.user})
     deaths = None
@@ -65,7 +65,7 @@ def _look_after(folder: RunFolder) -> None:
         deaths = accounting.deaths(f.slurm_job for f in at_slurm if f.slurm_job not in live)
     for flight in flights:
         outcome: Outcome | None = None
-        if not flight.job.startswith("slurm:"):
+        if not flight.at_slurm:
             if local_life(flight.job) is Life.DEAD:
                 outcome = abandoned(flight)
         elif live is not None and flight.slurm_job not in live:

@@ -41,6 +41,20 @@ class Executor(Protocol):
         """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does."""
         ...
 
+    def owns(self, folder: RunFolder) -> bool:
+        """Whether the elements of a run are processes of this one."""
+        ...
+
+    def live(self) -> set[tuple[str, int]]:
+        """Of the run that it owns, the elements that wait or run."""
+        ...
+
+    def running(self) -> set[tuple[str, int]]: ...
+
+    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
+        """How the process of an element ended under it, where it was one of this one's."""
+        ...
+
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         ...
@@ -65,15 +79,27 @@ class Slurm:
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        jobs = [job.removeprefix("slurm:") for job in after if job.startswith("slurm:")]
+        jobs = [job for job in map(slurm.array_of, after) if job]
         said = io.StringIO()
         try:
             # submitit prints what sbatch says against it: that belongs in the error.
             with redirect_stderr(said):
-                return "slurm:" + sbatch.submit(array, folder, resources, jobs)
+                return slurm.written(sbatch.submit(array, folder, resources, jobs))
         except slurm.SlurmError as error:
             lines = [line for line in said.getvalue().splitlines() if line not in str(error)]
             raise slurm.SlurmError("\n".join([str(error), *lines])) from error
+
+    def owns(self, folder: RunFolder) -> bool:
+        return False
+
+    def live(self) -> set[tuple[str, int]]:
+        return set()
+
+    def running(self) -> set[tuple[str, int]]:
+        return set()
+
+    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
+        return None
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -116,7 +142,6 @@ class Local:
             self._pool.withdraw(elements)
 
     def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
-        """How the process of an element ended under it."""
         code = self._pool.died.get((array, index)) if self._pool else None
         if code is None:
             return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from store.owner import Life
 
 from . import accounting, slurm
-from .executors import Executor, Local, death_outcome, local_life
+from .executors import Executor, death_outcome, local_life
 from .folder import RunFolder, element_keys
 from .logs import existing_logs
 from .records import Element, End, Outcome
@@ -43,8 +43,17 @@ class Flight:
     missing_since: float = 0.0
 
     @property
+    def at_slurm(self) -> bool:
+        return bool(slurm.array_of(self.job))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a process of some run of `--jobs`."""
+        return self.job.startswith("local:")
+
+    @property
     def slurm_job(self) -> slurm.Job:
-        return slurm.Job(self.job.removeprefix("slurm:"), self.element.at)
+        return slurm.Job(slurm.array_of(self.job), self.element.at)
 
     @property
     def keys(self) -> list[str]:
@@ -63,7 +72,7 @@ class Flight:
 
     def memory_gb(self, outcome: Outcome) -> float | None:
         """The memory that its job had; None where that is not known, or was the machine's."""
-        if not self.job.startswith("slurm:"):
+        if not self.at_slurm:
             return None
         array = self.folder.array(self.element.array)
         if array is not None and array.memory_gb is not None:
@@ -83,7 +92,7 @@ class Flight:
     def where(self) -> str:
         """For people: the job, and where its log is."""
         job = self.slurm_job
-        told = f"Slurm job {job.array}_{job.at}, " if self.job.startswith("slurm:") else ""
+        told = f"Slurm job {job.array}_{job.at}, " if self.at_slurm else ""
         log = next(iter(self.logs), self.folder.log(self.element.array, self.element.at))
         return f"{told}log: {log}"
 
@@ -155,10 +164,10 @@ class Flights:
         for flight in missing:
             flight.missed += 1
             flight.missing_since = flight.missing_since or now
-        return [one for one in missing if one.missed > 1 or one.job.startswith("local:")]
+        return [one for one in missing if one.missed > 1 or one.is_local]
 
     def _look_at_slurm(self) -> list[Flight]:
-        ours = [one for one in self.flying.values() if one.job.startswith("slurm:")]
+        ours = [one for one in self.flying.values() if one.at_slurm]
         if not ours:
             return []
         users = {flight.folder.info.user for flight in ours}
@@ -176,16 +185,15 @@ class Flights:
         return [flight for flight in ours if flight.slurm_job not in states]
 
     def _look_at_local(self) -> list[Flight]:
-        locals_ = [one for one in self.flying.values() if one.job.startswith("local:")]
+        locals_ = [one for one in self.flying.values() if one.is_local]
         if not locals_:
             return []
-        pool = self.executor if isinstance(self.executor, Local) else None
-        live, running = (pool.live(), pool.running()) if pool else (set(), set())
+        live, running = self.executor.live(), self.executor.running()
         missing = []
         lives: dict[str, Life] = {}
         for flight in locals_:
             at = flight.element.array, flight.element.at
-            if pool and pool.owns(flight.folder):
+            if self.executor.owns(flight.folder):
                 flight.running = at in running
                 if at not in live:
                     missing.append(flight)
@@ -199,13 +207,9 @@ class Flights:
         """Find out what became of flights that left no outcome; write it down for them."""
         now = time.monotonic()
         ripe = [
-            flight
-            for flight in missing
-            if flight.job.startswith("local:") or now - flight.missing_since >= GRACE_S
+            flight for flight in missing if flight.is_local or now - flight.missing_since >= GRACE_S
         ]
-        deaths = accounting.deaths(
-            flight.slurm_job for flight in ripe if flight.job.startswith("slurm:")
-        )
+        deaths = accounting.deaths(flight.slurm_job for flight in ripe if flight.at_slurm)
         ended = []
         for flight in ripe:
             outcome = self._post_mortem(flight, deaths, now)
@@ -219,9 +223,8 @@ class Flights:
         self, flight: Flight, deaths: dict[slurm.Job, accounting.Death] | None, now: float
     ) -> Outcome | None:
         at = flight.element.array, flight.element.at
-        if flight.job.startswith("local:"):
-            local = self.executor if isinstance(self.executor, Local) else None
-            found = local.death(flight.folder, *at) if local else None
+        if flight.is_local:
+            found = self.executor.death(flight.folder, *at)
             if found is None:
                 return abandoned(flight)
             return death_outcome(flight.keys, End.KILLED, found.message, found)

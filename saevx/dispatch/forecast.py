@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from spec import Keys, to_document
+from spec import Keys
 
-from ..explode import explode
 from ..query import catalogue
 from ..resolve.plan import Node, Plan
 from .executors import Executor
 from .profiles import Profile, Resources
-from .tasks import chunks, lacking_parts, waves
+from .tasks import Cutter, chunks
 
 if TYPE_CHECKING:
     from store import Store
@@ -55,18 +54,11 @@ def forecast(
 ) -> list[Line]:
     """The arrays for what a plan lacks, in the order in which they would be submitted."""
     nodes = plan.to_make
-    text = {n.key: keys.text(find_recipe(type(n.spec)).batch_by(n.spec)) for n in nodes}
     history = _history(store, nodes)
-
-    def resources(node: Node) -> Resources:
-        columns = lambda: explode(to_document(node.spec, keys))  # noqa: E731
-        return profile.resources(type(node.spec).__name__, columns)
-
-    def lacking(batch: Sequence[Node]) -> list[int]:
-        return lacking_parts(batch, find_recipe(type(batch[0].spec)), keys, store)
-
+    cutter = Cutter(profile, keys, store, find_recipe, executor.width)
+    cutter.read_batches(nodes)
     lines = []
-    for wave in waves(nodes, text, resources, lacking, executor.width):
+    for wave in cutter.cut(nodes, {}):
         n = len({node.key for load in wave.elements for node in load.nodes})
         cost = history.get(wave.recipe)
         lines.append(

@@ -56,10 +56,7 @@ def _is_old(run: RunFolder, older_than_s: float) -> bool:
 def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
     """Those of which no array waits or runs, and whose own process is gone."""
     jobs = {run.name: [run.job_of(array.name) or "" for array in run.arrays()] for run in runs}
-    at_slurm = {
-        run.name: {job.removeprefix("slurm:") for job in jobs[run.name] if job[:6] == "slurm:"}
-        for run in runs
-    }
+    at_slurm = {run.name: set(filter(None, map(slurm.array_of, jobs[run.name]))) for run in runs}
     users = {run.info.user for run in runs if at_slurm[run.name]}
     live = slurm.states(set().union(*at_slurm.values()), users)
     live_arrays = None if live is None else {job.array for job in live}

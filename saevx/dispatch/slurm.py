@@ -49,6 +49,19 @@ class Job(NamedTuple):
     at: int
 
 
+AT_SLURM = "slurm:"
+
+
+def written(array: str) -> str:
+    """An array's id as the folder of a run has it."""
+    return AT_SLURM + array
+
+
+def array_of(job: str) -> str:
+    """The id of an array from what the folder of a run has; "" where it is not at Slurm."""
+    return job.removeprefix(AT_SLURM) if job.startswith(AT_SLURM) else ""
+
+
 def states(jobs: Iterable[str], users: Iterable[str]) -> dict[Job, JobState] | None:
     """The waiting and running elements of arrays of some users, by one squeue.
 

@@ -91,10 +91,10 @@ def look(store: Store) -> list[RunState]:
     """The runs of which something may go on, oldest first."""
     folders = active_runs(store)
     arrays = {
-        job.removeprefix("slurm:")
+        at_slurm
         for folder in folders
         for array in folder.arrays()
-        if (job := folder.job_of(array.name) or "").startswith("slurm:")
+        if (at_slurm := slurm.array_of(folder.job_of(array.name) or ""))
     }
     live = slurm.states(arrays, {folder.info.user for folder in folders})
     runs = [_look_at(folder, live) for folder in folders]
@@ -162,17 +162,17 @@ def _live(
     array, index = flight.element.array, flight.element.at
     log = flight.folder.log(array, index)
     element = ElementState(recipe, keys, "unknown", _job_of(flight), flight.parts, log=str(log))
-    if flight.job.startswith("slurm:") and live is not None:
+    if flight.at_slurm and live is not None:
         state = live.get(flight.slurm_job)
         if state is not None:
             element.state = "running" if state.running else "waiting"
             element.node, element.told = state.node, "" if state.running else state.reason
-    elif flight.job.startswith("local:") and local_life(flight.job) is not Life.DEAD:
+    elif flight.is_local and local_life(flight.job) is not Life.DEAD:
         element.state = "waiting"
     progress = flight.folder.progress(array, index)
-    if progress is not None and flight.job.startswith("local:"):
+    if progress is not None and flight.is_local:
         element.job = progress.job
-    if progress is not None and (element.state == "running" or flight.job.startswith("local:")):
+    if progress is not None and (element.state == "running" or flight.is_local):
         if element.state == "waiting":
             element.state = "running"
         element.node = element.node or progress.host
@@ -183,7 +183,7 @@ def _live(
 
 
 def _job_of(flight: Flight) -> str:
-    if flight.job.startswith("slurm:"):
+    if flight.at_slurm:
         return f"{flight.slurm_job.array}_{flight.slurm_job.at}"
     return ""
 

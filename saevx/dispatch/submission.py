@@ -5,15 +5,15 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from spec import Artifact, Keys, Spec, to_document
+from spec import Artifact, Keys, to_document
+from spec.document import known_types
 from store.layout import KINDS
 from store.owner import Owner
 
-from ..explode import explode
 from ..resolve.plan import Node
 from . import slurm
 from .executors import Executor
@@ -21,11 +21,10 @@ from .flights import Flight, Flights
 from .folder import RunFolder
 from .interrupts import held_back
 from .ledger import Ledger
-from .profiles import Resources
 from .records import Array, Element, RunInfo
 from .request import Request
 from .snapshot import Snapshot
-from .tasks import Load, Wave, array_name, chunks, lacking_parts, waves
+from .tasks import Cutter, Load, Wave, array_name, chunks
 
 if TYPE_CHECKING:
     from store import Store
@@ -61,7 +60,7 @@ class Submitter:
         self.executor, self.ledger, self.flights = executor, ledger, flights
         self._snapshot = snapshot
         self._folder: RunFolder | None = None
-        self._batch_text: dict[str, str] = {}
+        self._cutter = Cutter(request.profile, keys, store, recipes.__getitem__, executor.width)
         self._refused_since = 0.0
         self._silence = _Silence()
 
@@ -76,9 +75,7 @@ class Submitter:
 
     def read_batches(self, nodes: Iterable[Node]) -> None:
         """Ask the recipes which nodes are made together."""
-        for node in nodes:
-            batch = self.recipes[type(node.spec)].batch_by(node.spec)
-            self._batch_text[node.key] = self.keys.text(batch)
+        self._cutter.read_batches(nodes)
 
     def submit(self, nodes: list[Node]) -> None:
         """Submit all of them, or as many as Slurm takes now.
@@ -87,8 +84,7 @@ class Submitter:
         """
         folder = self._own_folder()
         folder.reopen()
-        width = self.executor.width
-        for wave in waves(nodes, self._batch_text, self._resources, self._lacking, width):
+        for wave in self._cutter.cut(nodes, self.ledger.least_memory_gb):
             for loads in chunks(wave.elements, self.executor.largest_array):
                 if not self._submit_array(folder, wave, loads):
                     return
@@ -97,10 +93,6 @@ class Submitter:
         """Mark a run that has sent nothing as ended."""
         if self._folder is not None and not any(self._folder.arrays()):
             self._folder.end()
-
-    def _lacking(self, batch: Sequence[Node]) -> list[int]:
-        recipe = self.recipes[type(batch[0].spec)]
-        return lacking_parts(batch, recipe, self.keys, self.store)
 
     def _submit_array(self, folder: RunFolder, wave: Wave, loads: list[Load]) -> bool:
         """Whether it was taken."""
@@ -144,13 +136,6 @@ class Submitter:
         may_pass = any(word in str(error).lower() for word in PASSING)
         if not may_pass or now - self._refused_since > PATIENCE_S:
             raise error
-
-    def _resources(self, node: Node) -> Resources:
-        name = type(node.spec).__name__
-        found = self.request.profile.resources(
-            name, lambda: explode(to_document(node.spec, self.keys))
-        )
-        return found.with_memory(self.ledger.least_memory_gb.get(node.key, 0.0))
 
     def _own_folder(self) -> RunFolder:
         if self._folder is None:
@@ -209,13 +194,7 @@ class _Silence:
 
 def _defines_specs() -> bool:
     """Whether spec types are known that saevx does not bring."""
-    waiting: list[type[Spec]] = [Spec]
-    while waiting:
-        found = waiting.pop()
-        if _is_users(found):
-            return True
-        waiting.extend(found.__subclasses__())
-    return False
+    return any(map(_is_users, known_types().values()))
 
 
 def _is_users(thing: Any) -> bool:

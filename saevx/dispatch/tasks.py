@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from spec import Artifact, Keys
+from spec import Artifact, Keys, to_document
 
+from ..explode import explode
 from ..resolve.plan import Node, group
-from .profiles import Resources
+from .profiles import Profile, Resources
 
 if TYPE_CHECKING:
     from store import Store
 
-    from ..resolve.recipe import Recipe
+    from ..resolve.recipe import FindRecipe
 
 T = TypeVar("T")
 
@@ -85,16 +87,44 @@ def waves(
     return sorted(made, key=lambda wave: wave.depth)
 
 
-def lacking_parts(
-    batch: Sequence[Node], recipe: Recipe[Any], keys: Keys, store: Store
-) -> list[int]:
-    """The parts that some artifact of a batch lacks; none where it is not made in parts."""
-    if recipe.parts is None:
-        return []
-    specs: list[Artifact] = [node.spec for node in batch]
-    there = [set(store.parts(node.spec.kind, node.key)) for node in batch]
-    n_parts = recipe.parts.count(specs[0], keys.site)
-    return [index for index in range(n_parts) if not all(index in found for found in there)]
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts the nodes of one plan into waves, as a profile and an executor want them."""
+
+    profile: Profile
+    keys: Keys
+    store: Store
+    find_recipe: FindRecipe
+    width: int
+    batch_text: dict[str, str] = field(default_factory=dict)
+
+    def read_batches(self, nodes: Iterable[Node]) -> None:
+        """Ask the recipes which nodes are made together."""
+        for node in nodes:
+            batch = self.find_recipe(type(node.spec)).batch_by(node.spec)
+            self.batch_text[node.key] = self.keys.text(batch)
+
+    def cut(self, nodes: Sequence[Node], least_memory_gb: Mapping[str, float]) -> list[Wave]:
+        def resources(node: Node) -> Resources:
+            return self._resources(node).with_memory(least_memory_gb.get(node.key, 0.0))
+
+        return waves(nodes, self.batch_text, resources, self._lacking, self.width)
+
+    def _resources(self, node: Node) -> Resources:
+        def columns() -> Mapping[str, Any]:
+            return explode(to_document(node.spec, self.keys))
+
+        return self.profile.resources(type(node.spec).__name__, columns)
+
+    def _lacking(self, batch: Sequence[Node]) -> list[int]:
+        """The parts that some artifact of a batch lacks; none where it is not made in parts."""
+        specs: list[Artifact] = [node.spec for node in batch]
+        parts = self.find_recipe(type(specs[0])).parts
+        if parts is None:
+            return []
+        there = [set(self.store.parts(node.spec.kind, node.key)) for node in batch]
+        n_parts = parts.count(specs[0], self.keys.site)
+        return [index for index in range(n_parts) if not all(index in found for found in there)]
 
 
 def in_words(parts: Sequence[int]) -> str:
