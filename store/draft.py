@@ -62,6 +62,7 @@ class Draft:
     def __init__(self, root: Path, kind: str, key: str, part: int | None = None) -> None:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
+        self._pid = os.getpid()
         # A part must not pass for its artifact, nor for another part, wherever it may be moved.
         self._own_key = key if part is None else part_key(key, part)
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
@@ -88,6 +89,8 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child has no say in what its parent builds
         for writer in self._writers:
             writer.abandon()
         if self._state == "open":

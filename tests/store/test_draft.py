@@ -136,3 +136,17 @@ def test_parents_are_checked(store: Store, key: str, make: Any) -> None:
         make(store, key, parents={"p": {"kind": "shard", "key": key}})
     with pytest.raises(StoreError, match="not a key"):
         make(store, key, parents={"p": {"kind": "shards", "key": "F" * 32}})
+
+
+def test_a_forked_child_that_leaves_the_block_takes_nothing_away(
+    store: Store, key: str, publish: Any
+) -> None:
+    with store.draft("shards", key) as draft:
+        draft.write("values", np.arange(3))
+        child = os.fork()
+        if child == 0:
+            draft.__exit__(None, None, None)
+            os._exit(0)
+        os.waitpid(child, 0)
+        made = publish(draft)
+    assert made.verify() == []
