@@ -73,7 +73,7 @@ def facts(outcome: Outcome) -> str:
     told = []
     if outcome.exit_code not in ("", "0:0"):
         told.append(f"exit code {outcome.exit_code}")
-    if outcome.wall_s:
+    if outcome.wall_s or told:  # Slurm counts whole seconds
         told.append(f"after {outcome.wall_s:,.0f} s")
     if outcome.peak_memory_bytes:
         used = f"{outcome.peak_memory_bytes / 2**20:,.0f} MiB"

@@ -122,6 +122,8 @@ def test_what_is_told():
 def test_of_what_never_began_only_what_is_known_is_told():
     death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
     assert facts(death_outcome(["k"], End.CANCELLED, "", death)) == ""
+    at_once = only(ENDS_BADLY)
+    assert facts(death_outcome(["k"], End.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
 
 
 def test_memory_for_each_core_is_added_up():
