@@ -81,7 +81,7 @@ class Sending:
             raise StoreError(f"cannot write {file}: {error.strerror}") from error
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "saevx", *words],
+                [sys.executable, "-P", "-m", "saevx", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

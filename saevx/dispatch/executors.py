@@ -13,7 +13,7 @@ from store.owner import Life, Owner
 
 from . import accounting, sbatch, slurm
 from .folder import RunFolder
-from .local import Pool, in_words
+from .local import Pool, exit_in_words
 from .profiles import Resources
 from .records import Array, End, Outcome, Result
 
@@ -149,7 +149,7 @@ class Local:
         wall_s = time.time() - progress.began if progress else 0.0
         return accounting.Death(
             end=End.KILLED,
-            message=in_words(code),
+            message=exit_in_words(code),
             exit_code=f"{code}:0" if code >= 0 else f"0:{-code}",
             wall_s=round(wall_s, 1),
             peak_memory_bytes=0,

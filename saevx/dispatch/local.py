@@ -191,9 +191,6 @@ def exit_in_words(code: int) -> str:
     return f"its process was ended by {name}"
 
 
-in_words = exit_in_words
-
-
 def find_gpus() -> list[str]:
     """The GPUs that this process may use, without asking torch."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
