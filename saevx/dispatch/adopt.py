@@ -15,7 +15,7 @@ from .executors import local_life
 from .flights import Flight, Flights, abandoned
 from .folder import RunFolder, active_runs, all_runs, element_keys
 from .ledger import Ledger
-from .outcomes import Attempt
+from .outcomes import Attempt, earlier
 from .records import Array, Element, End
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 REMEMBERED_RUNS = 5
 """The failures of so many earlier runs of the same file are looked up."""
-
-AGAIN = "--retry-failed, or a change of the code, tries it again"
 
 
 def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
@@ -91,5 +89,5 @@ def recall_failures(store: Store, ledger: Ledger) -> None:
             flight = Flight(folder, Element(folder.name, name, index), folder.job_of(name) or "")
             for key, result in (outcome.results if outcome else {}).items():
                 if result.end is End.ERROR and key in ledger.left and not ledger.is_there(key):
-                    where = f"{flight.where}\nin an earlier run of the same code: {AGAIN}"
+                    where = earlier(flight.where)
                     ledger.fail(key, Attempt(result, False, 0.0, ledger.code, where))

@@ -14,7 +14,7 @@ from ..errors import JobFailed
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from .flights import Flight, made_meanwhile
-from .outcomes import MEMORY_FACTOR, Attempt, describe, read_tail, wants_another
+from .outcomes import MEMORY_FACTOR, Attempt, describe, earlier, read_tail, wants_another
 from .records import End, Outcome
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Ledger:
                 progressed=progressed,
                 when=outcome.ended,
                 code=info.code,
-                where=flight.where,
+                where=flight.where if outcome.ended >= self.began else earlier(flight.where),
                 executor=info.executor,
                 outcome=outcome,
                 memory_gb=memory_gb,

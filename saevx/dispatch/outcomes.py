@@ -98,6 +98,14 @@ def advise(attempt: Attempt) -> str:
     return ""
 
 
+def earlier(where: str) -> str:
+    """What is added to the place of an attempt that a run before this one made."""
+    return (
+        f"{where}\nin an earlier run of the same code: "
+        "--retry-failed, or a change of the code, tries it again"
+    )
+
+
 def describe(attempts: list[Attempt], tail: str = "") -> str:
     """Why a key was given up, for people: its last attempt, and how many there were.
 

@@ -36,25 +36,25 @@ from store.survey import Survey
 from store.trash import entries
 
 
-class Leaf(Artifact):
+class Bud(Artifact):
     kind: ClassVar = "shards"
     value: int
 
 
 class Twig(Artifact):
     kind: ClassVar = "checkpoints"
-    leaf: Leaf
+    leaf: Bud
     factor: int
 
 
-class Branch(Artifact):
+class Bough(Artifact):
     kind: ClassVar = "results"
     left: Twig
     right: Twig
 
 
-@recipe(Leaf, batch_by=lambda spec: 0)
-def make_leaves(batch: Batch[Leaf]) -> None:
+@recipe(Bud, batch_by=lambda spec: 0)
+def make_leaves(batch: Batch[Bud]) -> None:
     for spec in batch.specs:
         batch.draft(spec).write("x", np.arange(100) + spec.value)
         batch.publish(spec)
@@ -67,8 +67,8 @@ def make_twig(batch: Batch[Twig]) -> None:
     batch.publish(spec)
 
 
-@recipe(Branch)
-def make_branch(batch: Batch[Branch]) -> None:
+@recipe(Bough)
+def make_branch(batch: Batch[Bough]) -> None:
     (spec,) = batch.specs
     left, right = (batch.input(twig).array("x").read() for twig in (spec.left, spec.right))
     batch.draft(spec).write("x", left + right)
@@ -79,10 +79,10 @@ def draw(rng: random.Random) -> list[Artifact]:
     """A few of the 96 leaves, twigs and branches, and what is below them."""
 
     def twig() -> Twig:
-        return Twig(leaf=Leaf(value=rng.randrange(8)), factor=rng.randrange(1, 4))
+        return Twig(leaf=Bud(value=rng.randrange(8)), factor=rng.randrange(1, 4))
 
     return [
-        rng.choice([Branch(left=twig(), right=twig()), twig(), twig().leaf])
+        rng.choice([Bough(left=twig(), right=twig()), twig(), twig().leaf])
         for _ in range(rng.randrange(1, 5))
     ]
 

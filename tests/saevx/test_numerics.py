@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from saevx.numerics import exact_float32
 from saevx.prototypes.random import random_prototypes
 from saevx.resolve.batch import Batch
+from saevx.resolve.parts import make
 from saevx.traits.scores import image_scores
 from saevx.vit.recording import record_shards
 from spec import (
@@ -119,7 +120,7 @@ def digests(images: ImageFolder, root: Any) -> dict[str, dict[str, Any]]:
         (image_scores, ImageScores(scorer=scorer, images=images)),
     ):
         with Batch((spec,), Store(root), Keys(Site())) as batch:
-            recipe.make(batch)
+            make(recipe, batch)
         assert not batch.failed
         (artifact,) = batch.made.values()
         found[type(spec).__name__] = {

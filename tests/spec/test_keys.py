@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from spec import Artifact, Exec, Keys, Since, Site, Spec, SpecError
 
 
-class Leaf(Artifact):
+class Tip(Artifact):
     kind: ClassVar = "checkpoints"
     size: int = 1
     rate: float = 0.5
@@ -36,7 +36,7 @@ class Adam(Optimiser):
 
 class Tree(Artifact):
     kind: ClassVar = "results"
-    leaf: Leaf
+    leaf: Tip
     optimiser: Optimiser = Optimiser()
     seed: int = 0
 
@@ -46,14 +46,14 @@ def canonical(artifact: Artifact) -> Any:
 
 
 def test_key_is_the_hash_of_canonical_json_of_type_version_and_fields():
-    tree = Tree(leaf=Leaf(size=3))
+    tree = Tree(leaf=Tip(size=3))
     text = Keys(Site()).canonical(tree)
     assert tree.key == xxhash.xxh3_128_hexdigest(text.encode())
     assert canonical(tree) == {
         "type": "Tree",
         "version": 1,
         "fields": {
-            "leaf": {"type": "Leaf", "key": tree.leaf.key},
+            "leaf": {"type": "Tip", "key": tree.leaf.key},
             "optimiser": {"type": "Optimiser", "fields": {"lr": 0.001}},
             "seed": 0,
         },
@@ -61,10 +61,10 @@ def test_key_is_the_hash_of_canonical_json_of_type_version_and_fields():
 
 
 @given(
-    a=st.builds(Leaf, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
-    b=st.builds(Leaf, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
+    a=st.builds(Tip, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
+    b=st.builds(Tip, size=st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
 )
-def test_keys_are_equal_exactly_when_fields_are(a: Leaf, b: Leaf):
+def test_keys_are_equal_exactly_when_fields_are(a: Tip, b: Tip):
     assert (a.key == b.key) == ((a.size, a.rate) == (b.size, b.rate))
 
 
@@ -79,74 +79,74 @@ def test_keys_are_equal_exactly_when_fields_are(a: Leaf, b: Leaf):
     ],
 )
 def test_any_field_changes_the_key(change: dict[str, Any]):
-    assert Leaf(**change).key != Leaf().key
+    assert Tip(**change).key != Tip().key
 
 
 def test_exec_fields_do_not_count():
-    assert Leaf(device="cuda").key == Leaf().key
+    assert Tip(device="cuda").key == Tip().key
 
 
 def test_a_change_below_changes_the_key_above():
-    assert Tree(leaf=Leaf(size=2)).key != Tree(leaf=Leaf()).key
-    assert Tree(leaf=Leaf(device="cuda")).key == Tree(leaf=Leaf()).key
+    assert Tree(leaf=Tip(size=2)).key != Tree(leaf=Tip()).key
+    assert Tree(leaf=Tip(device="cuda")).key == Tree(leaf=Tip()).key
 
 
 def test_a_subclass_counts_with_its_name_and_its_extra_fields():
     keys = {
-        Tree(leaf=Leaf(), optimiser=optimiser).key
+        Tree(leaf=Tip(), optimiser=optimiser).key
         for optimiser in (Optimiser(), Adam(), Adam(beta=0.8), Adam(beta=0.8, lr=1.0))
     }
     assert len(keys) == 4
 
 
 def test_defaults_count():
-    class Leaf2(Leaf):
+    class Leaf2(Tip):
         pass
 
     before = Leaf2(size=5)
-    changed = type("Leaf2", (Leaf,), {"__annotations__": {"rate": float}, "rate": 0.25})
+    changed = type("Leaf2", (Tip,), {"__annotations__": {"rate": float}, "rate": 0.25})
     assert changed(size=5).key != before.key
     assert changed(size=5, rate=0.5).key == before.key
 
 
 def test_version_counts():
-    newer = type("Leaf", (Leaf,), {"version": 2, "__annotations__": {"version": ClassVar[int]}})
-    assert newer().key != Leaf().key
+    newer = type("Tip", (Tip,), {"version": 2, "__annotations__": {"version": ClassVar[int]}})
+    assert newer().key != Tip().key
 
 
 def test_spellings_of_one_value_have_one_key():
-    assert Leaf(rate=-0.0).key == Leaf(rate=0.0).key
-    assert Leaf(rate=1).key == Leaf(rate=1.0).key
-    assert Leaf(facts={"a": 1, "b": 2}).key == Leaf(facts={"b": 2, "a": 1}).key
-    assert Leaf(tags=frozenset("abc")).key == Leaf(tags=frozenset("cba")).key
+    assert Tip(rate=-0.0).key == Tip(rate=0.0).key
+    assert Tip(rate=1).key == Tip(rate=1.0).key
+    assert Tip(facts={"a": 1, "b": 2}).key == Tip(facts={"b": 2, "a": 1}).key
+    assert Tip(tags=frozenset("abc")).key == Tip(tags=frozenset("cba")).key
 
 
 def test_values_that_python_calls_equal_keep_apart():
-    assert len({Leaf(facts={"x": value}).key for value in (1, 1.0, True, "1")}) == 4
+    assert len({Tip(facts={"x": value}).key for value in (1, 1.0, True, "1")}) == 4
 
 
 def test_numbers_are_spelled_by_shortest_round_trip():
-    text = Keys(Site()).canonical(Leaf(rate=0.1))
+    text = Keys(Site()).canonical(Tip(rate=0.1))
     assert '"rate":0.1' in text
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_refused(value: float):
     with pytest.raises(ValidationError, match="finite"):
-        Leaf(rate=value)
-    with pytest.raises(SpecError, match=r"Leaf.facts.x is (nan|-?inf)"):
-        _ = Leaf(facts={"x": value}).key
+        Tip(rate=value)
+    with pytest.raises(SpecError, match=r"Tip.facts.x is (nan|-?inf)"):
+        _ = Tip(facts={"x": value}).key
 
 
 @pytest.mark.parametrize("value", [b"bytes", object(), complex(1, 2)])
 def test_what_json_does_not_know_is_refused_with_its_place(value: object):
-    with pytest.raises(SpecError, match=r"Leaf\.facts\.deep\[0\] is a "):
-        _ = Leaf(facts={"deep": [value]}).key
+    with pytest.raises(SpecError, match=r"Tip\.facts\.deep\[0\] is a "):
+        _ = Tip(facts={"deep": [value]}).key
 
 
 def test_paths_are_refused(tmp_path):
     with pytest.raises(SpecError, match="Path"):
-        _ = Leaf(facts={"root": tmp_path}).key
+        _ = Tip(facts={"root": tmp_path}).key
 
 
 def spelled_plainly(spec: Spec) -> Any:
@@ -179,7 +179,7 @@ numbers = st.sampled_from(
     [0, 0.0, -0.0, 1, 1.0, True, False, None, "1", "", "é\u2028", (1,), (True,)]
 )
 leaves = st.builds(
-    Leaf,
+    Tip,
     size=st.integers(-1, 1),
     rate=st.sampled_from([0.0, -0.0, 1.0]),
     names=st.sampled_from([(), ("a",), ("1",)]),
@@ -219,10 +219,10 @@ def test_equal_specs_in_different_places_have_their_own_content():
 def test_a_type_that_is_defined_again_is_another_type():
     keys = Keys(Site())
     older, newer = (
-        type("Leaf", (Leaf,), {"version": v, "__annotations__": {"version": ClassVar[int]}})
+        type("Tip", (Tip,), {"version": v, "__annotations__": {"version": ClassVar[int]}})
         for v in (1, 2)
     )
-    assert keys.of(older()) == keys.of(Leaf()) != keys.of(newer())
+    assert keys.of(older()) == keys.of(Tip()) != keys.of(newer())
 
 
 def test_since_keeps_old_keys_and_follows_a_later_default():
@@ -251,9 +251,9 @@ def test_since_tells_zero_from_false():
 
 def test_specs_are_frozen_and_closed():
     with pytest.raises(ValidationError, match="frozen"):
-        Leaf().size = 3  # type: ignore[misc]
+        Tip().size = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
-        Leaf(sise=3)  # type: ignore[call-arg]
+        Tip(sise=3)  # type: ignore[call-arg]
 
 
 def test_a_kind_that_no_store_has_is_refused():
