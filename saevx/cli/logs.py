@@ -86,7 +86,7 @@ def _documents(flight: Flight) -> list[dict[str, Any]]:
     at = flight.element.array, flight.element.at
     told = flight.folder.outcome(*at) or flight.folder.progress(*at)
     job = told.job if told else ""
-    if flight.job.startswith("slurm:"):
+    if flight.at_slurm:
         job = f"{flight.slurm_job.array}_{flight.slurm_job.at}"
     return [
         {

@@ -46,12 +46,12 @@ class Waiting:
 
 def _gone(flights: Sequence[Flight]) -> list[Flight]:
     """Those that nobody runs; none of Slurm's where it gives no answer."""
-    ours = [flight for flight in flights if flight.job.startswith("slurm:")]
+    ours = [flight for flight in flights if flight.at_slurm]
     users = {flight.folder.info.user for flight in ours}
     live = slurm.states({flight.slurm_job.array for flight in ours}, users)
     gone = [flight for flight in ours if live is not None and flight.slurm_job not in live]
     for flight in flights:
-        if flight.job.startswith("local:"):
+        if flight.is_local:
             if local_life(flight.job) is Life.DEAD:
                 gone.append(flight)
         elif not flight.job:  # submitted by nobody yet, or by a run that has died

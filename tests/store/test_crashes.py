@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from store import Store, StoreError
 from store.owner import Owner
+
+from .killing import dying
 
 # A killed process loses nothing that it had written; only a crash of the machine needs the flush.
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -21,29 +22,6 @@ def damage(artifact: Any) -> None:
 
 
 KILLS = ("mkdir", "open", "write", "fsync", "close", "rename")
-
-
-def dying(n: int) -> None:
-    """From here on, this process is killed in place of its n-th call to the system.
-
-    A write gets half of its bytes out.
-    """
-    calls = 0
-
-    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == n:
-                if name == "write":
-                    call(args[0], args[1][: len(args[1]) // 2])
-                os.kill(os.getpid(), 9)
-            return call(*args, **kwargs)
-
-        return wrapped
-
-    for name in KILLS:
-        setattr(os, name, wrap(name, getattr(os, name)))
 
 
 @pytest.mark.parametrize("before", ["nothing", "a damaged one", "a whole one"])
@@ -59,7 +37,7 @@ def test_kill_at_every_point(
         if before == "a damaged one":
             damage(old)
 
-        code = in_child(lambda: (dying(n), make(store, key, attributes={"by": "killed"})))  # noqa: B023
+        code = in_child(lambda: (dying(n, KILLS), make(store, key, attributes={"by": "killed"})))  # noqa: B023
 
         found = store.find("results", key)
         if found is None:

@@ -20,6 +20,8 @@ from store.grid import DTYPES
 from store.layout import part_home, trash, work
 from store.trash import restore
 
+from .killing import dying
+
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 KIND = "results"
@@ -379,26 +381,6 @@ def test_parts_that_cannot_be_dropped_stay(
 KILLS = ("mkdir", "open", "write", "link", "close", "rename", "unlink", "rmdir")
 
 
-def dying(n: int) -> None:
-    """From here on, this process is killed in place of its n-th call to the system."""
-    calls = 0
-
-    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == n:
-                if name == "write":
-                    call(args[0], args[1][: len(args[1]) // 2])
-                os.kill(os.getpid(), 9)
-            return call(*args, **kwargs)
-
-        return wrapped
-
-    for name in KILLS:
-        setattr(os, name, wrap(name, getattr(os, name)))
-
-
 @pytest.mark.parametrize("links", [True, False])
 def test_kill_at_every_point(
     tmp_path: Path, key: str, publish: Any, entries: Any, in_child: Any, links: bool
@@ -420,7 +402,7 @@ def test_kill_at_every_point(
         def child(store: Store = store, n: int = n) -> None:
             if not links:
                 os.link = failing(errno.EXDEV)
-            dying(n)
+            dying(n, KILLS)
             make_all(store)
 
         code = in_child(child)
