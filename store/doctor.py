@@ -111,6 +111,8 @@ class Doctor:
             self._unknown.add(ref)
             yield newer(path, _after(str(error).partition(". ")[0], path), ref)
             return
+        if manifest is None and identity_of(path) != identity:
+            return  # collected or replaced meanwhile
         fault = manifest_fault(manifest, ref) if manifest else "has no manifest"
         if manifest is None or fault:
             yield damage(path, fault or "", ref, identity)

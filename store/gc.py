@@ -217,8 +217,9 @@ def _collect_one(
                 leases.remove_dead(root, item.holder)
             done.moved.append(item)
             return
-        if item.reason == GIVEN_UP:
-            _keep_manifest(survey.store, item)
+        if item.reason == GIVEN_UP and not _keep_manifest(survey.store, item):
+            done.spared.append((item, "another process has moved it meanwhile"))
+            return
         assert item.identity is not None
         target = set_aside_this(root, *item.ref, item.path, item.identity)
     except StoreError as error:
@@ -272,10 +273,17 @@ def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stal
             done.spared.append((item, why))
 
 
-def _keep_manifest(store: Store, item: Stale) -> None:
-    """Keeps what an artifact was, so that tables made from it still tell where they came from."""
+def _keep_manifest(store: Store, item: Stale) -> bool:
+    """Keeps what an artifact was, so that tables made from it still tell where they came from.
+
+    False when it is no longer there: another collection was faster.
+    """
     file = dropped_file(store.root, *item.ref)
     make_folders(file.parent)
     with explained("read", item.path / NODE_FILE):
-        data = (item.path / NODE_FILE).read_bytes()
+        try:
+            data = (item.path / NODE_FILE).read_bytes()
+        except FileNotFoundError:
+            return False
     replace_file(file, data)
+    return True

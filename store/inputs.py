@@ -38,10 +38,16 @@ class Glimpse(NamedTuple):
 
 
 def glimpse(folder: Path) -> Glimpse:
-    """What the artifact in a folder tells. Raises StoreError where its manifest cannot be read."""
+    """What the artifact in a folder tells: nothing once another process has moved it away.
+
+    Raises StoreError where its manifest cannot be read.
+    """
     file = folder / NODE_FILE
     with explained("read", file):
-        return glimpse_at(file.read_bytes())
+        try:
+            return glimpse_at(file.read_bytes())
+        except FileNotFoundError:
+            return Glimpse("", None)
 
 
 def glimpse_at(data: bytes) -> Glimpse:

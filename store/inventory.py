@@ -16,7 +16,7 @@ from store.given_up import given_up, inputs_of_given_up
 from store.holder import Holder, server_time
 from store.inputs import glimpse, inputs_of
 from store.layout import KINDS, builds, collectors, home, is_key, is_shelf, owner_of, works
-from store.manifest import Manifest, examine
+from store.manifest import ABSENT, Manifest, examine
 from store.owner import Life, Owner
 from store.records import LOST_S, Graph, Ref, names_in
 from store.store import Store
@@ -172,7 +172,12 @@ class Inventory:
         identity = identity_of(path)
         if identity is None:
             return self.standing.pop(ref, None) is not None
-        self.standing[ref] = _read(ref, path, identity)
+        found = _read(ref, path, identity)
+        if found.fault == ABSENT:
+            # Another process has just moved it, and may put it back as the same inode: the folder
+            # it lay in has not settled, so the next look reads it anew.
+            return self.standing.pop(ref, None) is not None
+        self.standing[ref] = found
         return True
 
 

@@ -19,6 +19,7 @@ from store.files import FileRecord, digest, digest_file, explained, read_file
 from store.layout import LAYOUT, NODE_FILE
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+ABSENT = "not in the store"
 _TAIL = b'"\n  }\n}\n'
 
 
@@ -133,8 +134,10 @@ def examine(folder: str, kind: str, key: str) -> Manifest | str:
         try:
             at = os.open(folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError):
+            if os.path.isdir(folder):  # moved away and put back in this instant
+                return examine(folder, kind, key)
             there = os.path.lexists(folder)
-            return "damaged: it has no manifest" if there else "not in the store"
+            return "damaged: it has no manifest" if there else ABSENT
         try:
             return _examine(folder, at, kind, key)
         finally:

@@ -695,6 +695,48 @@ def test_c3_what_was_replaced_under_the_same_inode_stays(store: Store, make: Any
     assert collect(found, doomed).moved == []
 
 
+def test_c3_what_another_collection_moves_first_is_no_failure(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    put(store, make, B, A)
+    want(store, B).complete()
+    found, other = look(store), look(store)
+    drop, _ = may_give_up(found, "results", lambda manifest: None)
+    assert [item.ref for item in drop] == [ref(A)]
+    at(monkeypatch, gc, "_keep_manifest", lambda: collect(other, drop))
+    done = collect(found, drop)
+    assert (done.moved, done.failed) == ([], [])
+    assert [item.ref for item, _ in done.spared] == [ref(A)]
+    assert len(list(entries(store))) == 1
+
+
+def test_what_is_away_while_it_is_looked_at_is_not_taken_for_damaged(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another collection moves it, sees that a run wants it, and puts it back."""
+    put(store, make, A)
+    want(store, A).complete()
+    path, aside = store.open("results", A).path, store.root / "aside"
+    real = inventory.examine
+
+    def examine(*args: Any) -> Any:
+        os.rename(path, aside)
+        try:
+            return real(*args)
+        finally:
+            os.rename(aside, path)
+
+    found = Survey(store)
+    monkeypatch.setattr(inventory, "examine", examine)
+    found.refresh()
+    monkeypatch.setattr(inventory, "examine", real)
+    assert collect(found, list(found.stale({}))).moved == []
+    assert store.find("results", A)
+    found.refresh()
+    assert found.is_whole(ref(A))
+
+
 @pytest.mark.parametrize("begins", ["before", "meanwhile"])
 def test_a_run_that_ends_while_records_are_read_is_not_lost(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, begins: str
