@@ -30,8 +30,6 @@ RESERVED = (".build", ".work", ".trash", ".leases", ".catalogue")
 NODE_FILE = "zarr.json"
 DELETED = ".deleted"
 """Ends the name of what is being deleted from the trash for good, and may be half gone."""
-LAST_RUN = "last.json"
-"""The last run of an experiment that was completed."""
 VALID_SUFFIX = ".valid"
 """Ends the name of the array that says which rows of a table's column are not null."""
 

@@ -4,8 +4,7 @@ A record lies in every root of the store, so that two stores that share the root
 each other's. It names the whole graph of what is wanted, down to what a finished table was made
 from: it needs no manifest to be understood.
 
-<root>/.runs/<name>.<hash of path>/last.json                  the last run that was completed
-<root>/.runs/<name>.<hash of path>/<owner>.<token>.json       one that goes on, or was cut off
+<root>/.runs/<name>.<hash of path>/<owner>.<token>.json
 <root>/.pins/<kind>.<key>.json
 """
 
@@ -122,12 +121,15 @@ def life_of(owner: str) -> Life:
         return Life.UNKNOWN
 
 
-def is_over(owner: str, file: Path) -> bool:
-    """Whether the process that the record of a run belongs to runs no more, as far as can be known.
+def is_over(run: Run, file: Path) -> bool:
+    """Whether a run is complete, or its process is known to be gone.
 
-    Where it cannot be asked, by the age of its last heartbeat on the file server's clock.
+    A process that cannot be asked is gone when the last heartbeat in `file`, the record of the run,
+    is too old by the file server's clock.
     """
-    life = life_of(owner)
+    if run.finished is not None:
+        return True
+    life = life_of(run.owner)
     if life is not Life.UNKNOWN:
         return life is Life.DEAD
     now = server_time(file.parent.parent)
@@ -175,3 +177,8 @@ def write_record(file: Path, record: Run | Pin) -> None:
 def names_in(folder: Path) -> list[str]:
     """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
     return [name for name in list_folder(folder) if not name.startswith(".")]
+
+
+def records_in(folder: Path) -> list[Path]:
+    """The records in a folder, in order, without what an operating system left there."""
+    return [folder / name for name in names_in(folder) if name.endswith(".json")]

@@ -13,7 +13,7 @@ import msgspec
 from store.errors import StoreError
 from store.files import explained
 from store.heart import heart
-from store.layout import LAST_RUN, pin_file, pins, runs
+from store.layout import pin_file, pins, runs
 from store.owner import Life
 from store.records import (
     Graph,
@@ -24,6 +24,7 @@ from store.records import (
     life_of,
     names_in,
     read_record,
+    records_in,
     roots_of,
     write_record,
 )
@@ -67,18 +68,15 @@ class Recording:
         self._targets |= dict.fromkeys(targets)
         self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
         if (len(self._targets), len(self._graph)) != before:
-            self._write(self._file, self._now())
+            self._write(self._now())
             heart.add(self)
 
     def known(self, targets: Iterable[Ref]) -> Graph | None:
-        """The graph of these targets as the last run recorded it; None if it did not.
+        """The graph of these targets as the last complete run recorded it; None if it did not.
 
         A key stands for all that is below it, so a graph once recorded holds for good.
         """
-        try:
-            last = read_record(runs(self.store.root) / self._run.folder / LAST_RUN, Run)
-        except StoreError:
-            return None
+        last = _last_complete(_readable(self._folders()[0]).values())
         wanted = list(targets)
         if last is None or not set(wanted) <= set(last.targets):
             return None
@@ -91,18 +89,23 @@ class Recording:
         return found
 
     def complete(self) -> None:
-        """Makes this the last complete run of its file."""
+        """Marks this run as complete, and removes the records that no longer count.
+
+        Of the complete runs of a file the one that began last counts, whichever finishes last.
+        Each run writes only its own record, so that none can overwrite that of a later one.
+        """
+        if not self._run.path:
+            return self.close()
         heart.remove(self)
-        if self._run.path:
-            self._write(LAST_RUN, msgspec.structs.replace(self._now(), finished=time.time()))
+        self._write(msgspec.structs.replace(self._now(), finished=time.time()))
         if self.problem:
             return
-        # Only now: a collection that looks in between must see one of the two.
         for folder in self._folders():
-            _unlink(folder / self._file)
-            for name in names_in(folder):
-                if self._run.path and _was_cut_off(folder / name, self._run.began):
-                    _unlink(folder / name)
+            found = _readable(folder)
+            last = _last_complete(found.values())
+            for file, run in found.items():
+                if last and run.began < last.began and is_over(run, file):
+                    _unlink(file)
 
     def close(self) -> None:
         """Ends the record of a run that has no file; that of a run cut off stays."""
@@ -117,10 +120,10 @@ class Recording:
     def _folders(self) -> list[Path]:
         return [runs(root) / self._run.folder for root in roots_of(self.store)]
 
-    def _write(self, file: str, run: Run) -> None:
+    def _write(self, run: Run) -> None:
         try:
             for root in writable_roots(self.store):
-                write_record(runs(root) / self._run.folder / file, run)
+                write_record(runs(root) / run.folder / self._file, run)
         except StoreError as error:
             self.problem = str(error)
 
@@ -140,7 +143,7 @@ def forget_runs(store: Store, path: Path | str) -> int:
     gone: set[tuple[str, str]] = set()
     for file in _run_files(store):
         run = read_record(file, Run)
-        if run and run.path == where and (file.name == LAST_RUN or is_over(run.owner, file)):
+        if run and run.path == where and is_over(run, file):
             with explained("remove", file):
                 file.unlink(missing_ok=True)
             gone.add((file.parent.name, file.name))
@@ -170,9 +173,9 @@ def unpin(store: Store, ref: Ref) -> bool:
 def superseded(store: Store) -> Iterator[Path]:
     """Records of runs that are over and do not count. Raises StoreError."""
     copies = _copies(store) or {}  # one that has just gone: another time, then
-    count = _that_count([best for best, *_ in copies.values()])
-    for (_, name), ((file, run), *others) in copies.items():
-        if name != LAST_RUN and run not in count and is_over(run.owner, file):
+    ended, going_on = _that_count([best for best, *_ in copies.values()])
+    for (file, run), *others in copies.values():
+        if run not in ended and run not in going_on and is_over(run, file):
             yield from (other for other, _ in [(file, run), *others])
 
 
@@ -183,6 +186,8 @@ class Roots:
         self.store = store
         self.runs: list[Run] = []
         """The last complete run of each file, those that go on, and the latest one cut off."""
+        self.going_on: list[Run] = []
+        """Those of `runs` that may still go on, on this host or another."""
         self.pins: list[Pin] = []
         self._seen: list[Stamp] | None = None
 
@@ -200,7 +205,8 @@ class Roots:
             # read that one: what we have may lack both. Then there are other files. A heartbeat
             # meanwhile changes none.
             if found is not None and _files(self._stamp()) == _files(before):
-                self.runs, self.pins = found
+                ended, self.going_on, self.pins = found
+                self.runs = [*ended, *self.going_on]
                 self._seen = before
                 return True
         raise StoreError(
@@ -222,15 +228,15 @@ class Roots:
                 )
         return stamps
 
-    def _read(self) -> tuple[list[Run], list[Pin]] | None:
+    def _read(self) -> tuple[list[Run], list[Run], list[Pin]] | None:
         copies = _copies(self.store)
         if copies is None:
             return None
         pinned = [read_record(file, Pin) for file in _pin_files(self.store)]
         if None in pinned:
             return None
-        count = _that_count([best for best, *_ in copies.values()])
-        return count, list({p.ref: p for p in pinned if p}.values())
+        ended, going_on = _that_count([best for best, *_ in copies.values()])
+        return ended, going_on, list({p.ref: p for p in pinned if p}.values())
 
 
 def _files(stamps: list[Stamp]) -> list[object]:
@@ -253,36 +259,40 @@ def _copies(store: Store) -> dict[tuple[str, str], list[tuple[Path, Run]]] | Non
     return found
 
 
-def _that_count(found: Sequence[tuple[Path, Run]]) -> list[Run]:
-    """The runs that keep things alive.
+def _that_count(found: Sequence[tuple[Path, Run]]) -> tuple[list[Run], list[Run]]:
+    """The runs that keep things alive: those that have ended, and those that go on.
 
-    Of each file the last complete run; all that go on; and of those cut off the latest, unless a
-    complete run began after it. So a run that is stopped early gives up neither what the run
-    before it wanted nor what it wanted itself.
+    Of the runs of each file that have ended, the complete one that began last; and of those cut off
+    the latest, unless a complete run began after it. So a run that is stopped early gives up
+    neither what the run before it wanted nor what it wanted itself.
     """
-    last = [(file, run) for file, run in found if file.name == LAST_RUN]
-    began = {run.folder: run.began for _, run in last}
-    counting = [run for _, run in last]
+    complete: dict[str, Run] = {}
     cut_off: dict[str, Run] = {}
+    going_on: list[Run] = []
     for file, run in sorted(found, key=lambda entry: entry[1].began):
-        if file.name == LAST_RUN:
-            continue
-        if not is_over(run.owner, file):
-            counting.append(run)
-        elif run.path and run.began > began.get(run.folder, 0.0):
+        if run.finished is not None:
+            complete[run.folder] = run
+            cut_off.pop(run.folder, None)
+        elif not is_over(run, file):
+            going_on.append(run)
+        elif run.path:
             cut_off[run.folder] = run
-    return [*counting, *cut_off.values()]
+    return [*complete.values(), *cut_off.values()], going_on
 
 
-def _was_cut_off(file: Path, began: float) -> bool:
-    """Whether a record is of a run that ended without success, and began before that time."""
-    if file.name == LAST_RUN:
-        return False
-    try:
-        run = read_record(file, Run)
-    except StoreError:
-        return False
-    return run is not None and run.began < began and is_over(run.owner, file)
+def _last_complete(found: Iterable[Run]) -> Run | None:
+    complete = (run for run in found if run.finished is not None)
+    return max(complete, key=lambda run: run.began, default=None)
+
+
+def _readable(folder: Path) -> dict[Path, Run]:
+    """The records of the runs of one file, without those that cannot be read."""
+    found: dict[Path, Run] = {}
+    for file in records_in(folder):
+        with suppress(StoreError):
+            if run := read_record(file, Run):
+                found[file] = run
+    return found
 
 
 def _progress(run: Run) -> tuple[float, int]:
@@ -292,12 +302,12 @@ def _progress(run: Run) -> tuple[float, int]:
 def _run_files(store: Store) -> Iterator[Path]:
     for root in roots_of(store):
         for folder in names_in(runs(root)):
-            yield from (runs(root) / folder / name for name in names_in(runs(root) / folder))
+            yield from records_in(runs(root) / folder)
 
 
 def _pin_files(store: Store) -> Iterator[Path]:
     for root in roots_of(store):
-        yield from (pins(root) / name for name in names_in(pins(root)))
+        yield from records_in(pins(root))
 
 
 def _unlink(file: Path) -> None:

@@ -124,11 +124,11 @@ def leftovers(race: Race) -> list[str]:
         f"leftover: {os.path.relpath(folder, race.root)}/{name}"
         for folder, folders, files in os.walk(race.root)
         for name in [*folders, *files]
-        if _is_leftover(os.path.relpath(folder, race.root).split("/"), name)
+        if _is_leftover(os.path.relpath(folder, race.root).split("/"), name, files)
     ]
 
 
-def _is_leftover(where: list[str], name: str) -> bool:
+def _is_leftover(where: list[str], name: str, files: list[str]) -> bool:
     if name == ".clock":
         return False
     match where:
@@ -137,7 +137,7 @@ def _is_leftover(where: list[str], name: str) -> bool:
         case [_, ".catalogue"]:
             return name != f"{FORM}.msgpack"
         case [".runs", _]:
-            return name != "last.json"
+            return name.startswith(".") or len(files) > 1
         case [".dropped", kind] if kind != BELOW:
             return True
     return where[0] in (".dropped", ".pins") and name.startswith(".")

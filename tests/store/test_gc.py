@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
 from store.gc import collect, may_give_up, wait_for_collectors
 from store.given_up import given_up as manifest_given_up
-from store.layout import LAST_RUN, collectors, part_home, part_key, runs, works
+from store.layout import collectors, part_home, part_key, runs, works
 from store.records import Ref, Run, write_record
 from store.roots import Recording, Roots, forget_runs, pin, unpin
 from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, PARTS, Stale, Survey
@@ -190,7 +191,7 @@ def test_a_run_that_was_cut_off_gives_up_nothing(store: Store, make: Any, in_chi
     assert "not finished" in str(look(store).why(ref(C))[0][1].root)
     want(store, D).complete()
     assert stale_keys(store) == {A, B, C}
-    assert os.listdir(runs(store.root) / os.listdir(runs(store.root))[0]) == [LAST_RUN]
+    assert len(list(runs(store.root).glob("*/*"))) == 1
 
 
 def test_runs_that_go_on_all_count(store: Store, make: Any) -> None:
@@ -201,8 +202,45 @@ def test_runs_that_go_on_all_count(store: Store, make: Any) -> None:
     assert "going on" in str(look(store).why(ref(A))[0][1].root)
     second.complete()
     assert stale_keys(store) == {C}
-    first.complete()  # ended last, so it is the latest
+    first.complete()
+    assert stale_keys(store) == {A, C}
+
+
+@pytest.mark.parametrize("first", ["older", "newer"])
+def test_of_complete_runs_the_one_that_began_last_counts(
+    store: Store, make: Any, first: str
+) -> None:
+    """Whichever finishes first."""
+    for key in (A, B, C):
+        put(store, make, key)
+    older, newer = want(store, A), want(store, B)
+    order = [older, newer] if first == "older" else [newer, older]
+    for recording in order:
+        recording.complete()
+    assert stale_keys(store) == {A, C}
+    assert Recording(store, EXPERIMENT, "cub_layers").known([ref(B)]) == {ref(B): ()}
+    assert len(list(runs(store.root).glob("*/*"))) == 1
+
+
+def test_a_record_of_an_earlier_saevx_counts_by_when_it_began(store: Store, make: Any) -> None:
+    """Such a run, which may be a follower's old copy of the code, replaces `last.json`."""
+    for key in (A, B, C):
+        put(store, make, key)
+
+    def earlier(key: str, began: float) -> None:
+        run = Run.begin("cub_layers", EXPERIMENT).wanting([ref(key)], {ref(key): ()})
+        run = msgspec.structs.replace(run, began=began, finished=time.time())
+        write_record(runs(store.root) / run.folder / "last.json", run)
+
+    earlier(A, time.time() - 60)
     assert stale_keys(store) == {B, C}
+    newer = want(store, B)
+    newer.complete()
+    assert stale_keys(store) == {A, C}
+    earlier(C, time.time() - 60)  # it began before `newer`, and ends only now
+    assert stale_keys(store) == {A, C}
+    assert forget_runs(store, EXPERIMENT) == 2
+    assert stale_keys(store) == {A, B, C}
 
 
 def test_each_file_has_a_latest_run(store: Store, make: Any) -> None:
@@ -741,14 +779,14 @@ def test_what_is_away_while_it_is_looked_at_is_not_taken_for_damaged(
 def test_a_run_that_ends_while_records_are_read_is_not_lost(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, begins: str
 ) -> None:
-    """Its record moves to last.json after that one was read."""
+    """Its record replaces another that was read."""
     want(store, A).complete()
     recording = want(store, B) if begins == "before" else None
     real, log = roots.read_record, []
 
     def late(file: Path, what: Any) -> Any:
         found = real(file, what)
-        if file.name == LAST_RUN and not log:
+        if not log:
             log.append(file)
             (recording or want(store, B)).complete()
         return found

@@ -13,7 +13,7 @@ import pytest
 from store import Store, gc
 from store.aside import identity_of, put_back, set_aside_this
 from store.gc import collect, may_give_up, wait_for_collectors
-from store.layout import LAST_RUN, collectors, dropped, home, pins, runs
+from store.layout import collectors, dropped, home, pins, runs
 from store.owner import Owner
 from store.records import Ref, Run, write_record
 from store.roots import Recording, pin
@@ -109,12 +109,13 @@ def test_a_copy_that_is_behind_is_not_swept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/.runs/*/*.json"))) == 2
     last = Run(name=run.name, path=run.path, owner=run.owner, began=time.time(), finished=1.0)
     for root in (tmp_path / "a", tmp_path / "b"):
-        write_record(runs(root) / run.folder / LAST_RUN, last)
+        write_record(runs(root) / run.folder / "other.0.0.1.0.abcdefab.json", last)
     old = time.time() - 8 * 86400
     for file in tmp_path.glob("*/.runs/*/elsewhere*.json"):
         os.utime(file, (old, old))
     collect(survey(store), [])
-    assert [file.name for file in tmp_path.glob("*/.runs/*/*.json")] == [LAST_RUN, LAST_RUN]
+    names = [file.name for file in tmp_path.glob("*/.runs/*/*.json")]
+    assert names == ["other.0.0.1.0.abcdefab.json"] * 2
 
 
 def test_scratch_files_are_swept_when_they_are_old(store: Store) -> None:
