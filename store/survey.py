@@ -13,7 +13,7 @@ from store.holder import Holder
 from store.inventory import Build, Inventory, Parts, Standing
 from store.layout import leases
 from store.owner import Life
-from store.records import Graph, Ref, Run, life_of
+from store.records import Graph, Ref, Run
 from store.roots import Roots
 from store.store import Store
 from store.trash import bytes_in
@@ -66,7 +66,7 @@ class Survey:
         self.store = store
         self.grace_s = grace_s
         self.without = without
-        """Path of an experiment file whose runs are to be forgotten, and count no more."""
+        """Path of an experiment file whose runs count no more, except those that go on."""
         self.roots = Roots(store)
         self.inventory = Inventory(store)
         self.runs: list[Run] = []
@@ -197,8 +197,7 @@ class Survey:
         return NOT_REACHED, "no recorded run, no pin, and nothing alive is made from it"
 
     def _is_forgotten(self, run: Run) -> bool:
-        ended = run.finished is not None or life_of(run.owner) is not Life.ALIVE
-        return bool(self.without) and run.path == self.without and ended
+        return bool(self.without) and run.path == self.without and run not in self.roots.going_on
 
     def _reach(self) -> dict[Ref, Cause]:
         graph = self._graph()

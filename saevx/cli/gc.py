@@ -142,6 +142,8 @@ def _check_forgotten(survey: Survey, file: str) -> None:
             f"no run of {Path(file).resolve()} is recorded in {survey.store.root}; recorded are "
             f"runs of {', '.join(recorded) or 'no file'}"
         )
+    if any(run.path == str(Path(file).resolve()) for run in survey.roots.going_on):
+        warn([f"a run of {file} may still be going on: its record, and what it wants, are kept"])
 
 
 def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) -> Work:

@@ -258,6 +258,18 @@ def test_each_file_has_a_latest_run(store: Store, make: Any) -> None:
     going.complete()
 
 
+def test_forgetting_keeps_what_a_run_on_another_host_wants(store: Store, make: Any) -> None:
+    """Its process cannot be asked from here, and its heart beats."""
+    put(store, make, A)
+    run = Run.begin("cub_layers", EXPERIMENT).wanting([ref(A)], {ref(A): ()})
+    run = msgspec.structs.replace(run, owner="elsewhere.0.0.1.0")
+    file = runs(store.root) / run.folder / "elsewhere.0.0.1.0.abcdefab.json"
+    write_record(file, run)
+    assert stale_keys(store, without=str(EXPERIMENT)) == set()
+    os.utime(file, (1.0, 1.0))  # it has not been heard of for long
+    assert stale_keys(store, without=str(EXPERIMENT)) == {A}
+
+
 def test_a_run_from_a_notebook_is_recorded_while_it_lasts(
     store: Store, make: Any, in_child: Any
 ) -> None:
