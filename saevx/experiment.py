@@ -1,7 +1,8 @@
 """Experiment files: Python that defines `targets`, and perhaps `report(table)`.
 
 `targets` is a list of specs, or a function. A function may be a generator: each `yield` of specs
-comes back as their table (as handles, where they are no results), so a later choice is code.
+comes back as their table (where they are not all tables, as a list of what `saevx.load` gives), so
+a later choice is code.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .recipes import find_recipe
 from .resolve.lookup import open_input, read
 from .resolve.record import plan_recorded, run_recorded
 from .resolve.run import Listener, explain
-from .tables import found_table, joined
+from .tables import as_frame, found_table, joined
 from .workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -102,8 +102,9 @@ def table(
     for one in found.values():
         if one.kind != "results":
             raise SpecError(f"{type(one).__name__} is no table but {one.kind}: use saevx.load")
+    stored = [(open_input(one, keys, workspace.store), type(one)) for one in found.values()]
     return joined(
-        [_load(one, workspace, keys) for one in found.values()],
+        [as_frame(artifact, read(artifact, find_recipe(type_))) for artifact, type_ in stored],
         [explode(to_document(one, keys)) if explode_spec else {} for one in found.values()],
     )
 

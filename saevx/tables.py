@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spec import Artifact
 from spec.document import known_types
@@ -94,21 +94,29 @@ def _open(store: Store, row: Row) -> Stored | None:
 
 def _frame(stored: Stored, spec_type: type[object] | None) -> pl.DataFrame:
     """The table of an artifact: what `saevx.load` gives, or the only one that it holds."""
-    import polars as pl
-
     manifest = stored.manifest
     if spec_type is not None and issubclass(spec_type, Artifact):
-        frame = read(stored, find_recipe(spec_type))
-        if isinstance(frame, pl.DataFrame):
-            return frame
-        raise SpecError(
-            f"{manifest.type} {stored.key} is no table but {manifest.kind}: use saevx.load, or "
-            "choose other artifacts with spec=..."
-        )
+        return as_frame(stored, read(stored, find_recipe(spec_type)))
     names = stored.tables()
     if len(names) == 1:
         return stored.table(names[0])
     raise SpecError(
         f"{manifest.type} {stored.key} holds {len(names)} tables: import the module that defines "
         f"{manifest.type}, whose recipe says which to read, or choose others with spec=..."
+    )
+
+
+def as_frame(stored: Stored, loaded: Any) -> pl.DataFrame:
+    """What an artifact was loaded as. Raises SpecError where that is no table."""
+    import polars as pl
+
+    if isinstance(loaded, pl.DataFrame):
+        return loaded
+    name, kind = stored.manifest.type, stored.manifest.kind
+    if kind != "results":
+        raise SpecError(f"{name} {stored.key} is no table but {kind}: use saevx.load")
+    holds = ", ".join([*(f"table {t!r}" for t in stored.tables()), *map(repr, stored.arrays())])
+    raise SpecError(
+        f"{name} {stored.key} does not load as one table, since it holds {holds}: use saevx.load, "
+        f"or declare which table to read: @recipe({name}, load=lambda a: a.table(...))"
     )

@@ -106,9 +106,9 @@ def report(
         return
     from ..errors import StoreError
     from ..report import make_report
-    from ..stages import give_back
+    from ..stages import table_of
 
-    table = give_back(results, workspace) if results else None
+    table = table_of(results, workspace) if results else None
     record.report = make_report(experiment, table)
     try:
         record.saved = record.report.save(workspace.reports)

@@ -55,11 +55,15 @@ def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
 def read(stored: Stored, recipe: Recipe[Any]) -> Any:
     """A stored artifact in the form that its recipe's readers get.
 
+    Without `load`, results that hold one table and nothing else are that table.
     Warns with SaevxWarning where the recipe found what it made suspicious.
     """
     for text in warnings_of(stored):
         warnings.warn(f"{stored.manifest.type} {stored.key}: {text}", SaevxWarning, stacklevel=4)
-    return stored if recipe.load is None else recipe.load(stored)
+    if recipe.load is not None:
+        return recipe.load(stored)
+    tables = stored.tables() if stored.manifest.kind == "results" else []
+    return stored.table(tables[0]) if len(tables) == 1 and not stored.arrays() else stored
 
 
 def warnings_of(stored: Stored) -> tuple[str, ...]:

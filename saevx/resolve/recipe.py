@@ -35,7 +35,8 @@ class Recipe(Generic[A]):
     preflight: Callable[[Sequence[A], Site], None] | None
     """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
     load: Callable[[Stored], Any] | None
-    """What `saevx.load` gives for the artifact; None gives the artifact itself."""
+    """What `saevx.load` gives for the artifact. None: the one table that results hold, or else the
+    artifact itself."""
     parts: Parts[A] | None = None
     """How artifacts are made in parts first; `make` then joins them. None: in one go."""
 

@@ -223,6 +223,68 @@ def test_a_staged_experiment_chooses_by_code_and_replays():
     assert as_json("run", file)["made"] == 0
 
 
+PLAIN_RESULTS = """
+from typing import ClassVar
+import numpy as np
+import polars as pl
+from saevx import Artifact, Batch, recipe
+
+class Plain(Artifact):
+    kind: ClassVar = "results"
+    value: int
+    extra: str = ""
+
+@recipe(Plain)
+def make_plain(batch: Batch[Plain]) -> None:
+    for spec in batch.specs:
+        draft = batch.draft(spec)
+        draft.table("rows", pl.DataFrame({"row": [spec.value]}))
+        if spec.extra == "table":
+            draft.table("others", pl.DataFrame({"other": [1]}))
+        elif spec.extra:
+            draft.write("more", np.arange(3))
+        batch.publish(spec)
+"""
+
+
+def test_results_of_one_table_load_as_it_without_being_told_how():
+    file = write(
+        PLAIN_RESULTS
+        + """
+def targets():
+    table = yield [Plain(value=value) for value in (1, 2)]
+    yield [Plain(value=int(table["row"].sum()))]
+
+def report(table):
+    return table.select("row", "value").sort("row")
+"""
+    )
+    result = saevx("run", file)
+    assert result.exit_code == 0, result.output
+    assert "| 3   | 3     |" in result.stdout
+
+
+@pytest.mark.parametrize("extra", ["table", "array"])
+def test_results_of_more_than_a_table_are_told_to_say_which_to_read(extra: str):
+    code = PLAIN_RESULTS + f"targets = [Plain(value=1, extra={extra!r})]\n"
+    result = saevx("run", write(code + "def report(table): return table\n"))
+    assert result.exit_code == 1
+    assert "does not load as one table, since it holds " in result.stderr
+    assert "@recipe(Plain, load=" in result.stderr
+
+
+def test_a_stage_gets_results_that_are_no_tables_as_they_load():
+    file = write(
+        PLAIN_RESULTS
+        + """
+def targets():
+    (both,) = yield [Plain(value=1, extra="table")]
+    yield [Plain(value=both.table("rows")["row"][0] + 1)]
+"""
+    )
+    assert as_json("run", file)["made"] == 2
+
+
 def test_a_stage_that_fails_ends_the_run():
     file = write(
         """
