@@ -84,7 +84,7 @@ def _names(config: Config, place: Path) -> bool:
 
 def _read(file: Path) -> Config:
     try:
-        tables = tomllib.loads(file.read_text())
+        tables = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         _refuse(f"cannot read {file}: {error}")
     _only(file, "", tables, {"store", "data", "profile", "profiles"})

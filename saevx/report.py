@@ -76,8 +76,8 @@ class Report:
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 if not mark.exists():
-                    mark.write_text(path)
-                if mark.read_text() == path:
+                    mark.write_text(path, "utf-8")
+                if mark.read_text("utf-8") == path:
                     break
             except OSError as error:
                 raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error

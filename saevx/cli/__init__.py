@@ -1,8 +1,11 @@
 """The command line. Commands are imported when called for, so that `saevx --help` is at once."""
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+from ..output import output_failures_told, take_every_text
 
 COMMANDS = {
     "run": ("saevx.cli.run:run", "Make what an experiment lacks, and print its report."),
@@ -26,6 +29,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group that imports a command only to run it or to print its own help."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        take_every_text()
+        with output_failures_told():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..output import take_every_text
 from ..resolve.forks import children_end_here
 from .folder import RunFolder
 from .process import (
@@ -172,6 +173,7 @@ def _serve(worker: Worker) -> None:
 
 
 def main() -> None:
+    take_every_text()
     heed_signals()
     folder = RunFolder(Path(sys.argv[1]))
     try:

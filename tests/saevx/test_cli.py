@@ -457,6 +457,44 @@ def test_output_to_a_pipe_has_no_bars():
     assert err.splitlines()[0] == "squares: to make: 3 Number, 3 Square"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_is_written_whatever_the_encoding_of_a_terminal_or_pipe(encoding: str):
+    targets = "targets = [Plain(value=1, extra='→ 日本'), Square(number=Number(value=1))]"
+    saevx("run", write(f"{PLAIN_RESULTS}\n{targets}\n"))
+    (square,) = as_json("ls", "--type", "Square")
+    shown = {
+        word: CliRunner(charset=encoding).invoke(main, [word, *words], catch_exceptions=False)
+        for word, *words in (
+            ["plan", "squares.py"],
+            ["run", "squares.py"],
+            ["ls"],
+            ["show", square["key"]],
+            ["why", square["key"]],
+            ["doctor"],
+            ["status"],
+        )
+    }
+    assert {result.exit_code for result in shown.values()} == {0}
+    if encoding != "ascii":  # where click takes the terminal for one of UTF-8
+        assert "-> \\u65e5\\u672c" in shown["ls"].stdout
+    assert "`- * Number value=1" in shown["show"].stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [["ls"], ["--help"]])
+def test_output_that_cannot_be_written_ends_in_an_error(words: list[str]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "saevx", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
 def test_neither_help_nor_ls_nor_plan_loads_heavy_packages():
     code = (
         "import sys\nfrom saevx.cli import main\n"
