@@ -60,6 +60,8 @@ def open_store(root: str | Path | None = None, config: Config | None = None) -> 
     folder, or the nearest one at the store or above it.
     Raises ConfigError when a saevx.toml cannot be used, or the store is no folder.
     """
+    if root is not None and not str(root):
+        _refuse("the store's root is empty, as --store \"$NAME\" gives it where NAME is not set")
     config = config or read_config(Path.cwd())
     default = config.store_root or Path(DEFAULT).absolute()
     elsewhere = root or os.environ.get("SAEVX_STORE")
@@ -123,7 +125,7 @@ def _only(file: Path, prefix: str, table: dict[str, Any], known: set[str]) -> No
 
 def _paths(file: Path, name: str, table: dict[str, Any]) -> dict[str, Path]:
     for entry, value in table.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value:
             _refuse(f"{file}: {name}.{entry} is {value!r}; it must be a path in quotes")
     return {
         entry: (file.parent / Path(value).expanduser()).absolute() for entry, value in table.items()

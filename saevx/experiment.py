@@ -54,7 +54,7 @@ class Experiment:
         Raises ExperimentError when the file's code fails or gives something else than specs.
         """
         found = _calling(self.path, self.targets) if callable(self.targets) else self.targets
-        if not isgenerator(found):
+        if not isgenerator(found) or found.gi_code.co_name == "<genexpr>":
             yield _check(self.path, found)
             return
         result: Any = None
@@ -117,9 +117,10 @@ def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     return module
 
 
-def _calling(path: Path, targets: Callable[[], Any]) -> Any:
+def _calling(path: Path, code: Callable[[], Any]) -> Any:
+    """What a user's code gives. Raises ExperimentError with the lines of it that failed."""
     try:
-        return targets()
+        return code()
     except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
 
@@ -129,7 +130,7 @@ def _check(path: Path, specs: Any) -> list[Artifact]:
         raise ExperimentError(
             f"{path}: targets give {type(specs).__name__}; they must be a list of specs"
         )
-    found = list(specs)
+    found = _calling(path, lambda: list(specs))
     if not found:
         raise ExperimentError(f"{path}: targets are an empty list: there is nothing to make")
     for i, spec in enumerate(found):

@@ -131,6 +131,7 @@ def test_the_store_comes_from_flag_then_environment_then_file_then_folder(monkey
         ("[stroe]\nroot = 'x'", "stroe is not known"),
         ("[store]\nrot = 'x'", "store.rot is not known"),
         ("[store]\nroot = 3", "must be a path"),
+        ("[store]\nroot = ''", "must be a path"),
         ("[store.roots]\ntables = 'x'", "tables is no kind"),
         ("store = [", "cannot read"),
     ],
@@ -143,9 +144,31 @@ def test_a_wrong_saevx_toml_is_refused(toml: str, says: str):
     assert "saevx.toml" in result.stderr
 
 
+@pytest.mark.parametrize("words", [["ls"], ["run", "squares.py"], ["plan", "squares.py"]])
+def test_an_empty_name_of_a_store_is_refused(words: list[str]):
+    write(SQUARES)
+    result = saevx(*words, "--store", "")
+    assert result.exit_code == 1
+    assert "the store's root is empty" in result.stderr
+    assert not Path(".saevx").exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "targets = (Square(number=Number(value=value)) for value in (1, 2))",
+        "def targets(): return (Square(number=Number(value=value)) for value in (1, 2))",
+        "def targets(): yield (Square(number=Number(value=value)) for value in (1, 2))",
+    ],
+)
+def test_targets_may_be_a_generator_expression(code: str):
+    assert as_json("run", write(code))["made"] == 4
+
+
 @pytest.mark.parametrize(
     ("code", "says"),
     [
+        ("targets = (Number(value=1 // value) for value in (1, 0))", "ZeroDivisionError"),
         ("x = 1", "defines no targets"),
         ("targets = []", "empty list"),
         ("targets = [1]", "target 0 is 1"),
