@@ -61,7 +61,7 @@ def open_store(root: str | Path | None = None, config: Config | None = None) -> 
     Raises ConfigError when a saevx.toml cannot be used, or the store is no folder.
     """
     if root is not None and not str(root):
-        _refuse("the store's root is empty, as --store \"$NAME\" gives it where NAME is not set")
+        _refuse('the store\'s root is empty, as --store "$NAME" gives it where NAME is not set')
     config = config or read_config(Path.cwd())
     default = config.store_root or Path(DEFAULT).absolute()
     elsewhere = root or os.environ.get("SAEVX_STORE")

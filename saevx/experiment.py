@@ -7,10 +7,11 @@ a later choice is code.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from inspect import isgenerator, isgeneratorfunction
@@ -107,6 +108,7 @@ def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     neighbours = str((copy or path).parent)
+    _refuse_hidden(copy or path)
     if neighbours not in sys.path:
         # As if it were run, so that it can import its neighbours, within its functions too.
         sys.path.insert(0, neighbours)
@@ -115,6 +117,46 @@ def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
     return module
+
+
+def _refuse_hidden(path: Path) -> None:
+    """Raise ExperimentError where an experiment imports a module of its own named spec or store.
+
+    Python would give it saevx's, which are imported already.
+    """
+    for name in ("spec", "store"):
+        origin = getattr(importlib.util.find_spec(name), "origin", None)
+        for own in (path.parent / f"{name}.py", path.parent / name / "__init__.py"):
+            if not own.is_file() or (origin and own.samefile(origin)):
+                continue
+            for file, line, imported in _imports(path):
+                if imported == name:
+                    raise ExperimentError(
+                        f"{file}, line {line}: the import of {name} gives saevx's own package of "
+                        f"that name, not {own}: rename that module"
+                    )
+
+
+def _imports(path: Path) -> Iterator[tuple[Path, int, str]]:
+    """What a file and the modules beside it that it imports import: file, line, top-level name."""
+    files = [path]
+    for file in files:
+        try:
+            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        except (OSError, SyntaxError, ValueError):
+            continue  # told when it is run
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            else:
+                continue
+            for name in (full.partition(".")[0] for full in names):
+                yield file, node.lineno, name
+                beside = path.parent / f"{name}.py"
+                if beside.is_file() and beside not in files:
+                    files.append(beside)
 
 
 def _calling(path: Path, code: Callable[[], Any]) -> Any:
@@ -130,7 +172,7 @@ def _check(path: Path, specs: Any) -> list[Artifact]:
         raise ExperimentError(
             f"{path}: targets give {type(specs).__name__}; they must be a list of specs"
         )
-    found = _calling(path, lambda: list(specs))
+    found: list[Artifact] = _calling(path, lambda: list(specs))
     if not found:
         raise ExperimentError(f"{path}: targets are an empty list: there is nothing to make")
     for i, spec in enumerate(found):

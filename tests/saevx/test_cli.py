@@ -421,6 +421,24 @@ def test_an_experiment_imports_its_neighbours_within_its_functions():
     assert as_json("run", write(code, "sub/mine.py"))["made"] == 2
 
 
+@pytest.mark.parametrize("module", ["store.py", "spec.py", "store/__init__.py"])
+def test_a_module_of_the_user_that_ours_would_hide_is_told_by_name(module: str):
+    Path(module).parent.mkdir(exist_ok=True)
+    Path(module).write_text("VALUES = (1, 2, 3)")
+    name = module.partition("/")[0].removesuffix(".py")
+    assert as_json("run", write(SQUARES))["made"] == 6  # it is not imported
+    for code, file, line in (
+        (f"def targets():\n    from {name} import VALUES\n", "squares.py", 6),
+        ("import mine\n", "mine.py", 2),
+    ):
+        Path("mine.py").write_text(f"# mine\nimport os, {name}")
+        for word in ("run", "plan"):
+            result = saevx(word, write(code))
+            assert result.exit_code == 1
+            assert f"{file}, line {line}: the import of {name} gives saevx's own" in result.stderr
+            assert str(Path(module).resolve()) in result.stderr
+
+
 def test_json_of_an_error_is_json():
     assert "defines no targets" in as_json("run", write("x = 1"))["error"]
 
