@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def test_a_stranger_by_the_same_name_is_pointed_out(tmp_path: Path, name: str):
 def test_a_stranger_already_imported_is_pointed_out():
     done = python("import sys, types; sys.modules['spec'] = types.ModuleType('spec'); import saevx")
     assert "needs its own package `spec`" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["saevx", "spec", "store"])
+def test_type_checkers_are_told_that_the_packages_are_typed(package: str):
+    assert resources.files(package).joinpath("py.typed").is_file()
 
 
 def test_every_name_that_is_promised_is_there():
