@@ -127,6 +127,21 @@ def test_prototypes_are_tokens_and_nested(made: tuple[CubTree, Workspace]):
     assert saevx.load(more, workspace).n_prototypes == 9
 
 
+def test_prototypes_are_drawn_by_their_seed(copy: tuple[Path, Workspace]):
+    """In one batch, and against numpy's own generator on the same stream."""
+    root, workspace = copy
+    spec = study(root)[1].scorer
+    specs = [spec.model_copy(update={"seed": seed}) for seed in (0, 1, 17)]
+    saevx.run(specs, workspace)
+    tokens_nd = np.asarray(saevx.load(spec.shards, workspace).tokens(), dtype=np.float32)
+    for spec in specs:
+        uniform = np.random.default_rng(spec.seed).random(1000)
+        drawn = list(dict.fromkeys((uniform * len(tokens_nd)).astype(int)))[: spec.n]
+        np.testing.assert_array_equal(
+            saevx.load(spec, workspace).vectors_kd, tokens_nd[np.array(drawn)]
+        )
+
+
 def test_what_is_new_is_made_and_nothing_else(copy: tuple[Path, Workspace]):
     root, workspace = copy
     assert made_by(study(root), workspace) == {}

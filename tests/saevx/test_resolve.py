@@ -11,12 +11,14 @@ import polars as pl
 import pytest
 
 import saevx
+from saevx.dispatch.ledger import Ledger
 from saevx.notebook import load, run, table
 from saevx.recipes import find_recipe
 from saevx.resolve.batch import Batch
 from saevx.resolve.plan import State, make_plan
 from saevx.resolve.recipe import recipe
-from saevx.resolve.run import run_plan
+from saevx.resolve.run import Outcome as RunOutcome
+from saevx.resolve.run import _block, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Site, SpecError
 from spec.key import Spelling
@@ -153,6 +155,27 @@ def test_one_failure_takes_neither_its_batch_nor_other_branches_with_it(workspac
     assert not outcome.ok
     with pytest.raises(saevx.RunFailed, match="-1 is below zero"):
         run(targets, workspace)
+
+
+class Total(Artifact):
+    kind: ClassVar = "results"
+    below: Artifact
+
+
+def test_a_failure_blocks_every_level_above_it(workspace: Workspace):
+    """Inline and dispatched: were one level missed, a run would wait for it without end."""
+    keys, bottom = Keys(workspace), Number(value=-1)
+    top = Total(below=Total(below=add(-1, 2)))
+    plan = make_plan([top], keys, workspace.store)
+    inline = RunOutcome(failed={bottom.key: saevx.RecipeError("no")})
+    nodes = [node for node in plan.to_make if type(node.spec) is not Number]
+    assert all(_block(node, inline) for node in nodes)
+    ledger = Ledger(plan, workspace.store, prefix="", code="", retry_failed=False)
+    ledger.outcome.failed = inline.failed
+    ledger.block([])
+    above = [add(-1, 2), top.below, top]
+    for outcome in (inline, ledger.outcome):
+        assert outcome.blocked == {spec.key: bottom.key for spec in above}
 
 
 def test_a_bug_in_a_recipe_is_reported_with_its_traceback(workspace: Workspace):

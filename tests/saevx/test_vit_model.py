@@ -10,7 +10,7 @@ import torch
 
 from saevx.device import device
 from saevx.errors import SpecError
-from saevx.vit.model import LoadedViT, check_layers, inspect_vit, load_vit
+from saevx.vit.model import LoadedViT, capture, check_layers, inspect_vit, load_vit
 from spec import RandomInit, Squash, ViT
 
 NAMES = {
@@ -59,6 +59,29 @@ def test_layers_are_block_outputs(vit, images):
     assert found.keys() == expected.keys()
     for layer in expected:
         assert torch.equal(found[layer], expected[layer])
+
+
+class InPlace(torch.nn.Module):
+    """Blocks that add 1 to their input and pass it on, as timm's may with `inplace` layers."""
+
+    def __init__(self, n_blocks: int) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Identity() for _ in range(n_blocks))
+        for block in self.blocks:
+            block.forward = lambda x: x.add_(1)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("layers", [[0], [3], [0, 1, 2, 3], [2, 0]])
+def test_later_blocks_do_not_change_what_was_captured(layers):
+    found = capture(InPlace(4), torch.zeros(2, 3), layers)
+    assert {layer: acts_bd.unique().item() for layer, acts_bd in found.items()} == {
+        layer: layer + 1 for layer in layers
+    }
 
 
 @pytest.mark.parametrize("layers", [[0], [5], [2, 4], [4, 2, 0]])
