@@ -78,6 +78,10 @@ def load_experiment(path: Path) -> Experiment:
     copy = Path(code) / "files" / path.name if code else None
     if not (copy or path).is_file():
         raise ExperimentError(f"there is no experiment file {copy or path}")
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise ExperimentError(f"{str(path)!a}: rename it or its folder in UTF-8") from None
     module = _execute(path.resolve(), copy)
     if not hasattr(module, "targets"):
         raise ExperimentError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
+
+from store.names import safe_name
 
 from .errors import ExperimentError, StoreError
 from .experiment import Experiment, user_error
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 Part = Any
 """A polars frame, an altair chart, or a line of text."""
-
-_NAME = re.compile(r"[^\W_][\w .-]*")
 
 PNG_SCALE = 2
 """Pixels of a PNG per pixel of the chart, for sharp figures."""
@@ -67,17 +66,18 @@ class Report:
 
     def _home(self, folder: Path) -> Path:
         """`folder`/<experiment>, made; another file of the same name has a folder of its own."""
-        path = str(self.experiment.path.resolve())
+        path = bytes(self.experiment.path.resolve())
+        name = _file_name(self.experiment.name)
         for home in (
-            folder / self.experiment.name,
-            folder / f"{self.experiment.name}-{xxhash.xxh3_64_hexdigest(path.encode())[:8]}",
+            folder / name,
+            folder / f"{name}-{xxhash.xxh3_64_hexdigest(path)[:8]}",
         ):
             mark = home / ".experiment"
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 if not mark.exists():
-                    mark.write_text(path, "utf-8")
-                if mark.read_text("utf-8") == path:
+                    mark.write_bytes(path)
+                if mark.read_bytes() == path:
                     break
             except OSError as error:
                 raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error
@@ -100,17 +100,16 @@ def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
     parts: dict[str, Part] = given if isinstance(given, dict) else {experiment.name: given}
     parts = {str(name): part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
-        if not _NAME.fullmatch(name):
-            raise ExperimentError(
-                f"{experiment.path}: report names a part {name!r}; names become files, so use "
-                "letters, digits, spaces, '-', '_' and '.'"
-            )
         if not _is_part(part):
             raise ExperimentError(
                 f"{experiment.path}: report gives {type(part).__name__} for {name!r}; it may give "
                 "polars frames, altair charts and text"
             )
     return Report(experiment, parts)
+
+
+def _file_name(name: str) -> str:
+    return safe_name(name, also=r"\w ")
 
 
 def _is_part(part: Part) -> bool:
@@ -128,7 +127,7 @@ def _save(home: Path, name: str, part: Part) -> list[Path]:
         return []
     if _is_chart(part):
         return _save_chart(home, name, part)
-    file = home / f"{name}.csv"
+    file = home / f"{_file_name(name)}.csv"
     part.write_csv(file)
     return [file]
 
@@ -137,6 +136,7 @@ def _save_chart(home: Path, name: str, chart: alt.Chart) -> list[Path]:
     """Draw a chart, unless the same one is drawn already: drawing takes a second."""
     import altair as alt
 
+    name = _file_name(name)
     files = [home / f"{name}.png", home / f"{name}.html"]
     drawn = home / f".{name}.drawn"
     with alt.data_transformers.enable("default", max_rows=None):  # a file takes any number

@@ -7,6 +7,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
+from store.names import host_name
+
 
 class Life(Enum):
     ALIVE = "alive"
@@ -32,7 +34,7 @@ class Owner(NamedTuple):
         """This process."""
         pid = os.getpid()
         state = _state_of(pid)
-        return cls(os.uname().nodename, _boot(), _namespace(), pid, state[1] if state else "0")
+        return cls(host_name(), _boot(), _namespace(), pid, state[1] if state else "0")
 
     @classmethod
     def parse(cls, text: str) -> Owner:
@@ -44,7 +46,7 @@ class Owner(NamedTuple):
         return f"{self.host}.{self.boot}.{self.namespace}.{self.pid}.{self.started}"
 
     def life(self) -> Life:
-        if self.host != os.uname().nodename:
+        if self.host != host_name():
             return Life.UNKNOWN
         if self.boot != _boot():
             return Life.DEAD

@@ -22,6 +22,7 @@ from store.errors import StoreError
 from store.files import explained, list_folder, make_folders, replace_file
 from store.holder import server_time
 from store.layout import KINDS, LAYOUT
+from store.names import safe_name
 from store.owner import Life, Owner
 from store.store import Store
 
@@ -61,7 +62,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def folder(self) -> str:
         """Name of the folder of all runs of one file."""
-        return f"{self.name[:80]}.{xxhash.xxh3_64_hexdigest(self.path.encode())}"
+        return f"{safe_name(self.name, 80)}.{xxhash.xxh3_64_hexdigest(self.path.encode())}"
 
     @property
     def graph(self) -> Graph:

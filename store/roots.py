@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from store.errors import StoreError
-from store.files import explained
+from store.files import explained, list_folder
 from store.heart import heart
 from store.layout import pin_file, pins, runs
 from store.owner import Life
@@ -22,7 +23,6 @@ from store.records import (
     Run,
     is_over,
     life_of,
-    names_in,
     read_record,
     records_in,
     roots_of,
@@ -31,6 +31,9 @@ from store.records import (
 from store.store import Store
 
 _TRIES = 100
+
+_RUNS = re.compile(r"\.[0-9a-f]{16}$")
+"""Ends the name of a folder of runs; its beginning may be anything."""
 
 Stamp = tuple[str, int, int, Life, int]
 """Of a record: its path, inode, size, the life of its owner, and its time of change in ns."""
@@ -301,7 +304,7 @@ def _progress(run: Run) -> tuple[float, int]:
 
 def _run_files(store: Store) -> Iterator[Path]:
     for root in roots_of(store):
-        for folder in names_in(runs(root)):
+        for folder in filter(_RUNS.search, list_folder(runs(root))):
             yield from records_in(runs(root) / folder)
 
 

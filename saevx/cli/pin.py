@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-from contextlib import suppress
 
 import click
 
@@ -23,6 +21,7 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
     Without KEY, list what is pinned.
     """
     from store.inventory import below
+    from store.names import user_name
     from store.records import when
     from store.roots import Roots
     from store.roots import pin as write_pin
@@ -38,10 +37,7 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
             name = f"{artifact.manifest.type} {artifact.key}"
             raise StoreError(f"{name} is {fault}; nothing was pinned. {AGAIN.capitalize()}")
         ref = artifact.kind, artifact.key
-        user = ""
-        with suppress(OSError, KeyError):
-            user = getpass.getuser()
-        made = write_pin(opened, ref, below(opened, ref), note, user)
+        made = write_pin(opened, ref, below(opened, ref), note, user_name())
         if as_json:
             click.echo(json.dumps({"kind": ref[0], "key": ref[1], "nodes": len(made.nodes)}))
         else:

@@ -67,12 +67,15 @@ class Sending:
     def start_detached(self, experiment: Experiment, store: Store) -> None:
         """Start this same command in a session of its own. Raises Detached, and StoreError where
         its log cannot be written."""
+        from store.names import safe_name
+
         from ..dispatch.folder import runs_of
         from ..errors import Detached, StoreError
 
         words = [word for word in sys.argv[1:] if word != "--detach"]
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        file = runs_of(store) / ".detached" / f"{experiment.name[:60]}.{stamp}.{os.getpid()}.log"
+        name = f"{safe_name(experiment.name, 60)}.{stamp}.{os.getpid()}.log"
+        file = runs_of(store) / ".detached" / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _remove_old(file.parent)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,11 +27,18 @@ import msgspec
 import xxhash
 
 from store import Store, leases
+from store.names import safe_name
 
 from ..errors import StoreError
 from .records import Array, Element, Outcome, Progress, RunInfo
 
 FOLDER = ".jobs"
+
+LEAVING = ".removed."
+"""Begins the name of a folder that is being removed."""
+
+_RUN = re.compile(r"\.[0-9a-f]{8}\.\d{8}T\d{6}Z\.[0-9a-f]{8}$")
+"""Ends the name of a run's folder; its beginning may be anything."""
 
 T = TypeVar("T", RunInfo, Array, Outcome, Progress)
 
@@ -188,7 +196,7 @@ def runs_of(store: Store) -> Path:
 
 def prefix_of(name: str, path: str) -> str:
     """How the folders of all runs of an experiment file begin."""
-    return f"{name[:60]}.{xxhash.xxh3_64_hexdigest(path.encode())[:8]}."
+    return f"{safe_name(name, 60)}.{xxhash.xxh3_64_hexdigest(path.encode())[:8]}."
 
 
 def all_runs(store: Store, prefix: str = "") -> list[RunFolder]:
@@ -197,9 +205,13 @@ def all_runs(store: Store, prefix: str = "") -> list[RunFolder]:
         names = os.listdir(runs_of(store))
     except OSError:
         return []
-    ours = [name for name in names if name.startswith(prefix) and not name.startswith(".")]
+    ours = [name for name in names if name.startswith(prefix) and _is_run(name)]
     ours.sort(key=lambda name: name.rsplit(".", 2)[-2:])
     return [_folder(str(runs_of(store) / name)) for name in ours]
+
+
+def _is_run(name: str) -> bool:
+    return bool(_RUN.search(name)) and not name.startswith(LEAVING)
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,6 @@ time is up: what it has submitted, it adopts when it comes back.
 from __future__ import annotations
 
 import calendar
-import getpass
 import os
 import shlex
 import shutil
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xxhash
+
+from store.names import user_name
 
 from ..errors import Detached, StoreError
 from ..experiment import CODE
@@ -77,7 +78,7 @@ def follow(
     home = runs_of(store) / ".follow" / prefix_of(name, where).rstrip(".")
     log = home / "follow.log"
     with _submitting(store):
-        there = slurm.find_waiting(job_name, getpass.getuser())
+        there = slurm.find_waiting(job_name, user_name())
         if there:
             _check_code(path, home, there)
             return there, log, False
@@ -130,7 +131,7 @@ def _script(
     environment = [f"export {n}={shlex.quote(v)}" for n, v in resources.environment.items()]
     return SCRIPT.format(
         name=name,
-        log=shlex.quote(str(log)),
+        log=shlex.quote(slurm.escaped(log)),
         warning_s=WARNING_S,
         minutes=max(1, round(hours * 60)),
         memory_mb=MEMORY_MB,

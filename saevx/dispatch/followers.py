@@ -35,7 +35,7 @@ class Follower:
 
     def is_of(self, path: str) -> bool:
         """Whether it runs the experiment file at a path."""
-        return self.prefix == prefix_of(self.name, path)
+        return self.prefix == prefix_of(Path(path).stem, path)
 
     @property
     def document(self) -> dict[str, Any]:

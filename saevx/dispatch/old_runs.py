@@ -13,15 +13,13 @@ from store.owner import Life
 from ..errors import StoreError
 from . import slurm
 from .executors import local_life
-from .folder import RunFolder, all_runs, runs_of, take_submitting
+from .folder import LEAVING, RunFolder, all_runs, runs_of, take_submitting
 
 if TYPE_CHECKING:
     from store import Store
 
 KEPT_S = 30 * 86400.0
 """For so long after its end a run's logs and failures are remembered."""
-
-_LEAVING = ".removed."
 
 
 def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
@@ -40,7 +38,7 @@ def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
             gone = [run for run in _not_live(old) if _is_old(run, older_than_s)]
             for run in gone:
                 # In one step, so that nobody reads half a run.
-                os.rename(run.path, run.path.with_name(_LEAVING + run.name))
+                os.rename(run.path, run.path.with_name(LEAVING + run.name))
         _sweep(store)
         return [run.name for run in gone]
     return []
@@ -72,5 +70,5 @@ def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
 def _sweep(store: Store) -> None:
     """Remove what is on its way out, also what an earlier call could not remove whole."""
     for name in os.listdir(runs_of(store)):
-        if name.startswith(_LEAVING):
+        if name.startswith(LEAVING):
             shutil.rmtree(runs_of(store) / name, ignore_errors=True)

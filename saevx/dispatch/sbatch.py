@@ -10,7 +10,7 @@ from pathlib import Path
 from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
-from .slurm import SlurmError, outside_of_jobs
+from .slurm import SlurmError, escaped, outside_of_jobs
 from .snapshot import python, search_path
 
 LONGEST_WARNING_S = 90
@@ -37,7 +37,7 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
     try:
         (folder.logs / "slurm").mkdir(parents=True, exist_ok=True)
         executor = _Executor()
-        executor.update_parameters(**_parameters(array.name, folder.code, resources, after))
+        executor.update_parameters(**_parameters(array.name, folder, resources, after))
         with outside_of_jobs():
             return executor.send(len(array.elements))
     except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
@@ -45,10 +45,11 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
 
 
 def _parameters(
-    name: str, code: Path, resources: Resources, after: Sequence[str]
+    name: str, folder: RunFolder, resources: Resources, after: Sequence[str]
 ) -> dict[str, object]:
     """What a job asks for, as submitit names it."""
     minutes = max(1, round(resources.hours * 60))
+    log = f"{escaped(folder.logs)}/slurm/%A_%a_0_log.out"
     parameters: dict[str, object] = {
         "job_name": name,
         "time": minutes,
@@ -56,10 +57,10 @@ def _parameters(
         "array_parallelism": resources.parallelism,
         "signal_delay_s": min(LONGEST_WARNING_S, minutes * 60 // 4),
         "stderr_to_stdout": True,
-        "setup": _setup(name, code, resources),
-        "additional_parameters": {"requeue": True},
+        "setup": _setup(name, folder.code, resources),
+        "additional_parameters": {"requeue": True, "output": log},
         "wckey": None,  # submitit's own, which some clusters refuse
-        "srun_args": ["--mpi=none", f"--cpus-per-task={resources.cpus}"],
+        "srun_args": ["--mpi=none", f"--cpus-per-task={resources.cpus}", f"--output={log}"],
     }
     if resources.memory_gb is not None:
         parameters["mem"] = f"{max(1, round(resources.memory_gb * 1024))}MB"

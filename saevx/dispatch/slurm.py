@@ -5,14 +5,16 @@ An array whose submitter died before it knew the job's id is found by its name.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
+
+from store.names import user_name
 
 from ..errors import HowError
 
@@ -84,13 +86,18 @@ def states(jobs: Iterable[str], users: Iterable[str]) -> dict[Job, JobState] | N
 
 
 def answers() -> bool:
-    return states({"0"}, {getpass.getuser()}) is not None
+    return states({"0"}, {user_name()}) is not None
 
 
 def find_waiting(name: str, user: str) -> str | None:
     """Job id of a user's job of that name that waits or runs."""
     out = ask(["squeue", "--noheader", f"--user={user}", f"--name={name}", "--format=%A"])
     return out.split()[0] if out and out.split() else None
+
+
+def escaped(path: Path) -> str:
+    """A path for --output, where `%` begins a replacement."""
+    return str(path).replace("%", "%%")
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class Snapshot:
 
         Raises StoreError where it cannot be written.
         """
+        if os.pathsep in str(code):
+            raise StoreError(
+                f"jobs cannot import code from {code}: PYTHONPATH takes no path that holds "
+                f"{os.pathsep!r}. Use another store"
+            )
         try:
             for folder in {(code / name).parent for name in self._files}:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spec import Artifact, Keys, to_document
 from spec.document import known_types
 from store.layout import KINDS
+from store.names import user_name
 from store.owner import Owner
 
 from ..resolve.plan import Node
@@ -149,7 +149,7 @@ class Submitter:
                     experiment=str(copied) if copied and needs else "",
                     executor=self.executor.name,
                     owner=str(Owner.here()),
-                    user=getpass.getuser(),
+                    user=user_name(),
                     code=self.ledger.code,
                     origin=self.request.origin.record,
                     folder=os.getcwd(),

@@ -10,6 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from spec import Artifact, Keys, to_document
+from store.names import safe_name
 
 from ..explode import explode
 from ..resolve.plan import Node, group
@@ -151,4 +152,4 @@ def chunks(items: list[T], n: int) -> Iterator[list[T]]:
 
 def array_name(experiment: str, recipe: str) -> str:
     """A fresh name for an array, as `squeue` shows it."""
-    return f"{experiment[:24]}-{recipe[:24]}-{os.urandom(5).hex()}"
+    return f"{safe_name(experiment, 24)}-{safe_name(recipe, 24)}-{os.urandom(5).hex()}"

@@ -354,7 +354,6 @@ def report(table):
     [
         ("return 1 / 0", "ZeroDivisionError"),
         ("return 3", "report gives int"),
-        ("return {'../up': table}", "names become files"),
         (
             "return table.select(table.columns[:1]).to_struct('s').to_frame()",
             "'squares' of the rep",
