@@ -74,6 +74,14 @@ class RunFolder:
             raise StoreError(f"{self.path} has no run.json: its run was cut off as it began")
         return found
 
+    @property
+    def is_described(self) -> bool:
+        """False where its submitter was killed as it began, before it submitted anything.
+
+        Raises StoreError where its description cannot be read.
+        """
+        return _read(self.path / "run.json", RunInfo) is not None
+
     def write_info(self, info: RunInfo) -> None:
         write(self.path / "run.json", info)
 

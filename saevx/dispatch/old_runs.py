@@ -45,8 +45,9 @@ def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
 
 
 def _is_old(run: RunFolder, older_than_s: float) -> bool:
-    with suppress(StoreError):  # what cannot be read may be anything
-        ended = run.ended_at if run.info else None
+    with suppress(StoreError, OSError):  # what cannot be read may be anything
+        # A submitter that was killed before it described its run has submitted nothing.
+        ended = run.ended_at if run.is_described else run.path.stat().st_mtime
         return ended is not None and time.time() - ended > older_than_s
     return False
 
@@ -61,7 +62,7 @@ def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
     return [
         run
         for run in runs
-        if local_life(run.info.owner) is not Life.ALIVE
+        if not (run.is_described and local_life(run.info.owner) is Life.ALIVE)
         # Where Slurm gives no answer, an array may be live.
         and not (at_slurm[run.name] if live_arrays is None else at_slurm[run.name] & live_arrays)
     ]

@@ -137,6 +137,28 @@ def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
     assert damaged.path.exists()
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_one_whose_submitter_was_killed_before_it_was_described_goes(store: Store, ended: bool):
+    def killed(days: float) -> RunFolder:
+        run = RunFolder.make(store, "trial", "/trial.py")
+        (run.code / "files").mkdir()
+        if ended:
+            run.end()
+        then = time.time() - days * DAY_S
+        os.utime(run.path, (then, then))
+        return run
+
+    old, recent, described = killed(31), killed(29), make_run(store, None)
+    os.utime(described.path, (0, 0))
+    right = take_submitting(store)
+    assert right is not None
+    with right:  # one that submits may be about to describe it
+        assert remove_old_runs(store) == []
+    assert remove_old_runs(store) == [old.name]
+    assert not old.path.exists()
+    assert {run.name for run in all_runs(store)} == {recent.name, described.name}
+
+
 def test_a_store_without_runs(store: Store):
     assert remove_old_runs(store) == []
 
