@@ -1,4 +1,4 @@
-"""Experiment files: Python that defines `targets`, and perhaps `report(table)`.
+"""Experiment files: Python that defines `targets`, and perhaps `report(table)` and `job_files`.
 
 `targets` is a list of specs, or a function. A function may be a generator: each `yield` of specs
 comes back as their table (where they are not all tables, as a list of what `saevx.load` gives), so
@@ -38,6 +38,8 @@ class Experiment:
     """A list of specs, or a function that gives one or yields several."""
     report: Callable[..., Any] | None
     """Takes the table of all results; gives frames and charts, by name."""
+    files: tuple[Path, ...] = ()
+    """What `job_files` names: files and folders, besides the code, that jobs get a copy of."""
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class Experiment:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Run an experiment file and take `targets` and `report` out of it.
+    """Run an experiment file and take `targets`, `report` and `job_files` out of it.
 
     Raises ExperimentError when it is not there, raises, or defines no targets.
     """
@@ -91,7 +93,13 @@ def load_experiment(path: Path) -> Experiment:
     report = getattr(module, "report", None)
     if report is not None and not callable(report):
         raise ExperimentError(f"{path}: report is {report!r}; it must be a function of a table")
-    return Experiment(path, module.targets, report)
+    return Experiment(path, module.targets, report, _files(path, getattr(module, "job_files", ())))
+
+
+def _files(path: Path, named: Any) -> tuple[Path, ...]:
+    if not isinstance(named, list | tuple) or not all(isinstance(n, str | Path) for n in named):
+        raise ExperimentError(f"{path}: job_files is {named!r:.200}; it must be a list of paths")
+    return tuple(Path(os.path.abspath(path.resolve().parent / name)) for name in named)
 
 
 def import_copy(path: Path, copy: Path) -> ModuleType:

@@ -104,7 +104,8 @@ class Sending:
             raise ConfigError(f"--follow needs the executor slurm, and it is {self.executor}")
         words = [word for word in sys.argv[1:] if word not in ("--follow", "--detach")]
         base, hours = self.profile.base, self.profile.follow_hours
-        job, log, is_new = follow(store, experiment.name, experiment.path, words, base, hours)
+        asked = (words, base, hours, experiment.files)
+        job, log, is_new = follow(store, experiment.name, experiment.path, *asked)
         begun = "follows it" if is_new else "follows it already"
         raise Detached(
             f"{experiment.name}: Slurm job {job} {begun}, and prints to {log}; "
@@ -147,6 +148,7 @@ class Sending:
                 request = Request(
                     name=experiment.name,
                     path=experiment.path,
+                    files=experiment.files,
                     origin=origin or Origin(experiment.path),
                     profile=self.profile,
                     retry_failed=self.retry_failed,

@@ -50,7 +50,7 @@ class Coordinator:
         self.plan, self.keys, self.store, self.executor = plan, keys, store, executor
         self.request = request
         self.recipes = {type(node.spec): find_recipe(type(node.spec)) for node in plan.to_make}
-        snapshot = Snapshot(request.path)
+        snapshot = Snapshot(request.path, request.files)
         self.ledger = Ledger(
             plan,
             store,

@@ -66,7 +66,13 @@ exit $status
 
 
 def follow(
-    store: Store, name: str, path: Path, words: Sequence[str], resources: Resources, hours: float
+    store: Store,
+    name: str,
+    path: Path,
+    words: Sequence[str],
+    resources: Resources,
+    hours: float,
+    files: Sequence[Path] = (),
 ) -> tuple[str, Path, bool]:
     """Let a job run `saevx` with these words. Returns its id, its log, and whether it is new.
 
@@ -77,10 +83,11 @@ def follow(
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
     home = runs_of(store) / ".follow" / prefix_of(name, where).rstrip(".")
     log = home / "follow.log"
+    snapshot = Snapshot(path, files)
     with _submitting(store):
         there = slurm.find_waiting(job_name, user_name())
         if there:
-            _check_code(path, home, there)
+            _check_code(path, snapshot.digest, home, there)
             return there, log, False
         code = home / time.strftime(STAMP, time.gmtime())
         try:
@@ -88,7 +95,6 @@ def follow(
             for old in home.glob("*Z"):
                 shutil.rmtree(old, ignore_errors=True)
             code.mkdir(parents=True, exist_ok=True)
-            snapshot = Snapshot(path)
             snapshot.write(code)
             (code / DIGEST).write_text(snapshot.digest)
             script = code / "follow.sh"
@@ -98,11 +104,11 @@ def follow(
         return _submit(script), log, True
 
 
-def _check_code(path: Path, home: Path, job: str) -> None:
+def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
     """Raise Detached where the code has been edited since a follower began."""
     for code in sorted(home.glob("*Z"), reverse=True)[:1]:
         with suppress(OSError):
-            if (code / DIGEST).read_text() != Snapshot(path).digest:
+            if (code / DIGEST).read_text() != digest:
                 began = time.localtime(calendar.timegm(time.strptime(code.name, STAMP)))
                 raise Detached(
                     f"{path.stem}: Slurm job {job} follows it already, and runs a copy of the code "

@@ -18,10 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import SaevxWarning
-from .code_files import code_files, is_code
-
-N_FILES = 2000
-"""A package of more files than this is not copied."""
+from .code_files import N_FILES, code_files, is_code
 
 _IMPORTS = re.compile(rb"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w., \t]+))", re.MULTILINE)
 

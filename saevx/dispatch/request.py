@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Request:
     profile: Profile
     origin: Origin
     """The code, for provenance."""
+    files: Sequence[Path] = ()
+    """What the experiment names in `job_files`."""
     retry_failed: bool = False
     detach: bool = False
     """Submit, and do not wait."""

@@ -9,27 +9,28 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import xxhash
 
-from ..errors import SaevxWarning, StoreError
+from ..errors import ExperimentError, SaevxWarning, StoreError
 from ..experiment import CODE
-from .code_files import code_files, is_code
+from .code_files import N_FILES, code_files
 from .imported import imported
 
 ROOMS = ("saevx", "spec", "store")
 
-N_FILES = 2000
-"""Of the files beside an experiment, at most so many are copied. What it imports always is."""
-
 
 class Snapshot:
-    """The files that a run's code is made of, as they are now."""
+    """The files that a run's code is made of, as they are now.
 
-    def __init__(self, experiment: Path | None) -> None:
+    `files` are files and folders that it needs besides. Raises ExperimentError for one that is not
+    there, or that has no place in the copy.
+    """
+
+    def __init__(self, experiment: Path | None, files: Iterable[Path] = ()) -> None:
         rooms = Path(__file__).resolve().parents[2]
         self.experiment = experiment.resolve() if experiment else None
         self._files: dict[str, bytes] = {}
@@ -45,6 +46,8 @@ class Snapshot:
         if self.experiment:
             for name, file in _users_files(self.experiment):
                 self._add(f"files/{name}", file)
+            for name, file in _data_files(self.experiment, files):
+                self._add(f"files/{name}", file)
 
     def _add(self, name: str, file: Path) -> None:
         # One that goes while we look was no code of ours.
@@ -53,11 +56,10 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """Differs when any module does; texts beside them may be what a report has written."""
+        """Differs when any of the files does."""
         digest = xxhash.xxh3_128()
         for name, data in sorted(self._files.items()):
-            if is_code(name):
-                digest.update(f"{name}\0{len(data)}\0".encode() + data)
+            digest.update(f"{name}\0{len(data)}\0".encode() + data)
         return digest.hexdigest()
 
     def write(self, code: Path) -> Path | None:
@@ -101,13 +103,37 @@ def _users_files(experiment: Path) -> Iterator[tuple[str, Path]]:
     for n, file in enumerate(code_files(here)):
         if n == N_FILES:
             warnings.warn(
-                f"{here} holds more than {N_FILES} files of code: jobs get those, and what "
+                f"{here} holds more than {N_FILES} files of code: jobs get so many, and what "
                 f"{experiment.name} imports. Keep experiments in a folder of their own",
                 SaevxWarning,
                 stacklevel=2,
             )
             return
         yield str(file.relative_to(here)), file
+
+
+def _data_files(experiment: Path, files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """What an experiment names in `job_files`, by its place beside the modules of the copy."""
+    tops = [experiment.parent, *(Path(os.path.abspath(place)) for place in sys.path if place)]
+    for file in files:
+        top = next((top for top in tops if file.is_relative_to(top)), None)
+        if top is None or not file.exists():
+            why = "does not exist" if top else "lies neither beside it nor where it imports from"
+            raise ExperimentError(f"{experiment}: job_files names {file}, which {why}")
+        for one in _all_files(file) if file.is_dir() else [file]:
+            yield str(one.relative_to(top)), one
+
+
+def hint_at_files(error: BaseException | None, code: Path) -> str:
+    """What helps where a copied module does not find a file beside it; "" for other errors."""
+    while error is not None:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and str(code) in str(error):
+            return (
+                "\njobs run a copy of the code, which lacks this file: "
+                "name it in `job_files = [...]` of the experiment, as docs/dispatch.md says"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _all_files(folder: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .folder import RunFolder
 from .process import job_name
 from .records import Array, End, Outcome, Progress, Result
+from .snapshot import hint_at_files
 
 if TYPE_CHECKING:
     from ..resolve.plan import Node
@@ -79,7 +80,8 @@ class Turn:
             if isinstance(error, MemoryError):
                 results[key] = Result(end=End.OUT_OF_MEMORY, message=out_of_memory(error))
             else:
-                results[key] = Result(end=End.ERROR, message=explain(error))
+                told = explain(error) + hint_at_files(error, self.folder.code)
+                results[key] = Result(end=End.ERROR, message=told)
         return results
 
     def listener(self) -> Any:

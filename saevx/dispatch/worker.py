@@ -29,6 +29,7 @@ from .process import (
     requeue,
 )
 from .records import Array, End, Outcome, Result
+from .snapshot import hint_at_files
 from .turn import Turn, out_of_memory
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Worker:
         except Exception as error:
             from ..resolve.run import explain
 
-            turn.add_rest(End.ERROR, explain(error), self._load())
+            told = explain(error) + hint_at_files(error, self.folder.code)
+            turn.add_rest(End.ERROR, told, self._load())
         return turn.end()
 
     def _load(self) -> Workspace:

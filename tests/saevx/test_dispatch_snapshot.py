@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ import pytest
 from saevx.dispatch import code_files as walking
 from saevx.dispatch import snapshot
 from saevx.dispatch.code_files import code_files
-from saevx.dispatch.snapshot import Snapshot
-from saevx.errors import SaevxWarning
+from saevx.dispatch.snapshot import Snapshot, hint_at_files
+from saevx.errors import ExperimentError, SaevxWarning
+from saevx.experiment import load_experiment
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until
@@ -194,29 +195,27 @@ def test_a_package_too_large_is_left_where_it_is(tmp_path: Path, monkeypatch: py
 def test_a_data_set_beside_an_experiment_is_not_read_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(walking, "N_BELOW", 10)
+    monkeypatch.setattr(walking, "N_FILES", 10)
     looked_at: list[str] = []
     entries = walking._entries
 
-    def look(folder: Path, *how: object) -> object:
+    def look(folder: Path, n: int | None) -> list[os.DirEntry[str]]:
         looked_at.append(str(folder.relative_to(tmp_path)))
-        return entries(folder, *how)  # type: ignore[arg-type]
+        found = entries(folder, n)
+        assert n is None or len(found) <= n
+        return found
 
     monkeypatch.setattr(walking, "_entries", look)
-    write(tmp_path, trial="", src_in_lib_in_INIT="", src_in_lib_in_a_in_b_in_c="", flat_in_code="")
+    write(tmp_path, trial="", lib_in_INIT="", lib_in_a_in_b="", flat_in_code="", venv_in_x_in_y="")
+    (tmp_path / "lib" / "table.json").touch()
     for n in range(11):
         (tmp_path / "flat" / f"{n}.png").touch()
-    (tmp_path / "data" / "train" / "001" / "crops").mkdir(parents=True)
+        (tmp_path / f"{n}.png").touch()
+    (tmp_path / "data" / "train" / "001").mkdir(parents=True)
     (tmp_path / "loop").symlink_to(tmp_path)
     found = [str(file.relative_to(tmp_path)) for file in code_files(tmp_path)]
-    assert found == ["trial.py", "src/lib/__init__.py"]
-    assert "data/train" in looked_at
-    assert "data/train/001" not in looked_at
-    assert not any(place.startswith("loop/") for place in looked_at)
-    monkeypatch.setattr(walking, "N_ENTRIES", 5)
-    looked_at.clear()
-    assert "trial.py" in [file.name for file in code_files(tmp_path)]
-    assert looked_at == ["."]
+    assert found == ["trial.py", "lib/__init__.py", "lib/a/b.py", "lib/table.json"]
+    assert looked_at == [".", "data", "flat", "lib", "venv", "lib/a"]
 
 
 def test_links_to_folders_of_code_are_followed(tmp_path: Path):
@@ -242,10 +241,94 @@ def test_what_runs_a_copy_hands_on_the_same(tmp_path: Path, monkeypatch: pytest.
     assert Snapshot(here / "trial.py").digest != first.digest
 
 
-def test_texts_that_a_report_writes_are_no_change_of_the_code(tmp_path: Path):
-    here = write(tmp_path, trial="")
-    before = Snapshot(here / "trial.py").digest
-    (here / "report.csv").write_text("a,b")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert Snapshot(here / "trial.py").digest == before
+def test_a_change_of_any_file_of_the_copy_is_a_change_of_the_code(tmp_path: Path):
+    here = write(tmp_path / "here", trial="", sub_in_helper="")
+    seen = [Snapshot(here / "trial.py").digest]
+    for name in ("cfg.json", "sub/words.txt", "sub/helper.py"):
+        (here / name).write_text("1")
+        seen.append(Snapshot(here / "trial.py").digest)
+    (here / "weights.npy").write_text("1")
+    assert Snapshot(here / "trial.py").digest == seen[-1]
+    for text in ("1", "2"):
+        (here / "weights.npy").write_text(text)
+        seen.append(Snapshot(here / "trial.py", [here / "weights.npy"]).digest)
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_edited_neighbour_lets_what_failed_be_tried_again(place: Place):
+    reader = """
+import json
+from pathlib import Path
+N = json.loads(Path(__file__).with_name("cfg.json").read_text())
+"""
+    body = "from reader import N; answer = 1 // N"
+    write(place.folder, reader=reader, word=WORD.format(head="", body=body))
+    (place.folder / "cfg.json").write_text("0")
+    assert "ZeroDivisionError" in place.saevx("run", "word.py", "--jobs", "1").err
+    assert "in an earlier run of the same code" in place.saevx("run", "word.py", "--jobs", "1").err
+    (place.folder / "cfg.json").write_text("1")
+    ran = place.saevx("run", "word.py", "--jobs", "1")
+    assert ran.code == 0, ran
+    assert answers(place) == [1]
+
+
+READER = """
+import os
+from pathlib import Path
+HERE = Path(__file__).parent
+def read():
+    return int((HERE / "answer.bin").read_text()) + len(os.listdir(HERE / "tables"))
+"""
+
+
+@pytest.mark.parametrize("where", ["here", "library/mylib"])
+def test_data_beside_a_helper_is_copied_where_it_is_named(place: Place, where: str):
+    library = place.folder / "library"
+    folder = place.folder / where
+    write(folder, INIT="", reader=READER)
+    (folder / "answer.bin").write_text("40")
+    (folder / "tables").mkdir()
+    for name in ("a.npy", ".b.npy"):
+        (folder / "tables" / name).touch()
+    module = "reader" if where == "here" else "mylib.reader"
+    body = f"from {module} import read; answer = read()"
+    word = WORD.format(head="", body=body)
+    write(place.folder / "here", word=word)
+    place.environment["PYTHONPATH"] = str(library)
+    failed = place.saevx("run", "here/word.py", "--jobs", "1")
+    assert failed.code == 1
+    assert "job_files" in failed.err, failed
+    names = [
+        os.path.relpath(folder / name, place.folder / "here") for name in ("answer.bin", "tables")
+    ]
+    write(place.folder / "here", word=f"{word}\njob_files = {names}\n")
+    ran = place.saevx("run", "here/word.py", "--jobs", "1")
+    assert ran.code == 0, ran
+    assert answers(place) == [42]
+
+
+def test_files_for_jobs_that_are_not_there_are_refused(tmp_path: Path):
+    trial = write(tmp_path / "here", trial="") / "trial.py"
+    with pytest.raises(ExperimentError, match="does not exist"):
+        Snapshot(trial, [tmp_path / "here" / "none.npy"])
+    (tmp_path / "x.npy").touch()
+    with pytest.raises(ExperimentError, match="lies neither beside it nor"):
+        Snapshot(trial, [tmp_path / "x.npy"])
+    trial.write_text("targets = []\njob_files = 'x.npy'")
+    with pytest.raises(ExperimentError, match="must be a list of paths"):
+        load_experiment(trial)
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/run/code/files/w.npy"), True),
+        (FileNotFoundError(2, "No such file or directory", "/data/w.npy"), False),
+        (ImportError("cannot import name 'f' from 'm' (/run/code/files/m.py)"), False),
+    ],
+)
+def test_only_a_file_that_the_copy_lacks_is_hinted_at(error: Exception, helps: bool):
+    outer = ExperimentError("failed")
+    outer.__cause__ = error
+    for one in (error, outer):
+        assert bool(hint_at_files(one, Path("/run/code"))) is helps
