@@ -11,7 +11,7 @@ from typing import Literal
 from store.aside import Identity
 from store.errors import StoreError
 from store.holder import Holder
-from store.records import Pin, Ref, Run, read_record
+from store.records import R, Ref, read_record
 
 Severity = Literal["error", "warning", "info"]
 
@@ -88,16 +88,11 @@ def writable(folder: Path, what: str) -> Iterator[Finding]:
         yield Finding("info", "permissions", str(folder), "cannot be written to by you", advice)
 
 
-def record(file: Path, kind: type[Run] | type[Pin]) -> Iterator[Finding]:
+def record(file: Path, kind: type[R]) -> Generator[Finding, None, R | None]:
+    """What a record says; None where it is gone, or cannot be read, which is a finding."""
     try:
-        read_record(file, kind)
+        return read_record(file, kind)
     except StoreError as error:
         advice = "no collection runs while it is there"
         yield Finding("error", "records", str(file), str(error), advice, path=file)
-
-
-def try_read(file: Path, kind: type[Pin]) -> Pin | None:
-    try:
-        return read_record(file, kind)
-    except StoreError:
         return None

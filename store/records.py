@@ -139,14 +139,14 @@ def is_over(run: Run, file: Path) -> bool:
     return False
 
 
-T = TypeVar("T", bound=Run | Pin)
+R = TypeVar("R", bound=Run | Pin)
 
 
 class _Layout(msgspec.Struct):
     layout: int
 
 
-def read_record(file: Path, what: type[T]) -> T | None:
+def read_record(file: Path, what: type[R]) -> R | None:
     """What a record says; None when it is gone. Raises StoreError where it cannot be understood."""
     with explained("read", file):
         try:
@@ -180,6 +180,12 @@ def names_in(folder: Path) -> list[str]:
     return [name for name in list_folder(folder) if not name.startswith(".")]
 
 
+def is_record(name: str) -> bool:
+    """Whether a file is a record, and no scratch file or stray file of an operating system, such
+    as `Thumbs.db`, `.DS_Store`, `.nfs0123` or `._last.json`.
+    """
+    return name.endswith(".json") and not name.startswith(".")
+
+
 def records_in(folder: Path) -> list[Path]:
-    """The records in a folder, in order, without what an operating system left there."""
-    return [folder / name for name in names_in(folder) if name.endswith(".json")]
+    return [folder / name for name in list_folder(folder) if is_record(name)]

@@ -110,7 +110,7 @@ class Store:
     def begun(self, kind: str) -> dict[str, int]:
         """Keys of artifacts of which parts are finished -> how many."""
         folder = works(self.root_of(check_kind(kind)), kind)
-        return {key: len(list_folder(folder / key)) for key in list_folder(folder) if is_key(key)}
+        return {key: len(self.parts(kind, key)) for key in list_folder(folder) if is_key(key)}
 
     def drop_parts(self, kind: str, key: str) -> None:
         """Deletes the parts of an artifact, which it needs no more once it is published."""

@@ -15,7 +15,6 @@ from store.finding import (
     newer,
     record,
     stranger,
-    try_read,
     unreadable,
 )
 from store.given_up import given_up
@@ -23,7 +22,7 @@ from store.inventory import builds_of, parts_of
 from store.layout import KINDS, builds, collectors, dropped, leases, part_key, pins, runs, works
 from store.manifest import Manifest, examine
 from store.owner import Life
-from store.records import Pin, Ref, Run, life_of
+from store.records import Pin, Ref, Run, is_record, life_of
 from store.store import Store
 
 
@@ -126,13 +125,14 @@ def records(store: Store, roots: Sequence[Path], here: Collection[Ref]) -> Itera
     artifacts that stand.
     """
     for root in roots:
-        for folder in _visible((yield from names_of(runs(root)))):
-            for name in _visible((yield from names_of(runs(root) / folder))):
+        for folder in (yield from names_of(runs(root))) or []:
+            if folder.startswith("."):
+                continue
+            for name in filter(is_record, (yield from names_of(runs(root) / folder)) or []):
                 yield from record(runs(root) / folder / name, Run)
-        for name in _visible((yield from names_of(pins(root)))):
+        for name in filter(is_record, (yield from names_of(pins(root))) or []):
             file = pins(root) / name
-            yield from record(file, Pin)
-            pin = try_read(file, Pin)
+            pin = yield from record(file, Pin)
             if pin and root == store.root and pin.ref not in here:
                 what = f"pins {pin.kind} {pin.key[:8]}, which is not in the store"
                 yield Finding("warning", "records", str(file), what, "`saevx unpin` removes it")
@@ -143,13 +143,9 @@ def records(store: Store, roots: Sequence[Path], here: Collection[Ref]) -> Itera
         if kind not in (kinds or []):
             continue
         place = dropped(store.root, kind)
-        for name in _visible((yield from names_of(place))):
+        for name in filter(is_record, (yield from names_of(place)) or []):
             try:
                 with suppress(NewerLayout):
                     given_up(store, kind, name.removesuffix(".json"))
             except StoreError as error:
                 yield unreadable(place / name, error)
-
-
-def _visible(names: list[str] | None) -> list[str]:
-    return [name for name in names or [] if not name.startswith(".")]

@@ -22,10 +22,11 @@ from store import Artifact, Store, manifest
 from store.doctor import Doctor
 from store.files import digest
 from store.finding import Finding
-from store.gc import _announced
+from store.gc import _announced, collect
 from store.layout import builds, collectors, dropped, part_home, runs, trash, work
 from store.manifest import Manifest, Reference, encode_manifest
 from store.roots import Recording, pin
+from store.survey import Survey
 from store.trash import entries
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -279,6 +280,26 @@ def test_records(store: Store) -> None:
     (folder,) = runs(store.root).iterdir()
     (folder / "last.json").write_text("{")
     assert "records" in errors(store)[0]
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._x.json", ".nfs0123"])
+def test_stray_files_of_an_operating_system_are_no_errors(store: Store, name: str) -> None:
+    """They stop no collection either, wherever a file manager or an NFS client leaves them."""
+    full(store)
+    folders = [folder for folder in store.root.rglob("*") if folder.is_dir()]
+    (run,) = (folder for folder in folders if folder.parent.name == ".runs")
+    assert {run, run.parent, store.root / ".pins", dropped(store.root, "results")} <= {*folders}
+    for folder in [store.root, *folders]:
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    assert errors(store) == []
+    survey = Survey(store)
+    survey.refresh()
+    assert len(survey.runs) == 1
+    assert len(survey.roots.pins) == 1
+    assert collect(survey, list(survey.stale({}))).failed == []
+    assert store.begun("results") == {"a" * 32: 1}
+    Recording(store, Path("/x.py"), "x").complete()
+    assert (run / name).exists()
 
 
 def test_roots_and_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
