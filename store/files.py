@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,13 @@ import xxhash
 from store.errors import CorruptArtifact, StoreError
 
 _BLOCK = 4 << 20
+
+LISTED_S = 30.0
+"""For so long a network file system may list a folder as it was: sshfs does for 20 s."""
+
+OPENED_S = 5.0
+"""For so long a file may have the size of the one that it replaced, although it is opened anew: by
+FUSE for 1 s, where a stat alone may be wrong for as long as a listing."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 """How a file system says that it makes no hard link here."""
@@ -191,12 +199,31 @@ def read_file(path: str, folder: int | None = None) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         size = os.fstat(fd).st_size
-        data = os.read(fd, size)
-        while len(data) < size and (more := os.read(fd, size - len(data))):
+        data = os.read(fd, size + 1)  # it may have grown
+        while len(data) != size and (more := os.read(fd, _BLOCK)):
             data += more
         return data
     finally:
         os.close(fd)
+
+
+def stat_opened(path: str | Path) -> os.stat_result:
+    """What the file server says of a file: opening it passes by most caches. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def tries(seconds: float) -> Iterator[None]:
+    """Looks again, at once and then ever further apart, until a cache of so long has run out."""
+    end, pause_s = time.monotonic() + seconds, 0.001
+    yield
+    while time.monotonic() < end:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
+        yield
 
 
 def digest(data: bytes | memoryview) -> str:

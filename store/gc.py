@@ -43,7 +43,7 @@ from pathlib import Path
 from store import leases, trash
 from store.aside import identity_of, put_back, set_aside_this
 from store.errors import StoreError
-from store.files import explained, make_folders, replace_file, write_new
+from store.files import explained, make_folders, replace_file, stat_opened, write_new
 from store.holder import server_time
 from store.layout import NODE_FILE, collectors, dropped_file
 from store.manifest import Manifest
@@ -58,6 +58,9 @@ MOVING_S = 0.25
 
 ANNOUNCED_S = 20.0
 """An announcement older than this is not relied on by the collection that made it."""
+
+LATE_LOOKS = 3
+"""So many looks at a store in a row may each take longer than an announcement counts."""
 
 PATIENCE_S = 60.0
 """An announcement older than this is not waited for: its process was killed, where this one cannot
@@ -86,6 +89,7 @@ def collect(
     """
     done = Collected()
     left = list(reversed(stale))
+    n_late = 0
     while left:
         before = len(left)
         with _announced(survey.store) as began:
@@ -99,7 +103,9 @@ def collect(
             finally:  # also where it is stopped by hand
                 survey.refresh()
                 _put_back_wanted(survey, done, moved)
-        if len(left) == before:
+        # A look may be late for once, where it waits for a cache to run out.
+        n_late = n_late + 1 if len(left) == before else 0
+        if n_late == LATE_LOOKS:
             raise StoreError(
                 f"looking at {survey.store.root} takes longer than {ANNOUNCED_S:g} s, so no run "
                 "can wait for it: nothing more was moved. Try again when the file system is at rest"
@@ -159,11 +165,22 @@ def wait_for_collectors(store: Store, waiting: Callable[[], None] | None = None)
     ends = {file: time.monotonic() + _patience_s(file) for file in files}
     for file, end in ends.items():
         owner = file.name.rpartition(".")[0]
-        while file.exists() and life_of(owner) is not Life.DEAD and time.monotonic() < end:
+        while _stands(file) and life_of(owner) is not Life.DEAD and time.monotonic() < end:
             if waiting:
                 waiting()
                 waiting = None
             time.sleep(0.005)
+
+
+def _stands(announcement: Path) -> bool:
+    """Asked by opening it: a stat may be answered by a cache."""
+    try:
+        stat_opened(announcement)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _patience_s(announcement: Path) -> float:

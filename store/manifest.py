@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.files import FileRecord, digest, digest_file, explained, read_file
+from store.files import FileRecord, digest, digest_file, explained, read_file, stat_opened
 from store.layout import LAYOUT, NODE_FILE
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -169,7 +169,7 @@ def _examine(folder: str, at: int, kind: str, key: str) -> Manifest | str:
 def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
     """What is wrong with a file's size, None if nothing. Raises OSError."""
     try:
-        size = os.stat(f"{folder}/{name}").st_size
+        size = stat_opened(f"{folder}/{name}").st_size
     except (FileNotFoundError, NotADirectoryError):
         return f"{name} is missing"
     if size == record.size:

@@ -10,7 +10,9 @@ from: it needs no manifest to be understood.
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,8 +20,9 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
+from store import files
 from store.errors import StoreError
-from store.files import explained, list_folder, make_folders, replace_file
+from store.files import explained, list_folder, make_folders, read_file, replace_file, tries
 from store.holder import server_time
 from store.layout import KINDS, LAYOUT
 from store.names import safe_name
@@ -147,26 +150,38 @@ class _Layout(msgspec.Struct):
 
 
 def read_record(file: Path, what: type[R]) -> R | None:
-    """What a record says; None when it is gone. Raises StoreError where it cannot be understood."""
-    with explained("read", file):
+    """What a record says; None when it is gone. Raises StoreError where it cannot be understood.
+
+    A record is written whole. One that is torn is read again while a cache may hold the size of the
+    one that it has replaced.
+    """
+    fault: msgspec.DecodeError | None = None
+    for _ in tries(files.OPENED_S):
+        with explained("read", file):
+            try:
+                data = read_file(str(file))
+            except FileNotFoundError:
+                return None
         try:
-            data = file.read_bytes()
-        except FileNotFoundError:
-            return None
-    try:
-        layout = msgspec.json.decode(data, type=_Layout).layout
-        if layout > LAYOUT:
-            raise StoreError(
-                f"{file} has layout {layout}, written by a later saevx; this one reads up to "
-                f"layout {LAYOUT}. Upgrade saevx"
-            )
-        found = msgspec.json.decode(data, type=what)
-    except msgspec.DecodeError as error:
+            return _decode(file, data, what)
+        except msgspec.DecodeError as error:
+            fault = error
+            if isinstance(error, msgspec.ValidationError):
+                break  # all of it is there
+    raise StoreError(
+        f"{file} cannot be understood ({fault}), and what it says might keep anything: "
+        "remove it if you know that nothing needs it"
+    ) from fault
+
+
+def _decode(file: Path, data: bytes, what: type[R]) -> R:
+    layout = msgspec.json.decode(data, type=_Layout).layout
+    if layout > LAYOUT:
         raise StoreError(
-            f"{file} cannot be understood ({error}), and what it says might keep anything: "
-            "remove it if you know that nothing needs it"
-        ) from error
-    return found
+            f"{file} has layout {layout}, written by a later saevx; this one reads up to "
+            f"layout {LAYOUT}. Upgrade saevx"
+        )
+    return msgspec.json.decode(data, type=what)
 
 
 def write_record(file: Path, record: Run | Pin) -> None:
@@ -180,6 +195,11 @@ def names_in(folder: Path) -> list[str]:
     return [name for name in list_folder(folder) if not name.startswith(".")]
 
 
+def holds_runs(name: str) -> bool:
+    """Whether a folder holds records of runs, by the end of its name; the rest may be anything."""
+    return re.search(r"\.[0-9a-f]{16}$", name) is not None
+
+
 def is_record(name: str) -> bool:
     """Whether a file is a record, and no scratch file or stray file of an operating system, such
     as `Thumbs.db`, `.DS_Store`, `.nfs0123` or `._last.json`.
@@ -189,3 +209,39 @@ def is_record(name: str) -> bool:
 
 def records_in(folder: Path) -> list[Path]:
     return [folder / name for name in list_folder(folder) if is_record(name)]
+
+
+def counting(found: Sequence[tuple[Path, Run]]) -> tuple[list[Run], list[Run]]:
+    """The runs that keep things alive: those that have ended, and those that go on.
+
+    Of the runs of each file that have ended, the complete one that began last; and of those cut off
+    the latest, unless a complete run began after it. So a run that is stopped early gives up
+    neither what the run before it wanted nor what it wanted itself.
+    """
+    complete: dict[str, Run] = {}
+    cut_off: dict[str, Run] = {}
+    going_on: list[Run] = []
+    for file, run in sorted(found, key=lambda entry: entry[1].began):
+        if run.finished is not None:
+            complete[run.folder] = run
+            cut_off.pop(run.folder, None)
+        elif not is_over(run, file):
+            going_on.append(run)
+        elif run.path:
+            cut_off[run.folder] = run
+    return [*complete.values(), *cut_off.values()], going_on
+
+
+def last_complete(found: Iterable[Run]) -> Run | None:
+    complete = (run for run in found if run.finished is not None)
+    return max(complete, key=lambda run: run.began, default=None)
+
+
+def readable_runs(folder: Path) -> dict[Path, Run]:
+    """The records of the runs of one file, without those that cannot be read."""
+    found: dict[Path, Run] = {}
+    for file in records_in(folder):
+        with suppress(StoreError):
+            if run := read_record(file, Run):
+                found[file] = run
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from store import files
 from store.errors import StoreError
-from store.files import explained, list_folder
+from store.files import explained, list_folder, stat_opened, tries
 from store.heart import heart
 from store.layout import pin_file, pins, runs
 from store.owner import Life
@@ -21,22 +21,23 @@ from store.records import (
     Pin,
     Ref,
     Run,
+    counting,
+    holds_runs,
     is_over,
+    last_complete,
     life_of,
     read_record,
+    readable_runs,
     records_in,
     roots_of,
     write_record,
 )
 from store.store import Store
 
-_TRIES = 100
-
-_RUNS = re.compile(r"\.[0-9a-f]{16}$")
-"""Ends the name of a folder of runs; its beginning may be anything."""
-
 Stamp = tuple[str, int, int, Life, int]
-"""Of a record: its path, inode, size, the life of its owner, and its time of change in ns."""
+"""Of a record: its path, inode (0 when it is gone), size, the life of its owner, and its time of
+change in ns.
+"""
 
 
 class Recording:
@@ -79,7 +80,7 @@ class Recording:
 
         A key stands for all that is below it, so a graph once recorded holds for good.
         """
-        last = _last_complete(_readable(self._folders()[0]).values())
+        last = last_complete(readable_runs(self._folders()[0]).values())
         wanted = list(targets)
         if last is None or not set(wanted) <= set(last.targets):
             return None
@@ -104,8 +105,8 @@ class Recording:
         if self.problem:
             return
         for folder in self._folders():
-            found = _readable(folder)
-            last = _last_complete(found.values())
+            found = readable_runs(folder)
+            last = last_complete(found.values())
             for file, run in found.items():
                 if last and run.began < last.began and is_over(run, file):
                     _unlink(file)
@@ -175,8 +176,8 @@ def unpin(store: Store, ref: Ref) -> bool:
 
 def superseded(store: Store) -> Iterator[Path]:
     """Records of runs that are over and do not count. Raises StoreError."""
-    copies = _copies(store) or {}  # one that has just gone: another time, then
-    ended, going_on = _that_count([best for best, *_ in copies.values()])
+    copies = _copies(_run_files(store)) or {}  # one that has just gone: another time, then
+    ended, going_on = counting([best for best, *_ in copies.values()])
     for (file, run), *others in copies.values():
         if run not in ended and run not in going_on and is_over(run, file):
             yield from (other for other, _ in [(file, run), *others])
@@ -199,60 +200,57 @@ class Roots:
 
         Raises StoreError when a record cannot be read: it might keep anything alive.
         """
-        for _ in range(_TRIES):
-            before = self._stamp()
-            if before == self._seen:
+        for _ in tries(files.LISTED_S):
+            there = self._files()
+            stamps = [_stamp(file) for file in there]
+            if stamps == self._seen:
                 return False
             found = self._read()
-            # Where a run ends while we read, its record moves to last.json, perhaps after we
-            # read that one: what we have may lack both. Then there are other files. A heartbeat
-            # meanwhile changes none.
-            if found is not None and _files(self._stamp()) == _files(before):
+            # A listing may name what is gone. And where a run ends while we read, its record may
+            # replace one that we did not read yet, and be one that we did not list: what we have
+            # may lack both.
+            if found is not None and self._files() == there:
                 ended, self.going_on, self.pins = found
                 self.runs = [*ended, *self.going_on]
-                self._seen = before
+                self._seen = stamps
                 return True
         raise StoreError(
-            f"the records of runs in {self.store.root} changed {_TRIES} times while they were "
-            "read. Try again"
+            f"the records of runs in {self.store.root} kept changing for {files.LISTED_S:g} s, "
+            "while they were read. Try again"
         )
 
-    def _stamp(self) -> list[Stamp]:
-        """Changes when a record comes, goes or is replaced, and when the owner of one dies or shows
-        that it lives.
-        """
-        stamps: list[Stamp] = []
-        for file in [*_run_files(self.store), *_pin_files(self.store)]:
-            with explained("look at", file), suppress(FileNotFoundError):
-                stat = file.stat()
-                owner = file.name.removesuffix(".json").rpartition(".")[0]
-                stamps.append(
-                    (str(file), stat.st_ino, stat.st_size, life_of(owner), stat.st_mtime_ns)
-                )
-        return stamps
+    def _files(self) -> list[Path]:
+        return [*_run_files(self.store), *_pin_files(self.store)]
 
     def _read(self) -> tuple[list[Run], list[Run], list[Pin]] | None:
-        copies = _copies(self.store)
+        copies = _copies(_run_files(self.store))
         if copies is None:
             return None
         pinned = [read_record(file, Pin) for file in _pin_files(self.store)]
         if None in pinned:
             return None
-        ended, going_on = _that_count([best for best, *_ in copies.values()])
+        ended, going_on = counting([best for best, *_ in copies.values()])
         return ended, going_on, list({p.ref: p for p in pinned if p}.values())
 
 
-def _files(stamps: list[Stamp]) -> list[object]:
-    return [stamp[:-1] for stamp in stamps]
+def _stamp(file: Path) -> Stamp:
+    """Changes when a record is replaced or goes, and when its owner dies or shows that it lives."""
+    owner = file.name.removesuffix(".json").rpartition(".")[0]
+    with explained("look at", file):
+        try:
+            stat = stat_opened(file)
+        except FileNotFoundError:
+            return str(file), 0, 0, Life.DEAD, 0
+    return str(file), stat.st_ino, stat.st_size, life_of(owner), stat.st_mtime_ns
 
 
-def _copies(store: Store) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:
+def _copies(records: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:
     """Of every record its copies in the roots, the one furthest on first; None when one has gone.
 
     The copy in one root may be behind that in another.
     """
     found: dict[tuple[str, str], list[tuple[Path, Run]]] = {}
-    for file in _run_files(store):
+    for file in records:
         run = read_record(file, Run)
         if run is None:
             return None
@@ -262,49 +260,13 @@ def _copies(store: Store) -> dict[tuple[str, str], list[tuple[Path, Run]]] | Non
     return found
 
 
-def _that_count(found: Sequence[tuple[Path, Run]]) -> tuple[list[Run], list[Run]]:
-    """The runs that keep things alive: those that have ended, and those that go on.
-
-    Of the runs of each file that have ended, the complete one that began last; and of those cut off
-    the latest, unless a complete run began after it. So a run that is stopped early gives up
-    neither what the run before it wanted nor what it wanted itself.
-    """
-    complete: dict[str, Run] = {}
-    cut_off: dict[str, Run] = {}
-    going_on: list[Run] = []
-    for file, run in sorted(found, key=lambda entry: entry[1].began):
-        if run.finished is not None:
-            complete[run.folder] = run
-            cut_off.pop(run.folder, None)
-        elif not is_over(run, file):
-            going_on.append(run)
-        elif run.path:
-            cut_off[run.folder] = run
-    return [*complete.values(), *cut_off.values()], going_on
-
-
-def _last_complete(found: Iterable[Run]) -> Run | None:
-    complete = (run for run in found if run.finished is not None)
-    return max(complete, key=lambda run: run.began, default=None)
-
-
-def _readable(folder: Path) -> dict[Path, Run]:
-    """The records of the runs of one file, without those that cannot be read."""
-    found: dict[Path, Run] = {}
-    for file in records_in(folder):
-        with suppress(StoreError):
-            if run := read_record(file, Run):
-                found[file] = run
-    return found
-
-
 def _progress(run: Run) -> tuple[float, int]:
     return run.finished or 0.0, len(run.nodes)
 
 
 def _run_files(store: Store) -> Iterator[Path]:
     for root in roots_of(store):
-        for folder in filter(_RUNS.search, list_folder(runs(root))):
+        for folder in filter(holds_runs, list_folder(runs(root))):
             yield from records_in(runs(root) / folder)
 
 

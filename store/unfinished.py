@@ -22,7 +22,7 @@ from store.inventory import builds_of, parts_of
 from store.layout import KINDS, builds, collectors, dropped, leases, part_key, pins, runs, works
 from store.manifest import Manifest, examine
 from store.owner import Life
-from store.records import Pin, Ref, Run, is_record, life_of
+from store.records import Pin, Ref, Run, holds_runs, is_record, life_of
 from store.store import Store
 
 
@@ -125,9 +125,7 @@ def records(store: Store, roots: Sequence[Path], here: Collection[Ref]) -> Itera
     artifacts that stand.
     """
     for root in roots:
-        for folder in (yield from names_of(runs(root))) or []:
-            if folder.startswith("."):
-                continue
+        for folder in filter(holds_runs, (yield from names_of(runs(root))) or []):
             for name in filter(is_record, (yield from names_of(runs(root) / folder)) or []):
                 yield from record(runs(root) / folder / name, Run)
         for name in filter(is_record, (yield from names_of(pins(root))) or []):

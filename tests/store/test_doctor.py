@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from store import Artifact, Store, manifest
+from store import Artifact, Store, files, manifest
 from store.doctor import Doctor
 from store.files import digest
 from store.finding import Finding
@@ -269,7 +269,7 @@ def test_orphans(store: Store, in_child: Any) -> None:
     assert [f.topic for f in look(store)] == ["orphans"]  # nobody wrote to it for a week
 
 
-def test_records(store: Store) -> None:
+def test_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = thing(store)
     recording = Recording(store, Path("/x.py"), "x")
     recording.want([("results", artifact.key)], {("results", artifact.key): ()})
@@ -279,6 +279,7 @@ def test_records(store: Store) -> None:
     assert "pins results aaaaaaaa, which is not in the store" in found.what
     (folder,) = runs(store.root).iterdir()
     (folder / "last.json").write_text("{")
+    monkeypatch.setattr(files, "OPENED_S", 0.0)
     assert "records" in errors(store)[0]
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import MissingArtifact, Store, StoreError, gc, inventory, roots, survey
+from store import MissingArtifact, Store, StoreError, files, gc, inventory, roots, survey
 from store.gc import collect, may_give_up, wait_for_collectors
 from store.given_up import given_up as manifest_given_up
 from store.layout import collectors, part_home, part_key, runs, works
@@ -469,7 +469,10 @@ def test_what_is_being_made_stays(store: Store, make: Any) -> None:
     assert stale_keys(store) == {A}
 
 
-def test_what_cannot_be_known_stops_a_collection(store: Store, make: Any) -> None:
+def test_what_cannot_be_known_stops_a_collection(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "OPENED_S", 0.0)
     put(store, make, A)
     recording = want(store, B)
     (folder,) = runs(store.root).iterdir()
@@ -482,6 +485,44 @@ def test_what_cannot_be_known_stops_a_collection(store: Store, make: Any) -> Non
     file.write_bytes(whole)
     recording.complete()
     assert stale_keys(store) == {A}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that have passed: only sleeping takes time."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    return now
+
+
+def test_a_listing_from_a_cache_stops_no_collection(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    """For 20 s it names the record of a run that has ended, and not that of the next."""
+    first = want(store, A)
+    real = os.listdir
+    seen = {folder: real(folder) for folder in runs(store.root).iterdir()}
+    first.complete()
+    want(store, B).complete()
+
+    def cached(path: Any) -> list[str]:
+        return seen[path] if path in seen and clock[0] < 20 else real(path)
+
+    monkeypatch.setattr(os, "listdir", cached)
+    assert [run.targets for run in look(store).runs] == [[ref(B)]]
+
+
+def test_a_record_that_is_torn_for_a_moment_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache may have the size of the shorter record that this one has replaced."""
+    want(store, A, B).complete()
+    (file,) = runs(store.root).glob("*/*.json")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    monkeypatch.setattr(time, "sleep", lambda s: file.write_bytes(whole))
+    assert [run.targets for run in look(store).runs] == [[ref(A), ref(B)]]
 
 
 def test_a_manifest_that_cannot_be_read_stops_a_collection(
@@ -735,6 +776,16 @@ def test_c3_a_file_system_that_is_too_slow_stops_a_collection(
     with pytest.raises(StoreError, match="takes longer than 20 s"):
         collect(found, doomed)
     assert store.find("results", A)
+
+
+def test_c3_a_look_that_is_late_for_once_stops_no_collection(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    """It had to wait until a cache ran out."""
+    put(store, make, A)
+    found = look(store)
+    at(monkeypatch, found, "refresh", lambda: time.sleep(gc.ANNOUNCED_S))
+    assert len(collect(found, list(found.stale({}))).moved) == 1
 
 
 def test_c3_what_was_replaced_under_the_same_inode_stays(store: Store, make: Any) -> None:
