@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spec import Artifact, DatasetError, Keys, Site, set_default_site
+from spec import Site, set_default_site
 from store import Store
 
 from .config import open_store, read_config
@@ -26,12 +26,10 @@ class Workspace(Site):
         """Where the reports of experiments are saved."""
         return self.store.root / "reports"
 
-    def state_of(self, artifact: Artifact) -> str | None:
-        try:
-            key = Keys(self).of(artifact)
-        except DatasetError:
+    def state_of(self, kind: str, key: str | None) -> str | None:
+        if key is None:
             return "unknown: its dataset cannot be found"
-        return "missing" if self.store.find(artifact.kind, key) is None else "present"
+        return "missing" if self.store.find(kind, key) is None else "present"
 
 
 def open_workspace(root: str | Path | None = None) -> Workspace:

@@ -1,6 +1,6 @@
 """Specs: what an experiment is made of, declared in frozen models whose keys name artifacts."""
 
-from .base import Artifact, Kind, Spec
+from .base import Artifact, Spec
 from .document import from_document, to_document
 from .errors import DatasetError, SpecError
 from .images.base import ImageSet, TraitSet
@@ -9,6 +9,7 @@ from .images.folder import ImageFolder
 from .images.openmoji import OpenMoji, OpenMojiImages
 from .key import Keys
 from .markers import Exec, Since
+from .model import Kind
 from .prototypes import RandomPrototypes, Scorer
 from .scores import ImageScores
 from .shards import Shards

@@ -1,40 +1,40 @@
-"""Spec, the frozen description that everything is made from, and Artifact, one that is stored."""
+"""Spec, the base of all descriptions, and Artifact, a spec whose result is stored."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from .key import Keys
 from .markers import check_marks
-from .site import Site, current_site
+from .model import ArtifactModel, Kind, SpecModel
+from .site import current_site
+from .tree import draw_html
 
-Kind = Literal["shards", "checkpoints", "activations", "results"]
-"""The parts of a store."""
-
-CLASS_FACTS = {
-    "kind": "a class has one: write `kind: ClassVar[Kind]`, and a value",
-    "version": "a class has one, of its recipe: write `version: ClassVar[int] = 2`; for that of "
-    "something else say of what, as in `data_version`",
-    "key": "it is computed from all fields",
+RESERVED = {
+    "kind": "a class attribute: write `kind: ClassVar[Kind] = ...`",
+    "version": "the version of the recipe, a class attribute: write `version: ClassVar[int] = 2`, "
+    "or say of what the field is the version, as in `data_version`",
+    "key": "computed from all fields",
 }
-"""Names that no field can have, and what to write instead."""
+"""Names that no field can have, and what they mean."""
 
 
-def _check_names(spec_type: "type[Spec]") -> None:
-    """Raise TypeError for a field that would hide what every spec of its kind has."""
+def _check_field_names(spec_type: "type[Spec]") -> None:
+    """Raise TypeError for a field that would hide an attribute that every such spec has."""
     for name in spec_type.model_fields:
-        place = f"{spec_type.__name__}.{name} cannot be a field"
-        if name in CLASS_FACTS:
-            raise TypeError(f"{place}: {CLASS_FACTS[name]}")
+        refused = f"{spec_type.__name__}.{name} cannot be a field"
+        if name in RESERVED:
+            raise TypeError(f"{refused}: {name!r} is {RESERVED[name]}")
         for base in (*spec_type.__mro__[1:], Artifact):  # a description may become an artifact
-            if issubclass(base, Spec) and name in vars(base):
+            if issubclass(base, SpecModel) and name in vars(base):
                 raise TypeError(
-                    f"{place}, since {base.__name__}.{name} has a meaning of its own: give the "
-                    "field another name"
+                    f"{refused}: it would hide {base.__name__}.{name}; give the field another name"
                 )
 
 
-def _what_to_build(spec_type: "type[Spec]") -> str:
+def _why_abstract(spec_type: "type[Spec]") -> str:
+    """Say why a type cannot be built, and what to build or write instead."""
     name = spec_type.__name__
     if not spec_type._abstract:
         return f'{name} has no kind: write `kind: ClassVar[Kind] = "results"` in the class'
@@ -48,19 +48,15 @@ def _what_to_build(spec_type: "type[Spec]") -> str:
     return f"{name} is abstract: build one of {', '.join(sorted(concrete)) or 'its subclasses'}"
 
 
-class Spec(BaseModel):
+class Spec(SpecModel):
     """A description: what an image set, a ViT, an optimiser or an artifact is.
 
-    Frozen, and no field but the declared ones. Wherever a spec stands within another one it counts
-    inline, with its type name and all of its fields but the `Exec` ones.
+    Specs are frozen and accept declared fields only. A spec within another one counts inline in
+    the other's key: its type name and all fields except those marked `Exec`.
 
-    A class of which only subclasses mean something is declared `class Weights(Spec, abstract=True)`
-    and cannot be built.
+    Declare a class that only groups its subclasses as `class Weights(Spec, abstract=True)`; it
+    cannot be built.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=False
-    )
 
     _abstract: ClassVar[bool] = True
 
@@ -71,40 +67,31 @@ class Spec(BaseModel):
     def __pydantic_init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls._abstract = abstract
-        _check_names(cls)
+        _check_field_names(cls)
         check_marks(cls.__name__, cls.model_fields)
 
     @classmethod
     def is_abstract(cls) -> bool:
-        """Whether only its subclasses can be built."""
+        """Return whether only subclasses can be built."""
         return cls._abstract
 
     @model_validator(mode="before")
     @classmethod
     def _is_concrete(cls, data: Any) -> Any:
         if cls.is_abstract():
-            raise ValueError(_what_to_build(cls))
+            raise ValueError(_why_abstract(cls))
         return data
 
-    def fingerprints(self, site: Site) -> dict[str, str]:
-        """Names by content of what the spec points at on disk; they count beside its fields."""
-        return {}
-
     def _repr_html_(self) -> str:
-        from .tree import draw_html
-
         return draw_html(self, current_site())
 
 
-class Artifact(Spec, abstract=True):
-    """A spec whose making is stored, under its key.
+class Artifact(Spec, ArtifactModel, abstract=True):
+    """A spec whose result is stored under its key.
 
-    `kind` is the part of the store. `version` is raised by hand when the meaning of the recipe
-    changes, which gives new keys to this type and all that is made from it.
+    `kind` is the part of the store that holds it. Raise `version` when the meaning of the recipe
+    changes: this type, and all that is made from it, then get new keys.
     """
-
-    kind: ClassVar[Kind]
-    version: ClassVar[int] = 1
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -117,33 +104,31 @@ class Artifact(Spec, abstract=True):
 
     @classmethod
     def is_abstract(cls) -> bool:
-        """Whether only its subclasses can be built; so it is without a kind, too."""
+        """Return whether only subclasses can be built; a class without a `kind` is abstract too."""
         return super().is_abstract() or not hasattr(cls, "kind")
 
     def derived(self) -> dict[str, "Artifact"]:
-        """Artifacts that follow from the fields. They count in the key like fields."""
+        """Return artifacts that follow from the fields; they count in the key like fields."""
         return {}
 
     def inputs(self) -> dict[str, "Artifact"]:
-        """The artifacts that the recipe reads: unless said otherwise, fields and derived ones.
+        """Return the artifacts that the recipe reads, by default those in fields and `derived`.
 
-        Those within a field are named after their place: `parts[0]`, `teachers.small`.
+        Artifacts within a field are named by their place: `parts[0]`, `teachers.small`.
         """
         return dict(artifacts_in(self)) | self.derived()
 
     @property
     def key(self) -> str:
-        """32 hex digits that name the artifact in every store; looked up anew each time.
+        """The 32 hex digits that name the artifact in every store, computed at each access.
 
-        Raises SpecError or DatasetError when something that the key rests on cannot be found.
+        Raises SpecError or DatasetError when files that the key depends on cannot be found.
         """
-        from .key import Keys
-
         return Keys(current_site()).of(self)
 
 
 def artifacts_in(spec: Spec) -> Iterator[tuple[str, Artifact]]:
-    """The artifacts that a spec's fields hold, with their places; not those within artifacts."""
+    """Yield the artifacts in a spec's fields, with their places; not those within artifacts."""
     for name in type(spec).model_fields:
         yield from _artifacts_at(name, getattr(spec, name))
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from .base import Spec
 from .canonical import canonical_json, plain
 from .errors import SpecError
 from .markers import is_exec
+from .model import SpecModel
 
 
-def path_free(spec: Spec) -> str | None:
+def path_free(spec: SpecModel) -> str | None:
     """A name for what `spec` points at that is the same on every machine; None if there is none.
 
     A spec that must be told a path, as an ImageFolder must, says nothing without it: any folder may
@@ -25,7 +25,7 @@ class _NeedsPath(Exception):
 
 
 def _named(value: Any, where: str) -> Any:
-    if not isinstance(value, Spec):
+    if not isinstance(value, SpecModel):
         raise SpecError(f"{where} is a {type(value).__name__}, which has no place in a name")
     fields: dict[str, Any] = {}
     for name, info in type(value).model_fields.items():

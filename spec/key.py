@@ -13,10 +13,10 @@ from typing import Any
 
 import xxhash
 
-from .base import Artifact, Spec
 from .canonical import canonical_json, plain
 from .errors import SpecError
 from .markers import Since, check_marks, is_exec
+from .model import ArtifactModel, SpecModel
 from .site import Site
 
 _quoted = lru_cache(canonical_json)
@@ -55,16 +55,16 @@ class Keys:
     def __init__(self, site: Site) -> None:
         self.site = site.frozen()
         # The spec is kept beside its spelling so that its id is not used again.
-        self._by_id: dict[int, tuple[Spec, Spelling]] = {}
+        self._by_id: dict[int, tuple[SpecModel, Spelling]] = {}
         # Equal specs that were built one by one, as each target's ViT is, are spelled once.
         self._by_value: dict[Hashable, Spelling] = {}
-        self._fields_of: dict[type[Spec], tuple[Field, ...]] = {}
+        self._fields_of: dict[type[SpecModel], tuple[Field, ...]] = {}
 
-    def of(self, artifact: Artifact) -> str:
+    def of(self, artifact: ArtifactModel) -> str:
         """The key of an artifact: 32 hex digits."""
         return self._spelling(artifact, type(artifact).__name__).key
 
-    def canonical(self, artifact: Artifact) -> str:
+    def canonical(self, artifact: ArtifactModel) -> str:
         """The canonical JSON that the key is the hash of."""
         return self._spelling(artifact, type(artifact).__name__).canonical
 
@@ -72,7 +72,7 @@ class Keys:
         """Canonical JSON of any value that may stand in a field, as a key counts it."""
         return self._text(value, "value")
 
-    def _spelling(self, spec: Spec, where: str) -> Spelling:
+    def _spelling(self, spec: SpecModel, where: str) -> Spelling:
         known = self._by_id.get(id(spec))
         if known is not None:
             return known[1]
@@ -85,7 +85,7 @@ class Keys:
         self._by_id[id(spec)] = (spec, spelling)
         return spelling
 
-    def _value_of(self, spec: Spec, where: str) -> Hashable | None:
+    def _value_of(self, spec: SpecModel, where: str) -> Hashable | None:
         """Equal for two specs only if they are the same in every field, `Exec` ones too, since
         content is looked for where those say; None if there is no telling.
         """
@@ -100,7 +100,7 @@ class Keys:
                 values.append(value)
             elif kind in _ATOMS:
                 values.append((kind, value))  # Python calls 1, 1.0 and True equal; JSON does not
-            elif isinstance(value, Spec):
+            elif isinstance(value, SpecModel):
                 values.append(self._spelling(value, f"{where}.{field.name}"))
             elif kind is tuple and all(type(item) is str for item in value):
                 values.append(value)
@@ -108,16 +108,16 @@ class Keys:
                 return None
         return tuple(values)
 
-    def _spell(self, spec: Spec, where: str) -> Spelling:
+    def _spell(self, spec: SpecModel, where: str) -> Spelling:
         name = _quoted(type(spec).__name__)
-        if not isinstance(spec, Artifact):
+        if not isinstance(spec, ArtifactModel):
             return Spelling(f'{{"fields":{self._fields(spec, where)},"type":{name}}}')
         fields = self._fields(spec, type(spec).__name__)
         text = f'{{"fields":{fields},"type":{name},"version":{type(spec).version}}}'
         key = xxhash.xxh3_128_hexdigest(text.encode())
         return Spelling(f'{{"key":"{key}","type":{name}}}', text, key)
 
-    def _fields(self, spec: Spec, where: str) -> str:
+    def _fields(self, spec: SpecModel, where: str) -> str:
         """Canonical JSON of all that counts in a spec, by name."""
         texts: dict[str, str] = {}
         for field in self._fields_of_type(type(spec)):
@@ -128,7 +128,7 @@ class Keys:
         extra = {
             name: canonical_json(digest) for name, digest in spec.fingerprints(self.site).items()
         }
-        if isinstance(spec, Artifact):
+        if isinstance(spec, ArtifactModel):
             for name, artifact in spec.derived().items():
                 extra[name] = self._spelling(artifact, f"{where}.{name}").text
         if clash := texts.keys() & extra.keys():
@@ -139,20 +139,20 @@ class Keys:
         )
 
     def _text(self, value: Any, where: str) -> str:
-        if isinstance(value, Spec):
+        if isinstance(value, SpecModel):
             return self._spelling(value, where).text
         return canonical_json(plain(value, where, self._nested))
 
     def _nested(self, value: Any, where: str) -> Any:
         """A spec within a list or dict, as JSON data."""
-        if isinstance(value, Spec):
+        if isinstance(value, SpecModel):
             return json.loads(self._spelling(value, where).text)
         raise SpecError(
             f"{where} is a {type(value).__name__}, which has no place in a key: use numbers, text, "
             "lists, dicts, sets and specs, or mark the field with Exec() if no result rests on it"
         )
 
-    def _fields_of_type(self, spec_type: type[Spec]) -> tuple[Field, ...]:
+    def _fields_of_type(self, spec_type: type[SpecModel]) -> tuple[Field, ...]:
         known = self._fields_of.get(spec_type)
         if known is not None:
             return known

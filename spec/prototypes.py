@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from .base import Artifact, Kind
+from .base import Artifact
+from .model import Kind
 from .shards import Shards
 
 

@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from pydantic import SerializeAsAny
 
-from .base import Artifact, Kind
+from .base import Artifact
 from .images.base import ImageSet
+from .model import Kind
 from .prototypes import Scorer
 from .shards import Shards
 

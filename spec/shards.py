@@ -4,8 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from .base import Artifact, Kind
+from .base import Artifact
 from .images.base import ImageSet
+from .model import Kind
 from .vit import ViT
 
 

@@ -12,14 +12,11 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import xxhash
 
 from .errors import DatasetError
-
-if TYPE_CHECKING:
-    from .base import Artifact
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,11 @@ class Site:
             f'or put `{name} = "/its/folder"` under [data] in saevx.toml'
         )
 
-    def state_of(self, artifact: "Artifact") -> str | None:
-        """Where the making of an artifact stands, in a word; None where nobody knows a store."""
+    def state_of(self, kind: str, key: str | None) -> str | None:
+        """Return "present", "missing" or why the state is unknown; None without a store.
+
+        `key` is None where it cannot be computed.
+        """
         return None
 
     def fingerprint(

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from .base import Artifact, Kind
+from .base import Artifact
 from .errors import SpecError
 from .images.base import TraitSet
+from .model import Kind
 from .prototypes import Scorer
 from .scores import ImageScores
 from .site import Site

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from .base import Artifact, Spec
-from .document import Document
 from .errors import DatasetError
 from .key import Keys
+from .model import ArtifactModel, SpecModel
 from .site import Site
 
 MARKS = {"present": "●", "missing": "○"}
@@ -28,19 +27,19 @@ class Branch:
     inputs: tuple["Branch", ...] = ()
 
 
-def branch(spec: Spec, keys: Keys) -> Branch:
+def branch(spec: SpecModel, keys: Keys) -> Branch:
     """The tree of a spec: itself, and below it the artifacts that it is made from."""
-    if not isinstance(spec, Artifact):
+    if not isinstance(spec, ArtifactModel):
         return Branch(title(_outline(spec)))
     try:
         key = keys.of(spec)
     except DatasetError:
         key = None
     inputs = tuple(branch(artifact, keys) for artifact in spec.inputs().values())
-    return Branch(title(_outline(spec)), key, keys.site.state_of(spec), inputs)
+    return Branch(title(_outline(spec)), key, keys.site.state_of(spec.kind, key), inputs)
 
 
-def title(document: Document) -> str:
+def title(document: dict[str, Any]) -> str:
     """A spec's document in one line: its type, and the fields that are no artifacts."""
     shown = [
         f"{name}={short(value)}"
@@ -93,25 +92,25 @@ def _mark(state: str | None) -> str:
     return "" if state is None else MARKS.get(state, MARKS["missing"]) + " "
 
 
-def _outline(spec: Spec) -> Document:
+def _outline(spec: SpecModel) -> dict[str, Any]:
     """The spec's document as far as a title needs it: no key is computed."""
     fields = {name: getattr(spec, name) for name in type(spec).model_fields}
-    document: Document = {
+    document: dict[str, Any] = {
         "type": type(spec).__name__,
         "fields": {name: _outlined(value) for name, value in fields.items()},
     }
-    return document | ({"key": ""} if isinstance(spec, Artifact) else {})
+    return document | ({"key": ""} if isinstance(spec, ArtifactModel) else {})
 
 
 def _outlined(value: Any) -> Any:
-    if isinstance(value, Spec):
+    if isinstance(value, SpecModel):
         return _outline(value)
     if isinstance(value, dict):
         return {name: _outlined(item) for name, item in value.items()}
     return [_outlined(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def draw_html(spec: Spec, site: Site) -> str:
+def draw_html(spec: SpecModel, site: Site) -> str:
     """The tree as an HTML list, for notebooks."""
     return f'<ul style="list-style:none;padding-left:0">{_item(branch(spec, Keys(site)))}</ul>'
 
