@@ -1,40 +1,53 @@
-"""Spec types that experiment files declare, found by the runs that a store has recorded."""
+"""Spec types that users declare, as recorded runs tell them.
+
+Commands that look at a store import no experiment file: its path comes from the store, so whoever
+can write there could make them run anything. A run records the types that it declared instead.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from spec import Artifact
 from spec.document import known_types
 
-from .errors import ExperimentError, StoreError
-from .experiment import import_copy
+from .errors import StoreError
 
 if TYPE_CHECKING:
     from store import Store
     from store.records import Run
 
 
-class Declared:
-    """Makes spec types known by loading the experiment files of recorded runs, the latest first.
+def is_users(thing: Any) -> bool:
+    """Whether a type or function was declared outside of saevx."""
+    return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")
 
-    A file is loaded only where a type is asked for that nothing has declared so far: it is code of
-    its user, and may take its time. Keep this for as long as the types are needed.
-    """
+
+def versions_of(types: Iterable[type]) -> dict[str, int]:
+    """Versions of the types of artifacts among these, by name."""
+    return {found.__name__: found.version for found in types if issubclass(found, Artifact)}
+
+
+def users_types() -> dict[str, int]:
+    """Spec types of this process that saevx does not bring -> version; 0 for a description."""
+    found = [known for known in known_types().values() if is_users(known)]
+    return {known.__name__: 0 for known in found} | versions_of(found)
+
+
+class Declared:
+    """The spec types known to this process, and those that recorded runs have declared."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        latest_first = sorted(runs, key=lambda run: run.began, reverse=True)
-        self._files = list(dict.fromkeys(run.path for run in latest_first if run.path))
-        self._modules: list[ModuleType] = []
-        """Kept here: of two files of one name, only one stays in `sys.modules`."""
-        self._asked: set[str] = set()
-        self.problems: list[str] = []
-        """Which files could not be loaded, and why, a line each."""
+        self._runs = sorted(runs, key=lambda run: run.began)
+        self.versions = versions_of(known_types().values())
+        """Present versions of the types of artifacts; of two files' types of one name, the highest
+        one."""
+        for run in self._runs:
+            for name, version in run.types.items():
+                if version and name not in known_types():
+                    self.versions[name] = max(version, self.versions.get(name, version))
 
     @classmethod
     def in_store(cls, store: Store) -> Declared:
@@ -48,34 +61,25 @@ class Declared:
             return cls([])
         return cls(roots.runs)
 
-    def learn(self, names: Iterable[str]) -> bool:
-        """Loads files until all of these types are known, or all are loaded; whether it did."""
-        missing = set(filter(None, names)) - self._asked  # a damaged artifact tells no type
-        self._asked |= missing
-        missing -= known_types().keys()
-        found = False
-        while missing and self._files:
-            self._load(Path(self._files.pop(0)))
-            missing -= known_types().keys()
-            found = True
-        return found
+    def doubt(self, name: str) -> str | None:
+        """Why a type may no longer be declared as it was recorded; None where it is."""
+        doubt = None if name in known_types() else f"the spec type {name} is not known here"
+        for run in self._runs if doubt else ():
+            if name in run.types and run.path:
+                changed = _change_since(run)
+                if changed is None:
+                    return None
+                doubt = f"the spec type {name} is not known here: {run.path} {changed}"
+        return doubt
 
-    def _load(self, file: Path) -> None:
-        if not os.path.isfile(file):  # Path.is_file raises where it may not look
-            self._add_problem(file, "there is no such file")
-            return
-        try:
-            with redirect_stdout(sys.stderr):  # a command's own output may be for programs
-                self._modules.append(import_copy(file, file))
-        except ExperimentError as error:
-            cause = error.__cause__ or error
-            first_line = next(iter(str(cause).splitlines()), "")
-            self._add_problem(file, f"{type(cause).__name__}: {first_line}")
 
-    def _add_problem(self, file: Path, why: str) -> None:
-        self.problems.append(
-            f"spec types of {file} may not be known, as it cannot be loaded: {why}"
-        )
+def _change_since(run: Run) -> str | None:
+    """What happened to an experiment file since its run began; None when it is as it was."""
+    try:
+        edited = os.stat(run.path).st_mtime > run.began
+    except OSError:
+        return "is not there any more"
+    return "was edited after its latest run; run it again" if edited else None
 
 
 def types_in(value: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ from spec.site import Fingerprint
 from store.finding import Finding
 from store.manifest import Manifest
 
+from .declared import types_in, versions_of
 from .workspace import Workspace
 
 KEYS_CHECKED = 2_000
@@ -26,9 +27,7 @@ KEYS_CHECKED = 2_000
 
 def known_versions() -> dict[str, int]:
     """Present versions of the types of artifacts that are known."""
-    return {
-        name: found.version for name, found in known_types().items() if issubclass(found, Artifact)
-    }
+    return versions_of(known_types().values())
 
 
 def cannot_make(
@@ -50,12 +49,19 @@ def cannot_make(
 
 
 def look_over(
-    workspace: Workspace, manifests: Iterable[Manifest], *, deep: bool = False
+    workspace: Workspace,
+    manifests: Iterable[Manifest],
+    *,
+    deep: bool = False,
+    versions: Mapping[str, int] | None = None,
 ) -> Iterator[Finding]:
-    """All findings about artifacts whose manifests are whole."""
+    """All findings about artifacts whose manifests are whole.
+
+    `versions` gives the present versions of types of artifacts, else those known to this process.
+    """
     manifests = list(manifests)
     sources = Sources(workspace)
-    yield from _types(manifests)
+    yield from _types(manifests, versions or known_versions())
     yield from _sources(sources, manifests)
     if deep or len(manifests) <= KEYS_CHECKED:
         yield from _keys(sources, manifests)
@@ -177,8 +183,7 @@ def _remembered_places(workspace: Workspace) -> list[str]:
     return list(places)
 
 
-def _types(manifests: Iterable[Manifest]) -> Iterator[Finding]:
-    versions = known_versions()
+def _types(manifests: Iterable[Manifest], versions: Mapping[str, int]) -> Iterator[Finding]:
     counts = Counter((manifest.type, manifest.version) for manifest in manifests)
     for (name, version), n in sorted(counts.items()):
         now = versions.get(name)
@@ -228,6 +233,8 @@ def _keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
     for manifest in manifests:
         if versions.get(manifest.type) != manifest.version:
             continue
+        if not known_types().keys() >= set(types_in(manifest.spec)):
+            continue  # a type of a user's is known by name alone
         if any(sources.fault(document) for document in contents_in(manifest.spec)):
             continue
         where = f"{manifest.kind}/{manifest.key}"

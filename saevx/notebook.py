@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, Kind, to_document
+from spec.document import known_types
 from store.roots import Recording
 
 from .condition import Where as Conditions
+from .declared import is_users
 from .errors import RunFailed, SpecError
 from .explode import explode
 from .recipes import find_recipe
-from .resolve.lookup import open_input, read
+from .resolve.lookup import open_input, plain, read
 from .resolve.record import plan_recorded, run_recorded
 from .resolve.run import Listener, explain
 from .tables import as_frame, found_table, joined
@@ -22,18 +24,24 @@ from .workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     import polars as pl
 
+    from store import Store
+
 
 Where = str | Path | Workspace | None
 """A store's root, a workspace, or None for that of the current folder."""
 
 
-def load(spec: Artifact, store: Where = None) -> Any:
-    """What was made of `spec`.
+def load(spec: Artifact | str, store: Where = None) -> Any:
+    """What was made of `spec`, a spec or a key, or the beginning of one.
 
     A polars frame for results, a `Tokens` handle for shards, a callable scorer for checkpoints.
+    By key, no code of users runs: what a type from outside of saevx made is a frame or an array,
+    or a dict of them by name where it holds several.
     Raises MissingArtifact, saying what makes it, when the store does not have it.
     """
     workspace = _workspace(store)
+    if isinstance(spec, str):
+        return _load_key(spec, workspace.store)
     keys = Keys(workspace)
     return _load(_spec(spec), workspace, keys)
 
@@ -111,6 +119,19 @@ def table(
 
 def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:
     return read(open_input(spec, keys, workspace.store), find_recipe(type(spec)))
+
+
+def _load_key(key: str, store: Store) -> Any:
+    from .cli.choice import find_one
+
+    artifact = find_one(store, key).artifact
+    stored = store.open(artifact.kind, artifact.key)
+    known = known_types().get(stored.manifest.type)
+    if known is None or is_users(known) or not issubclass(known, Artifact):
+        return plain(stored)
+    if known.version != stored.manifest.version:
+        return plain(stored)
+    return read(stored, find_recipe(known))
 
 
 def _workspace(store: Where) -> Workspace:

@@ -55,6 +55,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[Ref] = []
     inputs: list[list[int]] = []
     """For each node, the places in `nodes` of what it is made from."""
+    types: dict[str, int] = {}
+    """Spec types that the run's own code declared -> version; 0 for one that is no artifact."""
 
     @classmethod
     def begin(cls, name: str, path: Path | None) -> Run:

@@ -53,6 +53,7 @@ class Recording:
         self._file = f"{self._run.owner}.{os.urandom(4).hex()}.json"
         self._targets: dict[Ref, None] = {}
         self._graph: Graph = {}
+        self._types: dict[str, int] = {}
         self.path = runs(store.root) / self._run.folder / self._file
         """Of the record in the store's own root; copies lie in others."""
         self.problem = ""
@@ -63,13 +64,19 @@ class Recording:
             with suppress(OSError):  # not there yet, or no more; or the next beat may succeed
                 os.utime(folder / self._file)
 
-    def want(self, targets: Iterable[Ref], graph: Mapping[Ref, Iterable[Ref]]) -> None:
-        """Adds targets, and the graph of all that they are made from.
+    def want(
+        self,
+        targets: Iterable[Ref],
+        graph: Mapping[Ref, Iterable[Ref]],
+        types: Mapping[str, int] | None = None,
+    ) -> None:
+        """Adds targets, the graph of all that they are made from, and spec types with versions.
 
         They are on disk when this returns, if there is no `problem`.
         """
         before = len(self._targets), len(self._graph)
         self._targets |= dict.fromkeys(targets)
+        self._types |= types or {}
         self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
         if (len(self._targets), len(self._graph)) != before:
             self._write(self._now())
@@ -119,7 +126,8 @@ class Recording:
                 _unlink(folder / self._file)
 
     def _now(self) -> Run:
-        return self._run.wanting(list(self._targets), self._graph)
+        run = msgspec.structs.replace(self._run, types=self._types)
+        return run.wanting(list(self._targets), self._graph)
 
     def _folders(self) -> list[Path]:
         return [runs(root) / self._run.folder for root in roots_of(self.store)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, json_option, store_option, warn
+from .options import clear_errors, json_option, store_option
 from .units import things
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     """
     from store.doctor import Doctor
 
-    from ..declared import Declared, types_in
+    from ..declared import Declared
     from ..doctor import look_over
     from ..workspace import open_workspace
 
@@ -46,10 +46,8 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     with _bar(deep and not as_json) as progress:
         findings = list(physician.findings(deep=deep, progress=progress))
     manifests = physician.manifests.values()
-    declared = Declared.in_store(workspace.store)
-    declared.learn(name for manifest in manifests for name in types_in(manifest.spec))
-    warn(declared.problems)
-    findings += look_over(workspace, manifests, deep=deep)
+    versions = Declared.in_store(workspace.store).versions
+    findings += look_over(workspace, manifests, deep=deep, versions=versions)
     done = _mend(physician, findings) if fix else {}
     n_checked = len(physician.manifests)
     if as_json:

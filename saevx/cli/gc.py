@@ -150,38 +150,26 @@ def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) 
     from store.gc import may_give_up
 
     from ..declared import Declared
-    from ..doctor import known_versions
 
     declared = Declared(survey.roots.runs)
-    declared.learn(one.type for ref, one in survey.standing.items() if ref not in survey.causes)
-    versions = known_versions()
-    stale = [item for item in survey.stale(versions) if kind in (None, item.ref[0])]
+    stale = [item for item in survey.stale(declared.versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
         drop, kept = may_give_up(survey, kind, _cannot_make(workspace, declared))
         stale += drop
-    warn(declared.problems)
     return Work(stale, kept)
 
 
 def _cannot_make(workspace: Any, declared: Declared) -> Callable[[Manifest], str | None]:
-    """As `cannot_make`, with the types that a spec needs made known before it is judged."""
-    from spec.document import known_types
-
+    """As `cannot_make`, and where one of the types that a spec needs may not be known."""
     from ..declared import types_in
-    from ..doctor import cannot_make, known_versions
+    from ..doctor import cannot_make
 
-    types = known_types()
-    versions = known_versions()
-    cannot = cannot_make(workspace, versions)
+    cannot = cannot_make(workspace, declared.versions)
 
     def why(manifest: Manifest) -> str | None:
-        names = [manifest.type, *types_in(manifest.spec)]
-        if declared.learn(names):
-            types.update(known_types())
-            versions.update(known_versions())
-        unknown = [name for name in names if name not in types]
-        return f"the spec type {unknown[0]} is not known here" if unknown else cannot(manifest)
+        doubts = map(declared.doubt, [manifest.type, *types_in(manifest.spec)])
+        return next(filter(None, doubts), None) or cannot(manifest)
 
     return why
 

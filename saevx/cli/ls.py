@@ -11,10 +11,9 @@ import click
 
 from store import KINDS
 
-from .options import clear_errors, json_option, store_option, warn
+from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from store import Store
     from store.shelves import Scalar
 
     from ..query import Row
@@ -55,7 +54,7 @@ def ls(
 
     Without --columns the fields are shown in which artifacts of one type differ. An artifact is
     marked as an older version when the store has a newer one of its type; --older compares with
-    saevx as it is installed, and with recorded experiment files, too. What a later saevx wrote in a
+    the installed saevx, and with what recorded runs declared, too. What a later saevx wrote in a
     layout that this one cannot read is marked as a newer layout.
     """
     from ..config import open_store
@@ -64,7 +63,11 @@ def ls(
 
     click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
-    versions = _versions_today(opened, kind) if older else None
+    versions = None
+    if older:
+        from ..declared import Declared
+
+        versions = Declared.in_store(opened).versions
     asked, order = _fields(columns), _fields(sort)
     fields = [*asked, *(field.removeprefix("-") for field in order)]
     found = search(
@@ -220,15 +223,3 @@ def _document(row: Row) -> dict[str, Any]:
 
 def _fields(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
-
-
-def _versions_today(store: Store, kind: str | None) -> dict[str, int]:
-    """Versions of the types that saevx has, and of those that recorded experiments declare."""
-    from ..declared import Declared
-    from ..doctor import known_versions
-    from ..query import catalogue
-
-    declared = Declared.in_store(store)
-    declared.learn({entry.type for entry in catalogue(store).entries(kind)})
-    warn(declared.problems)
-    return known_versions()

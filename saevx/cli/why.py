@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, json_option, store_option, warn
+from .options import clear_errors, json_option, store_option
 from .units import duration
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
 
     from ..config import open_store
     from ..declared import Declared
-    from ..doctor import known_versions
     from .choice import AGAIN
 
     opened = open_store(store)
@@ -38,11 +37,8 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     survey.refresh()
     ref = _find(survey, key)
     chain = survey.why(ref)
-    declared = Declared(survey.roots.runs)
-    if not chain and ref in survey.standing:
-        declared.learn([survey.standing[ref].type])
-        warn(declared.problems)
-    stale = next((s for s in survey.stale(known_versions()) if s.ref == ref), None)
+    versions = Declared(survey.roots.runs).versions
+    stale = next((s for s in survey.stale(versions) if s.ref == ref), None)
     fault = survey.standing[ref].fault if ref in survey.standing else None
     if as_json:
         document: dict[str, Any] = {

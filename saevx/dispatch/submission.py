@@ -9,11 +9,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, to_document
-from spec.document import known_types
 from store.layout import KINDS
 from store.names import user_name
 from store.owner import Owner
 
+from ..declared import is_users, users_types
 from ..resolve.plan import Node
 from . import slurm
 from .executors import Executor
@@ -141,7 +141,7 @@ class Submitter:
         if self._folder is None:
             folder = RunFolder.make(self.store, self.request.name, self.request.file)
             copied = self._snapshot.write(folder.code)
-            needs = _defines_specs() or any(map(_is_users, (r.make for r in self.recipes.values())))
+            needs = users_types() or any(is_users(recipe.make) for recipe in self.recipes.values())
             folder.write_info(
                 RunInfo(
                     name=self.request.name,
@@ -190,12 +190,3 @@ class _Silence:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._since if self._since else 0.0
-
-
-def _defines_specs() -> bool:
-    """Whether spec types are known that saevx does not bring."""
-    return any(map(_is_users, known_types().values()))
-
-
-def _is_users(thing: Any) -> bool:
-    return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")

@@ -52,6 +52,13 @@ def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
     return stored
 
 
+def plain(stored: Stored) -> Any:
+    """The frame or array that an artifact holds; of several, a dict by name."""
+    held: dict[str, Any] = {name: stored.table(name) for name in stored.tables()}
+    held |= {name: stored.array(name) for name in stored.arrays()}
+    return next(iter(held.values())) if len(held) == 1 else held
+
+
 def read(stored: Stored, recipe: Recipe[Any]) -> Any:
     """A stored artifact in the form that its recipe's readers get.
 

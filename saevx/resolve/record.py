@@ -13,6 +13,7 @@ from spec import Artifact, Keys
 from store.errors import MissingArtifact, StoreError
 from store.gc import wait_for_collectors
 
+from ..declared import users_types
 from ..memory import gc_paused
 from .plan import Plan, State, make_plan
 from .provenance import Origin
@@ -38,7 +39,7 @@ def plan_recorded(
     """The plan of specs that `recording` has written down. Raises what `make_plan` raises."""
     specs = list(specs)
     targets = [_ref(spec, keys) for spec in specs]
-    recording.want(targets, recording.known(targets) or graph_of(specs, keys))
+    recording.want(targets, recording.known(targets) or graph_of(specs, keys), users_types())
     wait_for_collectors(store)
     return make_plan(specs, keys, store)
 

@@ -1,8 +1,7 @@
-"""Spec types that only an experiment file declares, and which commands know of them."""
+"""Spec types that only an experiment file declares: runs record them; looking runs no code."""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -12,10 +11,6 @@ from typing import Any
 
 import pytest
 
-from saevx.declared import Declared
-from spec.document import known_types
-from store.records import Run
-
 HERE = Path(__file__).resolve().parent
 
 EXPERIMENT = """
@@ -24,7 +19,8 @@ import numpy as np
 import polars as pl
 from saevx import Artifact, recipe
 
-print("a word from the experiment")
+with open(CANARY, "a") as file:
+    print("imported", file=file)
 
 class Acts(Artifact):
     kind: ClassVar = "shards"
@@ -41,7 +37,12 @@ def make_acts(batch):
         batch.draft(spec).write("x", np.zeros(spec.n))
         batch.publish(spec)
 
-@recipe(Counted)
+def load(stored):
+    with open(CANARY, "a") as file:
+        print("loaded", file=file)
+    return stored
+
+@recipe(Counted, load=load)
 def make_counted(batch):
     for spec in batch.specs:
         batch.draft(spec).table("rows", pl.DataFrame({"n": [spec.acts.n]}))
@@ -53,6 +54,7 @@ targets = [Counted(acts=Acts(n=n)) for n in NUMBERS]
 
 def write(numbers: list[int], version: int = 1, name: str = "counts.py") -> str:
     code = EXPERIMENT.replace("VERSION", str(version)).replace("NUMBERS", str(numbers))
+    code = code.replace("CANARY", repr(str(Path("canary").resolve())))
     Path(name).write_text(code)
     return name
 
@@ -91,82 +93,132 @@ def test_what_a_file_declares_can_be_made_again():
     assert (len(done["moved"]), done["kept"]) == (2, [])
 
 
-def test_a_file_that_cannot_be_loaded_is_told_and_stops_nothing():
+def test_of_a_file_that_changed_since_its_run_nothing_is_given_up():
     file = Path(write([1]))
-    saevx("run", str(file))
+    assert saevx("run", str(file)).returncode == 0
+    os.utime(file, (2e9, 2e9))
+    where = f"the spec type Acts is not known here: {file.resolve()}"
+    edited = saevx(*GIVE_UP, "--dry-run")
+    assert f"{where} was edited after its latest run; run it again" in edited.stdout
     file.rename("elsewhere.py")
     gone = saevx(*GIVE_UP, "--dry-run")
-    assert gone.returncode == 0
-    assert "the spec type Acts is not known here" in gone.stdout
-    (line,) = gone.stderr.splitlines()
-    assert line.startswith(f"warning: spec types of {file.resolve()} may not be known")
-    assert line.endswith("there is no such file")
-    file.write_text("import sys\nsys.exit('no\\nand no')\n")
-    for words in (GIVE_UP, ("doctor",), ("ls", "--older")):
-        broken = saevx(*words, *(["--dry-run"] if words is GIVE_UP else []))
-        assert broken.returncode == 0
-        (line,) = broken.stderr.splitlines()
-        assert line.endswith("SystemExit: no")
+    assert f"{where} is not there any more" in gone.stdout
+    assert (edited.returncode, gone.returncode) == (0, 0)
 
 
-def test_an_older_version_is_told_by_what_a_file_declares_today():
+def test_an_older_version_is_told_by_what_recorded_runs_declared():
     saevx("run", write([1]))
     key = as_json("ls", "--kind", "results")[0]["key"]
     saevx("run", write([2], name="other.py"))
-    write([3], version=2)  # not run, and loaded since it ran before
-    saevx("run", "counts.py")
-    write([3], version=3)
-    assert [row["version"] for row in as_json("ls", "--older", "--kind", "results")] == [1, 1, 2]
+    assert as_json("ls", "--older") == []
+    # Its runs make nothing: the store itself holds no newer version.
+    declared = write([3], version=3).replace("counts", "later")
+    Path("counts.py").rename(declared)
+    with open(declared, "a") as file:
+        file.write("targets = [Acts(n=1)]\n")
+    saevx("run", declared)
+    assert [row["version"] for row in as_json("ls", "--older", "--kind", "results")] == [1, 1]
+    (found,) = [f for f in as_json("doctor") if f["topic"] == "types"]
+    assert "2 artifacts of version 1, and the type is at 3 now" in found["what"]
+    saevx("gc", "--forget", "counts.py", "--yes")
+    why = as_json("why", key, "--grace", "0")
+    assert (why["reason"], why["detail"]) == (
+        "older version",
+        "version 1 of Counted, which is at 3 now",
+    )
     stale = as_json("gc", "--grace", "0", "--dry-run")["stale"]
-    reasons = {item["type"]: (item["reason"], item["detail"]) for item in stale}
-    assert reasons["Counted"] == ("older version", "version 1 of Counted, which is at 3 now")
-    assert reasons["Acts"][0] == "not reached"
-    assert as_json("why", key, "--grace", "0")["reason"] == "older version"
+    assert [item["reason"] for item in stale] == ["older version"]
 
 
-def test_without_the_file_the_store_tells_which_version_is_older():
-    file = write([1])
-    saevx("run", file)
+def test_without_records_the_store_tells_which_version_is_older():
+    saevx("run", write([1]))
     saevx("run", write([1], version=2))
-    Path(file).unlink()
+    for file in Path(".saevx/.runs").glob("*/*.json"):
+        record = json.loads(file.read_text())
+        assert record.pop("types") == {"Acts": 1, "Counted": 2}
+        file.write_text(json.dumps(record))  # as one that an earlier saevx wrote
     stale = as_json("gc", "--grace", "0", "--dry-run")["stale"]
     assert [(item["reason"], item["detail"]) for item in stale] == [
         ("older version", "version 1 of Counted, which is at 2 now")
     ]
+    (found,) = [f for f in as_json("doctor") if f["topic"] == "types" and f["where"] == "Acts"]
+    assert "not known here" in found["what"]
 
 
-def test_the_doctor_checks_what_files_declare():
+def test_the_doctor_knows_what_runs_declared():
     saevx("run", write([1]))
     assert [f for f in as_json("doctor") if f["topic"] in ("types", "specs")] == []
-    write([1], version=2)
-    (found,) = [f for f in as_json("doctor") if f["topic"] == "types"]
-    assert "1 artifact of version 1, and the type is at 2 now" in found["what"]
 
 
-def test_only_what_is_needed_is_loaded():
-    saevx("run", write([1]))
-    (manifest,) = Path(".saevx/results").glob("??/*/zarr.json")
-    manifest.write_bytes(b"damaged")
-    said = saevx("gc", "--grace", "0", "--dry-run")
-    assert "failed check" in said.stdout
-    assert "a word" not in said.stdout + said.stderr
-    said = saevx(*GIVE_UP, "--dry-run")
-    assert "a word" in said.stderr  # and never among what programs read
-    assert "a word" not in said.stdout
+LOOK = """
+import json, os, sys
+from saevx.cli import main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert not end.code, words
+    assert not os.path.exists("canary"), words
+"""
 
 
-def test_types_of_two_files_of_one_name():
-    for name in ("One", "Two"):
-        Path(name).mkdir()
-        code = f"from saevx import Spec\nclass {name}(Spec):\n    x: int\n"
-        (Path(name) / "same.py").write_text(code)
-    runs = [
-        Run(name="same", path=str(Path(name, "same.py").resolve()), owner="", began=n)
-        for n, name in enumerate(("One", "Two"))
+def test_looking_runs_no_code_of_experiments():
+    saevx("run", write([1]), "--jobs", "1")
+    canary = Path("canary")
+    assert "imported" in canary.read_text()
+    canary.unlink()
+    (acts,), (table,) = (
+        [row["key"] for row in as_json("ls", "--kind", kind)] for kind in ("shards", "results")
+    )
+    looks = [
+        ["ls"],
+        ["ls", "--older"],
+        ["ls", "--where", "n=1"],
+        ["show", table],
+        ["why", table],
+        ["why", acts, "--grace", "0"],
+        ["status"],
+        ["logs", table],
+        ["gc", "--dry-run"],
+        ["gc", "--grace", "0", "--forget", "counts.py", "--dry-run"],
+        [*GIVE_UP, "--dry-run"],
+        ["doctor"],
+        ["doctor", "--deep", "--fix"],
+        ["pin"],
+        ["export", table, "-o", "table.csv"],
+        ["export", table, "--to", "other", "--parents"],
+        ["import", table, "--from", "other", "--store", "third"],
     ]
-    declared = Declared(runs)
-    assert declared.learn(["One", "Two"])
-    assert not declared.learn(["One"])
-    gc.collect()
-    assert {"One", "Two"} <= known_types().keys()
-    assert declared.problems == []
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    command = [sys.executable, "-c", LOOK, json.dumps(looks)]
+    looked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert looked.returncode == 0, looked.stderr
+    words = {"COMP_WORDS": f"saevx show {table[:4]}", "COMP_CWORD": "2"}
+    completing = {**environment, "_SAEVX_COMPLETE": "bash_complete", **words}
+    subprocess.run([sys.executable, "-m", "saevx"], env=completing, check=True)
+    assert not canary.exists()
+
+
+def test_by_key_what_users_types_made_is_loaded_as_it_lies():
+    saevx("run", write([2]))
+    Path("canary").unlink()
+    (acts,), (table,) = (
+        [row["key"] for row in as_json("ls", "--kind", kind)] for kind in ("shards", "results")
+    )
+    code = (
+        "import saevx, runpy, sys\n"
+        "for _ in range(2):\n"
+        f"    assert saevx.load({table!r})['n'].to_list() == [2]\n"
+        f"    assert saevx.load({acts[:10]!r})[:].tolist() == [0, 0]\n"
+        "    print(open('canary').read() if __import__('os').path.exists('canary') else 'quiet')\n"
+        "    runpy.run_path('counts.py')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Nor does it run the type's own `load`, where the type has been imported.
+    assert done.stdout.split() == ["quiet", "imported"], done.stderr
