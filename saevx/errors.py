@@ -7,7 +7,7 @@ store share no code: it works in `except`, in `isinstance` and in `pytest.raises
 from pydantic import ValidationError
 
 from spec.errors import DatasetError, SpecError
-from store.errors import CorruptArtifact, MissingArtifact, StoreError
+from store.errors import CorruptArtifact, MissingArtifact, NoAnswer, SlurmError, StoreError
 
 
 class HowError(Exception):
@@ -50,7 +50,7 @@ class SaevxWarning(UserWarning):
     """Something was made, but looks wrong."""
 
 
-SaevxError = (SpecError, StoreError, HowError, ValidationError)
+SaevxError = (SpecError, StoreError, SlurmError, HowError, ValidationError)
 
 __all__ = [
     "ConfigError",
@@ -61,11 +61,13 @@ __all__ = [
     "HowError",
     "JobFailed",
     "MissingArtifact",
+    "NoAnswer",
     "QueryError",
     "RecipeError",
     "RunFailed",
     "SaevxError",
     "SaevxWarning",
+    "SlurmError",
     "SpecError",
     "StoreError",
     "WeightsError",

@@ -21,3 +21,11 @@ class CorruptArtifact(StoreError):
 
 class NewerLayout(StoreError):
     """An artifact was written by a later saevx, in a layout this one cannot read."""
+
+
+class SlurmError(Exception):
+    """Slurm did not do what it was asked for."""
+
+
+class NoAnswer(SlurmError):
+    """Slurm could not be asked, or did not answer: nothing follows about its jobs."""

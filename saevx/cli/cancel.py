@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ def cancel(what: tuple[str, ...], everything: bool, store: str | None, as_json: 
     """Cancel the jobs of WHAT: experiment files, or beginnings of keys (6 digits or more)."""
     from ..config import open_store
     from ..dispatch.cancel import cancel as cancel_chosen
-    from ..dispatch.followers import find_followers
     from ..errors import StoreError
 
     if not what and not everything:
@@ -48,39 +46,37 @@ def cancel(what: tuple[str, ...], everything: bool, store: str | None, as_json: 
         return everything or any(map(one.is_of, paths))
 
     opened = open_store(store)
-    # Of one file the follower may be all that there is, between two stages.
-    followers = find_followers(opened)
-    found = {word for word in what if any(map(_is_followed(word), followers))}
     done = cancel_chosen(opened, chosen, followed)
-    nothing = [word for word in what if word not in found and not _was_met(word, done)]
+    nothing = [word for word in what if not _was_met(word, done)]
     others = [] if everything else _others(done, paths, prefixes)
     if as_json:
         document = {
             "cancelled": done.jobs,
             "keys": sorted(done.keys),
-            "followers": done.followers,
+            "followers": [one.job for one in done.followers],
             "nothing": nothing,
+            "refused": done.refused,
         }
         click.echo(json.dumps(document))
     else:
         click.echo(f"{done.jobs} jobs cancelled")
-        for job in done.followers:
-            click.echo(f"and Slurm job {job}, which followed them")
+        for one in done.followers:
+            click.echo(f"and Slurm job {one.job}, which followed them")
         if others:
             click.echo(f"the same jobs were to make: {', '.join(others)}")
         for word in nothing:
             click.echo(f"nothing is queued or running for {word}", err=True)
-    if nothing:
+        for why in done.refused:
+            click.echo(f"not cancelled: {why}", err=True)
+    if nothing or done.refused:
         sys.exit(1)
-
-
-def _is_followed(word: str) -> Callable[[Follower], bool]:
-    return lambda one: word.endswith(".py") and one.is_of(str(Path(word).resolve()))
 
 
 def _was_met(word: str, done: Cancelled) -> bool:
     if word.endswith(".py"):
-        return str(Path(word).resolve()) in done.paths
+        path = str(Path(word).resolve())
+        # Between two stages of one file its follower may be all that there is.
+        return path in done.paths or any(one.is_of(path) for one in done.followers)
     return any(key.startswith(word) for key in done.keys)
 
 

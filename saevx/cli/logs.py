@@ -12,7 +12,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from ..dispatch.flights import Flight
+    from ..dispatch.flight import Flight
 
 LOOK_S = 1.0
 
@@ -31,6 +31,7 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     if follow and as_json:
         raise click.UsageError("--follow prints what comes: use --json without it")
     from ..config import open_store
+    from ..dispatch.executors import where
     from ..dispatch.status import find_latest
     from ..dispatch.waiting import Waiting
 
@@ -48,13 +49,12 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
             break
         time.sleep(LOOK_S)
     if not any(printing.read.values()):
-        first = flights[0].element
-        log = flights[0].folder.log(first.array, first.at)
+        log = flights[0].folder.log(*flights[0].at)
         click.echo(f"nothing printed yet; it will be in {log}", err=True)
     for flight in waiting.lost:
         click.echo(
             f"it ended without a word, or never began, and nobody runs it any more "
-            f"({flight.where}); `saevx run` makes what is missing",
+            f"({where(flight)}); `saevx run` makes what is missing",
             err=True,
         )
 
@@ -83,11 +83,10 @@ class _Printing:
 
 
 def _documents(flight: Flight) -> list[dict[str, Any]]:
-    at = flight.element.array, flight.element.at
-    told = flight.folder.outcome(*at) or flight.folder.progress(*at)
-    job = told.job if told else ""
-    if flight.at_slurm:
-        job = f"{flight.slurm_job.array}_{flight.slurm_job.at}"
+    from ..dispatch.executors import executor_of
+
+    told = flight.folder.outcome(*flight.at) or flight.folder.progress(*flight.at)
+    job = executor_of(flight).job_id(flight) or (told.job if told else "")
     return [
         {
             "parts": flight.parts,

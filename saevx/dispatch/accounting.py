@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from store.errors import NoAnswer
+from store.slurm import ask
+
 from .records import End
-from .slurm import Job, ask
+from .slurm import Job
 
 FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "MaxRSS", "ReqMem", "NodeList", "AllocCPUS")
 
@@ -32,8 +35,10 @@ def deaths(jobs: Iterable[Job]) -> dict[Job, Death] | None:
     if not wanted:
         return {}
     arrays = ",".join(sorted({job.array for job in wanted}, key=int))
-    out = ask(["sacct", "-a", "-P", "-n", f"--jobs={arrays}", f"--format={','.join(FIELDS)}"])
-    if out is None:
+    chosen = [f"--jobs={arrays}", f"--format={','.join(FIELDS)}"]
+    try:
+        out = ask("sacct", "-a", "-P", "-n", *chosen)
+    except NoAnswer:
         return None
     return {job: death for job, death in read_sacct(out).items() if job in wanted}
 

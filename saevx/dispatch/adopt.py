@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from store.owner import Life
 
-from . import slurm
-from .executors import local_life
-from .flights import Flight, Flights, abandoned
+from .executors import EXECUTORS, executor_of, post_mortem, where
+from .flight import Flight
+from .flights import Flights
 from .folder import RunFolder, active_runs, all_runs, element_keys
 from .ledger import Ledger
 from .outcomes import Attempt, earlier
@@ -50,15 +50,17 @@ def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
 
 
 def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
-    folder, element, job = flight.folder, flight.element, flight.job
+    folder, element = flight.folder, flight.element
     flights.known.add(element)
     outcome = folder.outcome(element.array, element.at)
     if outcome is not None:
         ledger.take_in(flight, outcome)
-    elif flight.at_slurm or local_life(job) is Life.ALIVE:
+    elif (executor := executor_of(flight)).looks_ahead or folder.submitter_life is Life.ALIVE:
         flights.add(flight)
-    elif local_life(job) is Life.DEAD:
-        folder.write_outcome(element.array, element.at, abandoned(flight))
+    elif folder.submitter_life is Life.DEAD:
+        abandoned = post_mortem(flight, executor.deaths([flight]), lost=True)
+        if abandoned is not None:
+            folder.write_outcome(element.array, element.at, abandoned)
 
 
 def reconcile(folder: RunFolder, array: Array) -> str | None:
@@ -66,15 +68,18 @@ def reconcile(folder: RunFolder, array: Array) -> str | None:
 
     "" for none, None where that cannot be known yet.
     """
-    if folder.info.executor != "slurm":
-        return ""  # its processes have died with it
-    job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
+    job = EXECUTORS[folder.info.executor].find(array, folder)
     if job:
-        folder.set_job(array.name, slurm.written(job))
-        return slurm.written(job)
-    if job == "":
+        folder.set_job(array.name, job)
+    elif job == "":
         folder.drop(array.name)
     return job
+
+
+def reconcile_all(folder: RunFolder) -> None:
+    for array in list(folder.arrays()):
+        if folder.job_of(array.name) is None:
+            reconcile(folder, array)
 
 
 def recall_failures(store: Store, ledger: Ledger) -> None:
@@ -89,5 +94,5 @@ def recall_failures(store: Store, ledger: Ledger) -> None:
             flight = Flight(folder, Element(folder.name, name, index), folder.job_of(name) or "")
             for key, result in (outcome.results if outcome else {}).items():
                 if result.end is End.ERROR and key in ledger.left and not ledger.is_there(key):
-                    where = earlier(flight.where)
-                    ledger.fail(key, Attempt(result, False, 0.0, ledger.code, where))
+                    told = earlier(where(flight))
+                    ledger.fail(key, Attempt(result, False, 0.0, ledger.code, told))

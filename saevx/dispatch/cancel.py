@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from store.owner import Life, Owner
+from store.errors import SlurmError
 
 from ..errors import StoreError
 from . import slurm
-from .endings import unfinished
-from .executors import death_outcome
+from .adopt import reconcile_all
+from .executors import death_outcome, executor_of
+from .flight import unfinished
 from .folder import RunFolder, active_runs
 from .followers import Follower, find_followers
 from .records import End
@@ -33,8 +31,10 @@ class Cancelled:
     """Key -> type of what they were to make."""
     paths: set[str] = field(default_factory=set)
     """Experiment files whose runs they belonged to."""
-    followers: list[str] = field(default_factory=list)
+    followers: list[Follower] = field(default_factory=list)
     """Slurm jobs that waited for them."""
+    refused: list[str] = field(default_factory=list)
+    """What could not be cancelled, and why."""
 
 
 def cancel(
@@ -44,50 +44,41 @@ def cancel(
 ) -> Cancelled:
     """Cancel the elements that are `chosen` by run and keys, and before them the followers.
 
-    Raises SlurmError, and StoreError for a local run of which a part was chosen, or that belongs
-    to another host.
+    What cannot be cancelled keeps nothing else from it.
     """
-    jobs: list[slurm.Job] = []
-    touched: list[RunFolder] = []
     done = Cancelled()
-    # First who would submit them anew.
-    done.followers = [one.job for one in find_followers(store) if followed(one)]
-    slurm.scancel(done.followers)
+    try:
+        # First who would submit them anew.
+        followers = [one for one in find_followers(store) if followed(one)]
+        slurm.cancel([one.job for one in followers])
+        done.followers = followers
+    except SlurmError as error:
+        done.refused.append(f"jobs of --follow: {error}")
     for folder in active_runs(store):
-        flights = unfinished(folder)
-        wanted = [flight for flight in flights if chosen(folder, flight.keys)]
-        if not wanted:
-            continue
-        touched.append(folder)
-        if folder.info.executor == "local":
-            _end_local(folder, whole=len(wanted) == len(flights))
-        done.paths.add(folder.info.path)
-        for flight in wanted:
-            array = folder.array(flight.element.array)
-            done.jobs += 1
-            done.keys |= dict.fromkeys(flight.keys, array.recipe if array else "")
-            # First the word, so that nobody who watches takes it for dead and tries again.
-            end = death_outcome(flight.keys, End.CANCELLED, "by `saevx cancel`")
-            folder.write_outcome(flight.element.array, flight.element.at, end)
-            if flight.at_slurm:
-                jobs.append(flight.slurm_job)
-    slurm.cancel(jobs)
-    for folder in touched:
-        if folder.is_over:
-            folder.end()
+        try:
+            _cancel_in(folder, chosen, done)
+        except (SlurmError, StoreError, OSError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error
+            done.refused.append(f"{folder.info.name}, a run of {folder.info.user}: {why}")
     return done
 
 
-def _end_local(folder: RunFolder, whole: bool) -> None:
-    owner = Owner.parse(folder.info.owner)
-    if owner.life() is Life.UNKNOWN:
-        raise StoreError(f"{folder.info.name} runs on {owner.host}: cancel it there")
-    if owner.life() is Life.DEAD:
+def _cancel_in(
+    folder: RunFolder, chosen: Callable[[RunFolder, list[str]], bool], done: Cancelled
+) -> None:
+    if not any(chosen(folder, flight.keys) for flight in unfinished(folder)):
         return
-    if not whole:
-        raise StoreError(
-            f"{folder.info.name} runs in processes of this machine, which can be cancelled only "
-            f"together: `saevx cancel {folder.info.path}`, or Ctrl-C where it runs"
-        )
-    with suppress(ProcessLookupError):
-        os.kill(owner.pid, signal.SIGTERM)  # its workers end with it
+    done.paths.add(folder.info.path)
+    reconcile_all(folder)
+    flights = unfinished(folder)
+    wanted = [flight for flight in flights if chosen(folder, flight.keys)]
+    if wanted:
+        executor_of(wanted[0]).cancel(folder, wanted, whole=len(wanted) == len(flights))
+    for flight in wanted:
+        done.jobs += 1
+        done.keys |= dict.fromkeys(flight.keys, flight.recipe)
+        if not folder.outcome(*flight.at):
+            end = death_outcome(flight.keys, End.CANCELLED, "by `saevx cancel`")
+            folder.write_outcome(*flight.at, end)
+    if folder.is_over:
+        folder.end()

@@ -19,7 +19,8 @@ from ..resolve.run import check
 from .adopt import adopt, recall_failures
 from .endings import end_runs
 from .executors import Executor
-from .flights import Flight, Flights
+from .flight import Flight
+from .flights import Flights
 from .folder import take_submitting
 from .ledger import Ledger
 from .old_runs import remove_old_runs
@@ -132,7 +133,10 @@ class Coordinator:
         # What was to make it when the key's last job looked in vain may be dead, and not be known
         # to be: only one that was submitted since counts.
         since = self.ledger.blocked_at.get(key, 0.0)
-        return any(flight.at_slurm and flight.submitted > since for flight in flying.get(below, ()))
+        return any(
+            flight.executor == self.executor.name and flight.submitted > since
+            for flight in flying.get(below, ())
+        )
 
     def _is_all_sent(self) -> bool:
         return not (self._to_send() or self._unsure) and (

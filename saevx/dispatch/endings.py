@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from store.owner import Life
 
-from . import accounting, slurm
-from .adopt import reconcile
-from .executors import death_outcome, local_life
-from .flights import Flight, abandoned
+from .adopt import reconcile_all
+from .executors import EXECUTORS, JobState, post_mortem, statuses
+from .flight import unfinished
 from .folder import RunFolder, active_runs
-from .records import Element, End, Outcome
 
 if TYPE_CHECKING:
     from store import Store
@@ -31,7 +29,7 @@ def end_runs(store: Store, prefix: str) -> None:
             continue
         if not any(folder.arrays()):
             # A run that is about to submit has none yet.
-            if local_life(folder.info.owner) is Life.DEAD:
+            if folder.submitter_life is Life.DEAD:
                 folder.end()
             continue
         if not folder.is_over:
@@ -40,43 +38,16 @@ def end_runs(store: Store, prefix: str) -> None:
             folder.end()
 
 
-def unfinished(folder: RunFolder) -> list[Flight]:
-    """Its elements that have no outcome."""
-    done = folder.outcome_names()
-    return [
-        Flight(folder, Element(folder.name, array.name, index), folder.job_of(array.name) or "")
-        for array in folder.arrays()
-        for index in range(len(array.elements))
-        if (array.name, index) not in done
-    ]
-
-
 def _look_after(folder: RunFolder) -> None:
-    """Write down what became of elements that have ended without a word."""
-    for array in list(folder.arrays()):
-        if folder.job_of(array.name) is None:
-            reconcile(folder, array)
+    """Write down what became of elements that are gone and left no outcome."""
+    reconcile_all(folder)
     flights = unfinished(folder)
-    at_slurm = [flight for flight in flights if flight.at_slurm]
-    arrays = {flight.slurm_job.array for flight in at_slurm}
-    live = slurm.states(arrays, {folder.info.user})
-    deaths = None
-    if live is not None:
-        deaths = accounting.deaths(f.slurm_job for f in at_slurm if f.slurm_job not in live)
-    for flight in flights:
-        outcome: Outcome | None = None
-        if not flight.at_slurm:
-            if local_life(flight.job) is Life.DEAD:
-                outcome = abandoned(flight)
-        elif live is not None and flight.slurm_job not in live:
-            outcome = _post_mortem(flight, (deaths or {}).get(flight.slurm_job))
-        if outcome is not None and not folder.outcome(flight.element.array, flight.element.at):
-            folder.write_outcome(flight.element.array, flight.element.at, outcome)
-
-
-def _post_mortem(flight: Flight, death: accounting.Death | None) -> Outcome | None:
-    if death is not None and death.end is not None:
-        return death_outcome(flight.keys, death.end, death.message, death)
-    if time.time() - flight.submitted < FORGOTTEN_S:
-        return None  # its outcome may be on its way
-    return death_outcome(flight.keys, End.VANISHED, "the job is over and left no outcome", death)
+    seen = statuses(flights)
+    gone = [flight for flight in flights if seen[flight.element].state is JobState.GONE]
+    deaths = EXECUTORS[folder.info.executor].deaths(gone)
+    for flight in gone:
+        lost = time.time() - flight.submitted >= FORGOTTEN_S
+        outcome = post_mortem(flight, deaths, lost)
+        # Its own may have come meanwhile.
+        if outcome is not None and not folder.outcome(*flight.at):
+            folder.write_outcome(*flight.at, outcome)

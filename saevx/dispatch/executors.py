@@ -1,31 +1,62 @@
-"""Executors: where elements run. The coordinator knows them by these few methods."""
+"""Executors: where elements run. Nothing else in dispatch knows how Slurm and processes differ."""
 
 from __future__ import annotations
 
-import io
 import os
+import signal
 import time
-from collections.abc import Collection
-from contextlib import redirect_stderr
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import NamedTuple, Protocol
 
+from store.errors import NoAnswer
 from store.owner import Life, Owner
 
+from ..errors import StoreError
 from . import accounting, sbatch, slurm
+from .accounting import Death
+from .flight import Flight
 from .folder import RunFolder
 from .local import Pool, exit_in_words
 from .profiles import Resources
-from .records import Array, End, Outcome, Result
+from .records import Array, Element, End, Outcome, Result
+
+
+class JobState(Enum):
+    """Whether the job of an element goes on."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    GONE = "gone"
+    """It does not, and will not again."""
+    UNKNOWN = "unknown"
+    """There was no answer: nothing may be concluded."""
+
+
+class JobStatus(NamedTuple):
+    """What an executor says of the job of an element."""
+
+    state: JobState
+    reason: str = ""
+    """Why it waits, or is not known."""
+    node: str = ""
 
 
 class Executor(Protocol):
-    """Runs elements of arrays somewhere else."""
+    """Runs elements of arrays somewhere else.
+
+    The methods about jobs are for those that any run gave to an executor of that name.
+    """
 
     name: str
     looks_ahead: bool
-    """Whether it can be given elements whose inputs are still being made."""
+    """Whether it can be given elements whose inputs are still being made, and its jobs go on
+    without the process that submitted them."""
     poll_s: float
     """Seconds between two questions about what is live: they burden a cluster."""
+    grace_s: float
+    """For so long after a job has gone its outcome may be on its way through a file server."""
 
     @property
     def largest_array(self) -> int: ...
@@ -38,21 +69,37 @@ class Executor(Protocol):
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does."""
+        """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does.
+
+        Raises SlurmError; NoAnswer where it may have been submitted all the same.
+        """
         ...
 
-    def owns(self, folder: RunFolder) -> bool:
-        """Whether the elements of a run are processes of this one."""
+    def find(self, array: Array, folder: RunFolder) -> str | None:
+        """The job of an array whose submitter died before it wrote it down.
+
+        "" for none, None where that cannot be known yet.
+        """
         ...
 
-    def live(self) -> set[tuple[str, int]]:
-        """Of the run that it owns, the elements that wait or run."""
+    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+        """Whether jobs are gone: the one place that says so."""
         ...
 
-    def running(self) -> set[tuple[str, int]]: ...
+    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+        """How jobs ended that are gone, as far as is known; None where there was no answer."""
+        ...
 
-    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
-        """How the process of an element ended under it, where it was one of this one's."""
+    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+        """End jobs of one run; `whole` says that those are all. Raises SlurmError, StoreError."""
+        ...
+
+    def job_id(self, flight: Flight) -> str:
+        """For people: what the cluster calls its job; "" where there is no such name."""
+        ...
+
+    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+        """The memory that a job had; None where that is not known, or was the machine's."""
         ...
 
     def wait(self, seconds: float) -> None:
@@ -70,6 +117,7 @@ class Slurm:
     name = "slurm"
     looks_ahead = True
     poll_s = 4.0
+    grace_s = 3.0
     width = 1
 
     @property
@@ -80,26 +128,55 @@ class Slurm:
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
         jobs = [job for job in map(slurm.array_of, after) if job]
-        said = io.StringIO()
+        return slurm.written(sbatch.submit(array, folder, resources, jobs))
+
+    def find(self, array: Array, folder: RunFolder) -> str | None:
+        job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
+        return slurm.written(job) if job else job
+
+    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+        arrays = {slurm.array_of(flight.job) for flight in flights} - {""}
         try:
-            # submitit prints what sbatch says against it: that belongs in the error.
-            with redirect_stderr(said):
-                return slurm.written(sbatch.submit(array, folder, resources, jobs))
-        except slurm.SlurmError as error:
-            lines = [line for line in said.getvalue().splitlines() if line not in str(error)]
-            raise slurm.SlurmError("\n".join([str(error), *lines])) from error
+            live = slurm.states(arrays, {flight.folder.info.user for flight in flights})
+        except NoAnswer:
+            unknown = JobStatus(JobState.UNKNOWN, "Slurm gives no answer")
+            return {flight.element: unknown for flight in flights}
+        found = {}
+        for flight in flights:
+            if not flight.job and time.time() - flight.submitted <= slurm.GONE_AFTER_S:
+                status = JobStatus(JobState.UNKNOWN, "it is just being submitted")
+            elif job := live.get(_job(flight)):
+                state = JobState.RUNNING if job.running else JobState.WAITING
+                status = JobStatus(state, job.reason, job.node)
+            else:
+                status = JobStatus(JobState.GONE)
+            found[flight.element] = status
+        return found
 
-    def owns(self, folder: RunFolder) -> bool:
-        return False
+    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+        found = accounting.deaths(_job(flight) for flight in flights if flight.job)
+        if found is None:
+            return None
+        jobs = {flight.element: _job(flight) for flight in flights}
+        return {element: found[job] for element, job in jobs.items() if job in found}
 
-    def live(self) -> set[tuple[str, int]]:
-        return set()
+    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+        if any(not flight.job for flight in flights):
+            raise NoAnswer("Slurm gives no answer: a job whose id is not known cannot be ended")
+        slurm.cancel([self.job_id(flight) for flight in flights])
 
-    def running(self) -> set[tuple[str, int]]:
-        return set()
+    def job_id(self, flight: Flight) -> str:
+        array = slurm.array_of(flight.job)
+        return f"{array}_{flight.element.at}" if array else ""
 
-    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
-        return None
+    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+        if flight.array is not None and flight.array.memory_gb is not None:
+            return flight.array.memory_gb
+        n_bytes = outcome.memory_bytes
+        if not n_bytes:  # it had the time to say so itself, and does not know what it had
+            found = (self.deaths([flight]) or {}).get(flight.element)
+            n_bytes = found.memory_bytes if found else 0
+        return n_bytes / 2**30 or None
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -108,12 +185,17 @@ class Slurm:
         pass
 
 
+def _job(flight: Flight) -> slurm.Job:
+    return slurm.Job(slurm.array_of(flight.job), flight.element.at)
+
+
 class Local:
     """Processes on this machine. They end with this one."""
 
     name = "local"
     looks_ahead = False
     poll_s = 0.0
+    grace_s = 0.0
     largest_array = 10_000
 
     def __init__(self, n: int) -> None:
@@ -128,34 +210,63 @@ class Local:
         self._pool.submit(array, resources)
         return f"local:{Owner.here()}"
 
-    def owns(self, folder: RunFolder) -> bool:
-        return self._pool is not None and self._pool.folder.name == folder.name
+    def find(self, array: Array, folder: RunFolder) -> str | None:
+        young = time.time() - array.submitted <= slurm.GONE_AFTER_S
+        return None if young and folder.submitter_life is not Life.DEAD else ""
 
-    def live(self) -> set[tuple[str, int]]:
-        return self._pool.live() if self._pool else set()
+    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+        return {flight.element: JobStatus(self._state(flight)) for flight in flights}
 
-    def running(self) -> set[tuple[str, int]]:
-        return self._pool.running if self._pool else set()
+    def _state(self, flight: Flight) -> JobState:
+        if self._pool is not None and self._pool.folder.name == flight.folder.name:
+            if flight.at in self._pool.running:
+                return JobState.RUNNING
+            return JobState.WAITING if flight.at in self._pool.live() else JobState.GONE
+        if flight.folder.submitter_life is Life.DEAD:
+            return JobState.GONE
+        # Of a run on another host nobody knows: its leases say what it is making.
+        began = flight.folder.progress(*flight.at) is not None
+        return JobState.RUNNING if began else JobState.WAITING
 
-    def withdraw(self, elements: set[tuple[str, int]]) -> None:
-        if self._pool is not None:
-            self._pool.withdraw(elements)
+    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+        return {flight.element: self._death(flight) for flight in flights}
 
-    def death(self, folder: RunFolder, array: str, index: int) -> accounting.Death | None:
-        code = self._pool.died.get((array, index)) if self._pool else None
+    def _death(self, flight: Flight) -> Death:
+        pool = self._pool if self._pool and self._pool.folder.name == flight.element.run else None
+        code = pool.died.get(flight.at) if pool else None
         if code is None:
-            return None
-        progress = folder.progress(array, index)
-        wall_s = time.time() - progress.began if progress else 0.0
-        return accounting.Death(
+            why = "the run that had started it has ended"
+            return Death(End.ABANDONED, why, "", 0.0, 0, 0, "")
+        progress = flight.folder.progress(*flight.at)
+        return Death(
             end=End.KILLED,
             message=exit_in_words(code),
             exit_code=f"{code}:0" if code >= 0 else f"0:{-code}",
-            wall_s=round(wall_s, 1),
+            wall_s=round(time.time() - progress.began, 1) if progress else 0.0,
             peak_memory_bytes=0,
             memory_bytes=0,
             node=os.uname().nodename,
         )
+
+    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+        owner, info = Owner.parse(folder.info.owner), folder.info
+        if folder.submitter_life is Life.UNKNOWN:
+            raise StoreError(f"{info.name} runs on {owner.host}: cancel it there")
+        if folder.submitter_life is Life.DEAD:
+            return
+        if not whole:
+            raise StoreError(
+                f"{info.name} runs in processes of this machine, which can be cancelled only "
+                f"together: `saevx cancel {info.path}`, or Ctrl-C where it runs"
+            )
+        with suppress(ProcessLookupError):
+            os.kill(owner.pid, signal.SIGTERM)  # its workers end with it
+
+    def job_id(self, flight: Flight) -> str:
+        return ""
+
+    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+        return None
 
     def wait(self, seconds: float) -> None:
         if self._pool is None:
@@ -168,19 +279,50 @@ class Local:
             self._pool.close()
 
 
-def local_life(job: str) -> Life:
-    """Whether the process that a local run belongs to still runs.
+EXECUTORS: dict[str, Executor] = {"slurm": Slurm(), "local": Local(0)}
+"""By name: for jobs that were submitted before, by whichever run."""
 
-    Of one on another host nobody knows: its leases say what it is making.
+
+def statuses(
+    flights: Collection[Flight], executors: dict[str, Executor] = EXECUTORS
+) -> dict[Element, JobStatus]:
+    """Whether the jobs of elements are gone, of whichever executors."""
+    found: dict[Element, JobStatus] = {}
+    for name, executor in executors.items():
+        found |= executor.statuses([flight for flight in flights if flight.executor == name])
+    return found
+
+
+def executor_of(flight: Flight) -> Executor:
+    return EXECUTORS[flight.executor]
+
+
+def where(flight: Flight) -> str:
+    """For people: the job of an element, and where its log is."""
+    job = executor_of(flight).job_id(flight)
+    log = next(iter(flight.logs), flight.folder.log(*flight.at))
+    return f"Slurm job {job}, log: {log}" if job else f"log: {log}"
+
+
+def post_mortem(flight: Flight, deaths: dict[Element, Death] | None, lost: bool) -> Outcome | None:
+    """The outcome of an element that is gone and left none; None where one may still come.
+
+    It counts as vanished when it is `lost`: nobody has said for long what became of it.
     """
-    try:
-        return Owner.parse(job.removeprefix("local:")).life()
-    except ValueError:
-        return Life.DEAD
+    death = (deaths or {}).get(flight.element)
+    if death is not None and death.end is not None:
+        return death_outcome(flight.keys, death.end, death.message, death)
+    if not lost:
+        return None
+    why = "Slurm's accounting gives no answer"
+    if deaths is not None:
+        why = death.message if death else "Slurm's accounting does not know it"
+    message = f"the job is over and left no outcome; {why}"
+    return death_outcome(flight.keys, End.VANISHED, message, death)
 
 
 def death_outcome(
-    keys: Collection[str], end: End, message: str, death: accounting.Death | None = None
+    keys: Collection[str], end: End, message: str, death: Death | None = None
 ) -> Outcome:
     """The outcome of an element that could not write its own."""
     return Outcome(

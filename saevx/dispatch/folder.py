@@ -26,8 +26,9 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from store import Store, leases
+from store import Life, Store, leases
 from store.names import safe_name
+from store.owner import Owner
 
 from ..errors import StoreError
 from .records import Array, Element, Outcome, Progress, RunInfo
@@ -86,6 +87,14 @@ class RunFolder:
         write(self.path / "run.json", info)
 
     @property
+    def submitter_life(self) -> Life:
+        """Whether the process that submits lives; of a local run its jobs end with it."""
+        try:
+            return Owner.parse(self.info.owner).life()
+        except ValueError:
+            return Life.DEAD
+
+    @property
     def code(self) -> Path:
         return self.path / "code"
 
@@ -105,7 +114,7 @@ class RunFolder:
         return None
 
     def end(self) -> None:
-        (self.path / "ended").touch()
+        _touch(self.path / "ended")
 
     @property
     def is_over(self) -> bool:
@@ -119,7 +128,10 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Undo `end`, which another run may have called before this one submits more."""
-        (self.path / "ended").unlink(missing_ok=True)
+        try:
+            (self.path / "ended").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {self.path}/ended: {error.strerror}") from error
 
     def arrays(self) -> Iterator[Array]:
         """The arrays that were submitted, or may have been."""
@@ -159,7 +171,7 @@ class RunFolder:
 
     def drop(self, array: str) -> None:
         """Say that an array was not submitted: should it have been after all, it does nothing."""
-        (self.path / "arrays" / f"{array}.dropped").touch()
+        _touch(self.path / "arrays" / f"{array}.dropped")
 
     def is_dropped(self, array: str) -> bool:
         return (self.path / "arrays" / f"{array}.dropped").exists()
@@ -248,6 +260,13 @@ def element_keys(folder: RunFolder, element: Element) -> list[str]:
 def write(file: Path, record: RunInfo | Array | Outcome | Progress, sync: bool = True) -> None:
     """Write a record whole or not at all. Raises StoreError."""
     _replace(file, msgspec.json.encode(record), sync)
+
+
+def _touch(file: Path) -> None:
+    try:
+        file.touch()
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror}") from error
 
 
 def _replace(file: Path, data: bytes, sync: bool = True) -> None:

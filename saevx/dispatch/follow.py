@@ -7,26 +7,26 @@ time is up: what it has submitted, it adopts when it comes back.
 from __future__ import annotations
 
 import calendar
-import os
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import xxhash
 
 from store.names import user_name
+from store.slurm import TIMEOUT_S, queue
 
 from ..errors import Detached, StoreError
 from ..experiment import CODE
-from . import slurm
+from . import sbatch, slurm
 from .folder import prefix_of, runs_of, take_submitting
 from .profiles import Resources
-from .snapshot import Snapshot, python, search_path
+from .snapshot import Snapshot, python
 
 if TYPE_CHECKING:
     from store import Store
@@ -38,19 +38,7 @@ STAMP = "%Y%m%dT%H%M%SZ"
 DIGEST = "digest"
 RETRY = "--retry-failed"
 
-SCRIPT = """\
-#!/bin/bash
-#SBATCH --job-name={name}
-#SBATCH --output={log}
-#SBATCH --open-mode=append
-#SBATCH --requeue
-#SBATCH --signal=B:USR2@{warning_s}
-#SBATCH --time={minutes}
-#SBATCH --mem={memory_mb}
-#SBATCH --cpus-per-task=1
-{options}
-{setup}
-export {code_name}={code} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
+COMMAND = """\
 trap 'scontrol requeue $SLURM_JOB_ID' USR2
 # What has failed is tried again once, and not whenever this goes back into the queue.
 retry=({retry})
@@ -76,8 +64,9 @@ def follow(
 ) -> tuple[str, Path, bool]:
     """Let a job run `saevx` with these words. Returns its id, its log, and whether it is new.
 
-    Raises SlurmError, StoreError where the code cannot be copied, and Detached where a job does so
-    already, but with code as it was before it has been edited.
+    Raises SlurmError, NoAnswer where Slurm does not say whether a job does so already, StoreError
+    where the code cannot be copied, and Detached where a job does so, but with code as it was
+    before it has been edited.
     """
     where = str(path.resolve())
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
@@ -85,10 +74,10 @@ def follow(
     log = home / "follow.log"
     snapshot = Snapshot(path, files)
     with _submitting(store):
-        there = slurm.find_waiting(job_name, user_name())
-        if there:
-            _check_code(path, snapshot.digest, home, there)
-            return there, log, False
+        # No answer must not be taken for no job: its code is removed below.
+        for job in queue(f"--user={user_name()}", f"--name={job_name}"):
+            _check_code(path, snapshot.digest, home, job.id)
+            return job.id, log, False
         code = home / time.strftime(STAMP, time.gmtime())
         try:
             # No job runs from these any more.
@@ -97,11 +86,9 @@ def follow(
             code.mkdir(parents=True, exist_ok=True)
             snapshot.write(code)
             (code / DIGEST).write_text(snapshot.digest)
-            script = code / "follow.sh"
-            script.write_text(_script(job_name, log, code, words, resources, hours))
         except OSError as error:
             raise StoreError(f"cannot write {home}: {error.strerror}") from error
-        return _submit(script), log, True
+        return _submit(job_name, log, code, words, resources, hours), log, True
 
 
 def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
@@ -120,7 +107,7 @@ def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
 @contextmanager
 def _submitting(store: Store) -> Iterator[None]:
     """One at a time: else two would each see no job, and submit one."""
-    end = time.monotonic() + slurm.TIMEOUT_S
+    end = time.monotonic() + TIMEOUT_S
     while (right := take_submitting(store)) is None:
         if time.monotonic() > end:
             raise StoreError(f"another run has been submitting in {store.root} for long: try again")
@@ -129,40 +116,17 @@ def _submitting(store: Store) -> Iterator[None]:
         yield
 
 
-def _script(
+def _submit(
     name: str, log: Path, code: Path, words: Sequence[str], resources: Resources, hours: float
 ) -> str:
-    asked = ("account", "partition", "qos", "constraint")
-    options = {option: getattr(resources, option) for option in asked}
-    environment = [f"export {n}={shlex.quote(v)}" for n, v in resources.environment.items()]
-    return SCRIPT.format(
-        name=name,
-        log=shlex.quote(slurm.escaped(log)),
-        warning_s=WARNING_S,
-        minutes=max(1, round(hours * 60)),
-        memory_mb=MEMORY_MB,
-        options="\n".join(f"#SBATCH --{n}={v}" for n, v in options.items() if v),
-        setup="\n".join([*resources.setup, *environment]),
-        code_name=CODE,
-        code=shlex.quote(str(code)),
-        path=shlex.quote(os.pathsep.join(search_path(code))),
-        retry=RETRY if RETRY in words else "",
-        command=shlex.join([*python("saevx"), *(word for word in words if word != RETRY)]),
+    needs = msgspec.structs.replace(
+        resources, hours=hours, memory_gb=MEMORY_MB / 1024, cpus=1, gpus=0
     )
-
-
-def _submit(script: Path) -> str:
-    try:
-        with slurm.outside_of_jobs():
-            done = subprocess.run(
-                ["sbatch", "--parsable", str(script)],
-                capture_output=True,
-                text=True,
-                timeout=slurm.TIMEOUT_S,
-                check=False,
-            )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise slurm.SlurmError(f"cannot run sbatch: {error}") from error
-    if done.returncode != 0:
-        raise slurm.SlurmError(f"Slurm does not take {script}: {done.stderr.strip()}")
-    return done.stdout.split(";")[0].strip()
+    options = sbatch.options_of(name, needs, code, slurm.escaped(log))
+    options["setup"] += [f"export {CODE}={shlex.quote(str(code))}"]
+    options["use_srun"] = False
+    # To the script itself, whose trap it is for.
+    options["additional_parameters"]["signal"] = f"B:USR2@{WARNING_S}"
+    command = shlex.join([*python("saevx"), *(word for word in words if word != RETRY)])
+    text = COMMAND.format(retry=RETRY if RETRY in words else "", command=command)
+    return sbatch.send(code / "follow.sh", text, options)

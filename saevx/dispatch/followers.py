@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import slurm
+from store.slurm import queue
+
 from .folder import prefix_of, runs_of
 
 if TYPE_CHECKING:
@@ -43,35 +44,29 @@ class Follower:
 
 
 def find_followers(store: Store) -> list[Follower]:
-    """Those of a store; none where Slurm gives no answer."""
+    """Those of a store. Raises NoAnswer."""
     homes = {name: home for home in runs_of(store).glob(f"{HOMES}/*") if (name := _job_name(home))}
     if not homes:
         return []
-    names = f"--name={','.join(sorted(homes))}"
-    out = slurm.ask(["squeue", "--noheader", names, "--format=%j|%A|%u|%T|%r|%N"])
-    found = []
-    for line in (out or "").splitlines():
-        name, job, user, state, reason, node = (line.strip().split("|", 5) + [""] * 6)[:6]
-        if name in homes and state in slurm.WAITING | slurm.RUNNING:
-            home, running = homes[name], state in slurm.RUNNING
-            found.append(
-                Follower(
-                    name=home.name.rpartition(".")[0],
-                    prefix=f"{home.name}.",
-                    job=job,
-                    user=user,
-                    running=running,
-                    told="" if running else reason,
-                    node=node,
-                    log=str(home / "follow.log"),
-                )
-            )
-    return found
+    return [
+        Follower(
+            name=homes[job.name].name.rpartition(".")[0],
+            prefix=f"{homes[job.name].name}.",
+            job=job.id,
+            user=job.user,
+            running=job.running,
+            told="" if job.running else job.reason,
+            node=job.node,
+            log=str(homes[job.name] / "follow.log"),
+        )
+        for job in queue(f"--name={','.join(sorted(homes))}")
+        if job.name in homes
+    ]
 
 
 def _job_name(home: Path) -> str:
     """The name of its job, as the latest script there says it; "" for none."""
-    for script in sorted(home.glob("*Z/follow.sh"), reverse=True):
+    for script in sorted(home.glob("*Z/*.sh"), reverse=True):
         with suppress(OSError):
             match = re.search(r"^#SBATCH --job-name=(\S+)$", script.read_text(), re.MULTILINE)
             if match:

@@ -8,28 +8,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE_S = 3.0
+"""What still hangs so long after a signal is interrupted; a second signal does so at once."""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let SIGINT and SIGTERM take effect at the end only, here and in commands begun meanwhile."""
+    """Let SIGINT and SIGTERM take effect at the end, or soon."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    before = {one: signal.signal(one, lambda *how: came.append(how)) for one in SIGNALS}
-    # A terminal's Ctrl-C goes to the commands, too: they inherit what is blocked.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append((number, frame))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {signal.SIGINT: note, signal.SIGTERM: note, signal.SIGALRM: interrupt}
+    before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        if came:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for one, old in before.items():
+            signal.signal(one, old)
         for number, frame in came[:1]:
-            handler = before[signal.Signals(number)]
-            if callable(handler):
-                handler(number, frame)
-            elif handler == signal.SIG_DFL:
+            old = before[signal.Signals(number)]
+            if callable(old):
+                old(number, frame)
+            elif old == signal.SIG_DFL:
                 signal.raise_signal(number)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from ..errors import JobFailed
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
-from .flights import Flight, made_meanwhile
+from .executors import executor_of, where
+from .flight import Flight
 from .outcomes import MEMORY_FACTOR, Attempt, describe, earlier, read_tail, wants_another
-from .records import End, Outcome
+from .records import End, Outcome, Result
 
 if TYPE_CHECKING:
     from store import Store
@@ -56,8 +57,8 @@ class Ledger:
 
     def take_in(self, flight: Flight, outcome: Outcome, shared: bool = False) -> None:
         """Judge how an element ended. It is `shared` while others make parts of the same."""
-        info = flight.folder.info
-        progressed = made_meanwhile(outcome, self.is_there)
+        # Another go gets further where its job made something before it died.
+        progressed = outcome.progressed or any(map(self.is_there, outcome.results))
         is_ours = flight.folder.name.startswith(self.prefix)
         for key, result in outcome.results.items():
             if key in self.sealing and is_ours and result.end is End.MADE:
@@ -78,24 +79,22 @@ class Ledger:
             if result.end is End.BLOCKED and not self._has_inputs(key):
                 self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
                 continue
-            memory_gb = flight.memory_gb(outcome) if result.end is End.OUT_OF_MEMORY else None
+            memory_gb = None
+            if result.end is End.OUT_OF_MEMORY:
+                memory_gb = executor_of(flight).memory_gb(flight, outcome)
             if memory_gb:
                 least_gb = MEMORY_FACTOR * memory_gb
                 self.least_memory_gb[key] = max(least_gb, self.least_memory_gb.get(key, 0.0))
-            attempt = Attempt(
-                result=result,
-                progressed=progressed,
-                when=outcome.ended,
-                code=info.code,
-                where=flight.where if outcome.ended >= self.began else earlier(flight.where),
-                executor=info.executor,
-                outcome=outcome,
-                memory_gb=memory_gb,
-            )
-            if self._counts_still(attempt):
-                tried = [self._note(key, part, attempt) for part in flight.parts or (None,)]
-                if not all(map(wants_another, tried)):
-                    self._give_up(key, tried[0], read_tail(flight.logs))
+            self._judge(key, flight, _attempt(flight, outcome, result, progressed, memory_gb))
+
+    def _judge(self, key: str, flight: Flight, attempt: Attempt) -> None:
+        """Count an attempt that did not make a key; give the key up where another is no use."""
+        if attempt.when < self.began:
+            attempt = attempt._replace(where=earlier(attempt.where))
+        if self._counts_still(attempt):
+            tried = [self._note(key, part, attempt) for part in flight.parts or (None,)]
+            if not all(map(wants_another, tried)):
+                self._give_up(key, tried[0], read_tail(flight.logs))
 
     def _has_inputs(self, key: str) -> bool:
         return all(self.plan.nodes[below].state is State.PRESENT for below in self.left[key].inputs)
@@ -153,3 +152,22 @@ class Ledger:
                     self.outcome.blocked[key] = self.outcome.blocked.get(below, below)
                     del self.left[key]
                     break
+
+
+def _attempt(
+    flight: Flight,
+    outcome: Outcome,
+    result: Result,
+    progressed: bool = False,
+    memory_gb: float | None = None,
+) -> Attempt:
+    return Attempt(
+        result=result,
+        progressed=progressed,
+        when=outcome.ended,
+        code=flight.folder.info.code,
+        where=where(flight),
+        executor=flight.executor,
+        outcome=outcome,
+        memory_gb=memory_gb,
+    )

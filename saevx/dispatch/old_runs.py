@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from store.owner import Life
 
 from ..errors import StoreError
-from . import slurm
-from .executors import local_life
+from .executors import EXECUTORS, JobState, statuses
+from .flight import flights_of
 from .folder import LEAVING, RunFolder, all_runs, runs_of, take_submitting
 
 if TYPE_CHECKING:
@@ -53,19 +53,14 @@ def _is_old(run: RunFolder, older_than_s: float) -> bool:
 
 
 def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
-    """Those of which no array waits or runs, and whose own process is gone."""
-    jobs = {run.name: [run.job_of(array.name) or "" for array in run.arrays()] for run in runs}
-    at_slurm = {run.name: set(filter(None, map(slurm.array_of, jobs[run.name]))) for run in runs}
-    users = {run.info.user for run in runs if at_slurm[run.name]}
-    live = slurm.states(set().union(*at_slurm.values()), users)
-    live_arrays = None if live is None else {job.array for job in live}
-    return [
-        run
-        for run in runs
-        if not (run.is_described and local_life(run.info.owner) is Life.ALIVE)
-        # Where Slurm gives no answer, an array may be live.
-        and not (at_slurm[run.name] if live_arrays is None else at_slurm[run.name] & live_arrays)
-    ]
+    """Those of which no job goes on, as far as is known, and whose own process is gone."""
+    # Of a run that was never described nothing was submitted.
+    described = [run for run in runs if run.is_described]
+    detached = [run for run in described if EXECUTORS[run.info.executor].looks_ahead]
+    seen = statuses([flight for run in detached for flight in flights_of(run)])
+    live = {element.run for element, one in seen.items() if one.state is not JobState.GONE}
+    live |= {run.name for run in described if run.submitter_life is Life.ALIVE}
+    return [run for run in runs if run.name not in live]
 
 
 def _sweep(store: Store) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from store.errors import NoAnswer
+from store.slurm import ask
 
 
 class TimeUp(BaseException):
@@ -32,8 +34,8 @@ def requeue() -> bool:
     if not job:
         return False
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=30)
-    except (OSError, subprocess.SubprocessError) as error:
+        ask("scontrol", "requeue", job)
+    except NoAnswer as error:
         print(f"cannot put job {job} back into the queue: {error}", flush=True)
         return False
     return True

@@ -1,16 +1,21 @@
-"""Submission to Slurm: submitit writes the script of a job array and calls sbatch."""
+"""Submission to Slurm: submitit writes the script of a job, and sbatch gets it by our call, which
+ends in time and can be interrupted."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from store.errors import NoAnswer, SlurmError
+from store.slurm import call
 
 from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
-from .slurm import SlurmError, escaped, outside_of_jobs
+from .slurm import environment_outside_jobs, escaped
 from .snapshot import python, search_path
 
 LONGEST_WARNING_S = 90
@@ -18,74 +23,70 @@ LONGEST_WARNING_S = 90
 
 
 def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequence[str]) -> str:
-    """Submit an array that is written down already. Returns its job id. Raises SlurmError."""
+    """Submit an array that is written down already. Raises as `send` does."""
+    log = f"{escaped(folder.logs)}/slurm/%A_%a_0_log.out"
+    options = options_of(array.name, resources, folder.code, log)
+    if after:
+        options["dependency"] = "afterany:" + ":".join(sorted(after, key=int))
+    command = [*python("saevx.dispatch.worker"), str(folder.path), array.name]
+    script = folder.logs / "slurm" / f"{array.name}.sh"
+    return send(script, shlex.join(command), options, len(array.elements))
+
+
+def send(script: Path, command: str, options: Mapping[str, Any], n: int | None = None) -> str:
+    """Submit a command as a job, or as an array of `n`. Returns its job id.
+
+    Raises SlurmError; NoAnswer where it may have been submitted all the same.
+    """
     import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    class _Executor(submitit.SlurmExecutor):
-        """submitit's, but that the worker gets its payload from the run's folder by name."""
-
-        def __init__(self) -> None:
-            super().__init__(folder=folder.logs / "slurm")
-
-        def send(self, n: int) -> str:
-            self.parameters["map_count"] = n
-            worker = python("saevx.dispatch.worker")
-            command = shlex.join([*worker, str(folder.path), array.name])
-            return str(self._submit_command(command).job_id)
 
     try:
-        (folder.logs / "slurm").mkdir(parents=True, exist_ok=True)
-        executor = _Executor()
-        executor.update_parameters(**_parameters(array.name, folder, resources, after))
-        with outside_of_jobs():
-            return executor.send(len(array.elements))
-    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
-        raise SlurmError(f"Slurm does not take {array.name}: {_last_line(str(error))}") from error
+        script.parent.mkdir(parents=True, exist_ok=True)
+        writer = submitit.SlurmExecutor(folder=script.parent)
+        writer.update_parameters(**options)
+        writer.parameters["map_count"] = n
+        # `submit` of submitit would pickle, and move the pickle into place after sbatch: a
+        # submitter that is killed in between leaves jobs that cannot run.
+        script.write_text(writer._make_submission_file_text(command, ""))
+    except (RuntimeError, OSError) as error:
+        raise SlurmError(f"cannot submit {script}: {error}") from error
+    done = call("sbatch", "--parsable", str(script), env=environment_outside_jobs())
+    if done.returncode != 0:
+        told = f"Slurm does not take {options['job_name']}: {done.stderr.strip()}"
+        raise (NoAnswer if "timed out" in told else SlurmError)(told)
+    return done.stdout.strip().partition(";")[0]
 
 
-def _parameters(
-    name: str, folder: RunFolder, resources: Resources, after: Sequence[str]
-) -> dict[str, object]:
+def options_of(name: str, resources: Resources, code: Path, log: str) -> dict[str, Any]:
     """What a job asks for, as submitit names it."""
     minutes = max(1, round(resources.hours * 60))
-    log = f"{escaped(folder.logs)}/slurm/%A_%a_0_log.out"
-    parameters: dict[str, object] = {
+    options: dict[str, Any] = {
         "job_name": name,
         "time": minutes,
         "cpus_per_task": resources.cpus,
         "array_parallelism": resources.parallelism,
         "signal_delay_s": min(LONGEST_WARNING_S, minutes * 60 // 4),
         "stderr_to_stdout": True,
-        "setup": _setup(name, folder.code, resources),
+        "setup": _setup(code, resources),
         "additional_parameters": {"requeue": True, "output": log},
         "wckey": None,  # submitit's own, which some clusters refuse
         "srun_args": ["--mpi=none", f"--cpus-per-task={resources.cpus}", f"--output={log}"],
     }
     if resources.memory_gb is not None:
-        parameters["mem"] = f"{max(1, round(resources.memory_gb * 1024))}MB"
+        options["mem"] = f"{max(1, round(resources.memory_gb * 1024))}MB"
     if resources.gpus:
-        parameters["gpus_per_node"] = resources.gpus
+        options["gpus_per_node"] = resources.gpus
     for option in ("account", "partition", "qos", "constraint"):
         if getattr(resources, option) is not None:
-            parameters[option] = getattr(resources, option)
-    if after:
-        parameters["dependency"] = "afterany:" + ":".join(sorted(after, key=int))
-    return parameters
+            options[option] = getattr(resources, option)
+    return options
 
 
-def _setup(name: str, code: Path, resources: Resources) -> list[str]:
-    """Lines of shell before the worker."""
-    environment = {**resources.environment, "SAEVX_JOB": name}
+def _setup(code: Path, resources: Resources) -> list[str]:
+    """Lines of shell before the command."""
     path = os.pathsep.join(search_path(code))
     return [
         *resources.setup,
-        *(f"export {key}={shlex.quote(value)}" for key, value in environment.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in resources.environment.items()),
         f"export PYTHONPATH={shlex.quote(path)}${{PYTHONPATH:+:$PYTHONPATH}}",
     ]
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    told = [line for line in lines if "error" in line.lower()]
-    return (told or lines or [""])[-1]

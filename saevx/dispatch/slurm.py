@@ -1,4 +1,4 @@
-"""Slurm's own commands: what waits and runs, by one squeue for all; finding and cancelling jobs.
+"""Arrays at Slurm: which of their elements wait and run, what they are called, and their end.
 
 An array whose submitter died before it knew the job's id is found by its name.
 """
@@ -7,41 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from store.errors import NoAnswer, SlurmError
 from store.names import user_name
-
-from ..errors import HowError
-
-TIMEOUT_S = 20.0
-"""Of one command. A slurmctld that is starting again answers later than that, or not at all."""
+from store.slurm import QueuedJob, ask, call, queue
 
 GONE_AFTER_S = 20.0
 """An array that was written down so long ago, and that Slurm does not know, was not submitted."""
 
-WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
-RUNNING = frozenset(
-    {"COMPLETING", "CONFIGURING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED"}
-    | {"SUSPENDED"}
-)
-
-
-class SlurmError(HowError):
-    """Slurm did not do what it was asked for."""
-
-
-class JobState(NamedTuple):
-    """An element that Slurm knows as waiting or running."""
-
-    running: bool
-    reason: str
-    """Why it waits, as Slurm says."""
-    node: str
+AT_SLURM = "slurm:"
 
 
 class Job(NamedTuple):
@@ -49,9 +27,6 @@ class Job(NamedTuple):
 
     array: str
     at: int
-
-
-AT_SLURM = "slurm:"
 
 
 def written(array: str) -> str:
@@ -64,35 +39,26 @@ def array_of(job: str) -> str:
     return job.removeprefix(AT_SLURM) if job.startswith(AT_SLURM) else ""
 
 
-def states(jobs: Iterable[str], users: Iterable[str]) -> dict[Job, JobState] | None:
-    """The waiting and running elements of arrays of some users, by one squeue.
-
-    None where it gives no answer.
-    """
-    wanted = set(jobs)
+def states(arrays: Iterable[str], users: Iterable[str]) -> dict[Job, QueuedJob]:
+    """The waiting and running elements of arrays of some users, by one squeue. Raises NoAnswer."""
+    wanted = set(arrays)
     if not wanted:
         return {}
     # By user, since squeue fails where it is asked for one job that it has forgotten.
-    by = f"--user={','.join(sorted(users))}"
-    out = ask(["squeue", "--noheader", "--array", by, "--format=%F|%K|%T|%r|%N"])
-    if out is None:
-        return None
-    found: dict[Job, JobState] = {}
-    for line in out.splitlines():
-        array, index, state, reason, node = (line.split("|", 4) + [""] * 5)[:5]
-        if array in wanted and index.isdigit() and state in WAITING | RUNNING:
-            found[Job(array, int(index))] = JobState(state in RUNNING, reason, node)
-    return found
+    queued = queue(f"--user={','.join(sorted(users))}")
+    return {
+        Job(one.array, int(one.task)): one
+        for one in queued
+        if one.array in wanted and one.task.isdigit()
+    }
 
 
 def answers() -> bool:
-    return states({"0"}, {user_name()}) is not None
-
-
-def find_waiting(name: str, user: str) -> str | None:
-    """Job id of a user's job of that name that waits or runs."""
-    out = ask(["squeue", "--noheader", f"--user={user}", f"--name={name}", "--format=%A"])
-    return out.split()[0] if out and out.split() else None
+    try:
+        queue(f"--user={user_name()}")
+    except NoAnswer:
+        return False
+    return True
 
 
 def escaped(path: Path) -> str:
@@ -100,17 +66,13 @@ def escaped(path: Path) -> str:
     return str(path).replace("%", "%%")
 
 
-@contextmanager
-def outside_of_jobs() -> Iterator[None]:
-    """Within a job, what Slurm has set for that job must not reach the ones submitted from it."""
-    kept = dict(os.environ)
-    for name in kept:
-        if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF":
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
+def environment_outside_jobs() -> dict[str, str]:
+    """What Slurm has set for the job that this is must not reach the ones submitted from it."""
+    of_a_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(of_a_job)}
+    if "SLURM_CONF" in os.environ:
+        kept["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    return kept
 
 
 def find_by_name(name: str, written: float, user: str) -> str | None:
@@ -118,65 +80,48 @@ def find_by_name(name: str, written: float, user: str) -> str | None:
 
     None where that cannot be known yet: Slurm does not answer, or the submission is young.
     """
-    out = ask(["squeue", "--noheader", f"--user={user}", f"--name={name}", "--format=%F"])
-    if out is None:
+    try:
+        found = [job.array for job in queue(f"--user={user}", f"--name={name}")]
+        found = found or _accounted(name, written)
+    except NoAnswer:
         return None
-    if out.split():
-        return out.split()[0]
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(written - 86400))
-    chosen = [f"--name={name}", f"--starttime={since}", "--format=JobID"]
-    out = ask(["sacct", "-a", "-X", "-P", "-n", *chosen])
-    if out and out.split():
-        return out.split()[0].partition("_")[0]
+    if found:
+        return found[0]
     # An sbatch outlives a submitter that was killed, and may be on its way.
     return "" if time.time() - written > GONE_AFTER_S else None
 
 
-def cancel(jobs: Iterable[Job]) -> None:
-    """Cancel elements. Raises SlurmError."""
-    scancel([f"{job.array}_{job.at}" for job in jobs])
+def _accounted(name: str, written: float) -> list[str]:
+    """Ids of the arrays of that name that accounting knows; none where it gives no answer."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(written - 86400))
+    chosen = [f"--name={name}", f"--starttime={since}", "--format=JobID"]
+    try:
+        out = ask("sacct", "-a", "-X", "-P", "-n", *chosen)
+    except NoAnswer:
+        return []  # there are clusters without
+    return [line.partition("_")[0] for line in out.split()]
 
 
-def scancel(names: list[str]) -> None:
-    """Cancel what has these names or ids. Raises SlurmError."""
+def cancel(names: list[str]) -> None:
+    """Cancel jobs and elements by their ids. Raises SlurmError."""
     for start in range(0, len(names), 500):
-        try:
-            subprocess.run(
-                ["scancel", *names[start : start + 500]],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise SlurmError(f"scancel failed: {getattr(error, 'stderr', '') or error}") from error
+        done = call("scancel", *names[start : start + 500])
+        over = ("Invalid job id", "already completing or completed")
+        told = [line for line in done.stderr.splitlines() if not any(one in line for one in over)]
+        if done.returncode != 0 and (told or not done.stderr):
+            raise SlurmError("\n".join(["scancel failed", *told]))
 
 
 def max_array_size() -> int:
     """One more than the largest index that the cluster allows in an array."""
     if not _max_array_size:
-        out = ask(["scontrol", "show", "config"])
-        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", out or "", re.MULTILINE)
-        if out is None:
+        try:
+            out = ask("scontrol", "show", "config")
+        except NoAnswer:
             return 1001  # Slurm's default, until it answers
+        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", out, re.MULTILINE)
         _max_array_size.append(int(match[1]) if match else 1001)
     return _max_array_size[0]
 
 
 _max_array_size: list[int] = []
-
-
-def ask(command: list[str]) -> str | None:
-    """What a command of Slurm prints; None where it fails or takes too long."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env={**os.environ, "SLURM_BITSTR_LEN": "0"},  # lists of indices in full
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from store.owner import Life
-
-from ..errors import StoreError
-from . import slurm
-from .executors import local_life
-from .flights import Flight
+from ..errors import NoAnswer, SaevxWarning, StoreError
+from .executors import JobState, JobStatus, executor_of, statuses
+from .flight import Flight, flights_of, unfinished
 from .folder import RunFolder, active_runs, all_runs
 from .followers import Follower, find_followers
 from .outcomes import facts
@@ -32,7 +30,7 @@ class ElementState:
     recipe: str
     keys: list[str]
     state: str
-    """`running`, `waiting`, `unknown` (it left no outcome, and nobody runs it), or an `End`."""
+    """`running`, `waiting`, `unknown` (`told` says why), or an `End`."""
     job: str
     parts: list[int] = field(default_factory=list)
     """Which parts it makes; none where it makes whole artifacts."""
@@ -90,15 +88,14 @@ class RunState:
 def look(store: Store) -> list[RunState]:
     """The runs of which something may go on, oldest first."""
     folders = active_runs(store)
-    arrays = {
-        at_slurm
-        for folder in folders
-        for array in folder.arrays()
-        if (at_slurm := slurm.array_of(folder.job_of(array.name) or ""))
-    }
-    live = slurm.states(arrays, {folder.info.user for folder in folders})
+    live = statuses([flight for folder in folders for flight in unfinished(folder)])
     runs = [_look_at(folder, live) for folder in folders]
-    for follower in find_followers(store):
+    try:
+        followers = find_followers(store)
+    except NoAnswer as error:
+        warnings.warn(f"jobs of --follow are not shown: {error}", SaevxWarning, stacklevel=2)
+        followers = []
+    for follower in followers:
         followed = [run for run in runs if run.run.startswith(follower.prefix)]
         if not followed:  # nothing is sent off yet, or it is between two stages
             runs.append(RunState("", follower.name, "slurm", follower.user, 0.0, ""))
@@ -106,25 +103,21 @@ def look(store: Store) -> list[RunState]:
     return runs
 
 
-def _look_at(folder: RunFolder, live: dict[slurm.Job, slurm.JobState] | None) -> RunState:
+def _look_at(folder: RunFolder, live: dict[Element, JobStatus]) -> RunState:
     info = folder.info
     seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
     done = folder.outcome_names()
-    for array in folder.arrays():
-        job = folder.job_of(array.name) or ""
-        for index, batches in enumerate(array.elements):
-            keys = [key for batch in batches for key in batch]
-            flight = Flight(folder, Element(folder.name, array.name, index), job)
-            outcome = folder.outcome(array.name, index) if (array.name, index) in done else None
-            if outcome is not None:
-                _count(seen, outcome)
-                ends = {result.end for result in outcome.results.values()}
-                if not ends <= _WELL:
-                    seen.elements.append(_over(flight, array.recipe, keys, outcome))
-                continue
-            element = _live(flight, array.recipe, keys, live)
-            seen.standing.setdefault(element.state, set()).update(keys)
-            seen.elements.append(element)
+    for flight in flights_of(folder):
+        outcome = folder.outcome(*flight.at) if flight.at in done else None
+        if outcome is not None:
+            _count(seen, outcome)
+            ends = {result.end for result in outcome.results.values()}
+            if not ends <= _WELL:
+                seen.elements.append(_over(flight, outcome))
+            continue
+        element = _live(flight, live.get(flight.element, JobStatus(JobState.UNKNOWN)))
+        seen.standing.setdefault(element.state, set()).update(flight.keys)
+        seen.elements.append(element)
     return seen
 
 
@@ -134,18 +127,18 @@ def _count(seen: RunState, outcome: Outcome) -> None:
             seen.standing.setdefault(result.end.value, set()).add(key)
 
 
-def _over(flight: Flight, recipe: str, keys: list[str], outcome: Outcome) -> ElementState:
+def _over(flight: Flight, outcome: Outcome) -> ElementState:
     bad = [r for r in outcome.results.values() if r.end not in _WELL]
     return ElementState(
-        recipe=recipe,
-        keys=keys,
+        recipe=flight.recipe,
+        keys=flight.keys,
         state=bad[0].end.value,
-        job=_job_of(flight) or outcome.job,
+        job=executor_of(flight).job_id(flight) or outcome.job,
         parts=flight.parts,
         node=outcome.host,
         told=", ".join(filter(None, (bad[0].message.strip().rpartition("\n")[2], _facts(outcome)))),
         wall_s=outcome.wall_s,
-        log=str(flight.folder.log(flight.element.array, flight.element.at)),
+        log=str(flight.folder.log(*flight.at)),
     )
 
 
@@ -153,52 +146,33 @@ def _facts(outcome: Outcome) -> str:
     return facts(outcome) if outcome.exit_code else ""
 
 
-def _live(
-    flight: Flight,
-    recipe: str,
-    keys: list[str],
-    live: dict[slurm.Job, slurm.JobState] | None,
-) -> ElementState:
-    array, index = flight.element.array, flight.element.at
-    log = flight.folder.log(array, index)
-    element = ElementState(recipe, keys, "unknown", _job_of(flight), flight.parts, log=str(log))
-    if flight.at_slurm and live is not None:
-        state = live.get(flight.slurm_job)
-        if state is not None:
-            element.state = "running" if state.running else "waiting"
-            element.node, element.told = state.node, "" if state.running else state.reason
-    elif flight.is_local and local_life(flight.job) is not Life.DEAD:
-        element.state = "waiting"
-    progress = flight.folder.progress(array, index)
-    if progress is not None and flight.is_local:
-        element.job = progress.job
-    if progress is not None and (element.state == "running" or flight.is_local):
-        if element.state == "waiting":
-            element.state = "running"
-        element.node = element.node or progress.host
+def _live(flight: Flight, status: JobStatus) -> ElementState:
+    element = ElementState(
+        recipe=flight.recipe,
+        keys=flight.keys,
+        state="unknown" if status.state is JobState.GONE else status.state.value,
+        job=executor_of(flight).job_id(flight),
+        parts=flight.parts,
+        node=status.node,
+        told="" if status.state is JobState.RUNNING else status.reason,
+        log=str(flight.folder.log(*flight.at)),
+    )
+    progress = flight.folder.progress(*flight.at)
+    if status.state is JobState.GONE:
+        element.told = "it left no outcome; `saevx run` finds out why"
+    elif status.state is JobState.RUNNING and progress is not None:
+        element.job, element.node = element.job or progress.job, element.node or progress.host
         element.done, element.total, element.unit = progress.done, progress.total, progress.unit
         element.rate, element.n_made = progress.rate, progress.n_made
         element.wall_s = round(time.time() - progress.began, 1)
     return element
 
 
-def _job_of(flight: Flight) -> str:
-    if flight.at_slurm:
-        return f"{flight.slurm_job.array}_{flight.slurm_job.at}"
-    return ""
-
-
 def find_flights(store: Store, key: str) -> Iterator[Flight]:
     """The elements that made, make or will make what has keys that begin so; the latest first."""
     for folder in reversed(all_runs(store)):
-        found = []
-        for array in folder.arrays():
-            for index, batches in enumerate(array.elements):
-                if any(one.startswith(key) for batch in batches for one in batch):
-                    element = Element(folder.name, array.name, index)
-                    flight = Flight(folder, element, folder.job_of(array.name) or "")
-                    found.append((array.submitted, flight))
-        yield from (flight for _, flight in sorted(found, key=lambda one: -one[0]))
+        found = [f for f in flights_of(folder) if any(one.startswith(key) for one in f.keys)]
+        yield from sorted(found, key=lambda flight: -flight.submitted)
 
 
 def find_latest(store: Store, key: str) -> list[Flight]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, to_document
+from store.errors import NoAnswer, SlurmError
 from store.layout import KINDS
 from store.names import user_name
 from store.owner import Owner
@@ -17,7 +17,8 @@ from ..declared import is_users, users_types
 from ..resolve.plan import Node
 from . import slurm
 from .executors import Executor
-from .flights import Flight, Flights
+from .flight import Flight
+from .flights import Flights
 from .folder import RunFolder
 from .interrupts import held_back
 from .ledger import Ledger
@@ -112,11 +113,13 @@ class Submitter:
             flight.job for node in members for key in node.inputs for flight in flying.get(key, ())
         }
         folder.add(array)
-        # Processes of ours must not inherit what is held back.
-        with held_back() if self.executor.looks_ahead else nullcontext():
+        with held_back():
             try:
                 job = self.executor.submit(array, folder, wave.resources, after)
-            except slurm.SlurmError as error:
+            except NoAnswer:  # if it was submitted after all, `adopt` finds it by its name
+                self._silence.begin()
+                return False
+            except SlurmError as error:
                 folder.drop(array.name)
                 self._be_patient(error)
                 return False
@@ -126,7 +129,7 @@ class Submitter:
                 self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
         return True
 
-    def _be_patient(self, error: slurm.SlurmError) -> None:
+    def _be_patient(self, error: SlurmError) -> None:
         """Let a submission be tried again, where that may help; else raise."""
         if not slurm.answers():
             self._silence.begin()

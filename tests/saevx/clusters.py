@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import unruly  # noqa: F401
 
-from saevx.dispatch import accounting, coordinate, flights, sbatch, slurm
+from saevx.dispatch import accounting, coordinate, sbatch, slurm
 from saevx.dispatch.accounting import Death
 from saevx.dispatch.coordinate import Coordinator
 from saevx.dispatch.executors import Slurm
@@ -20,8 +20,9 @@ from saevx.dispatch.folder import RunFolder
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.records import Array, End
 from saevx.dispatch.request import Counts, Request
-from saevx.dispatch.slurm import Job, JobState
+from saevx.dispatch.slurm import Job
 from saevx.dispatch.worker import Worker
+from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe
 from saevx.resolve.plan import make_plan
 from saevx.resolve.provenance import Origin
@@ -29,6 +30,7 @@ from saevx.resolve.run import Outcome
 from saevx.workspace import Workspace
 from spec import Artifact, Keys
 from store import Store
+from store.slurm import QueuedJob
 
 
 class Cluster:
@@ -44,7 +46,7 @@ class Cluster:
         self.refuses = ""
         self.steps = 0
         self.n_refused = 0
-        self.cancelled: list[Job] = []
+        self.cancelled: list[str] = []
         self.fate: Callable[[RunFolder, Array, int], Death | None] = lambda *_: None
         """How an element dies silently; None for one that works."""
         self.at_step: Callable[[int], None] = lambda n: None
@@ -54,8 +56,7 @@ class Cluster:
     ) -> str:
         if self.down or self.refuses:
             self.n_refused += 1
-            print("sbatch: error: it does not", file=sys.stderr)
-            raise slurm.SlurmError(self.refuses or "sbatch: slurm_load_jobs error")
+            raise SlurmError(self.refuses or "sbatch: error: it does not")
         job = str(len(self.arrays) + 1)
         self.arrays[job] = folder, array
         self.resources.append(resources)
@@ -63,8 +64,19 @@ class Cluster:
         self.waiting += [Job(job, index) for index in range(len(array.elements))]
         return job
 
-    def states(self, jobs: object, users: object) -> dict[Job, JobState] | None:
-        return None if self.down else dict.fromkeys(self.waiting, JobState(False, "Priority", ""))
+    def queue(self, *selection: str) -> list[QueuedJob]:
+        if self.down:
+            raise NoAnswer("Slurm gives no answer: squeue: it is down")
+        return [queued(job) for job in self.waiting]
+
+    def ask(self, *command: str) -> str:
+        if self.down:
+            raise NoAnswer(f"Slurm gives no answer: {command[0]}: it is down")
+        named = {f"--name={array.name}": job for job, (_, array) in self.arrays.items()}
+        return "".join(f"{named[word]}_0\n" for word in command if word in named)
+
+    def cancel(self, names: list[str]) -> None:
+        self.cancelled += names
 
     def step(self, seconds: float) -> None:
         self.steps += 1
@@ -85,6 +97,11 @@ class Cluster:
             return
 
 
+def queued(job: Job) -> QueuedJob:
+    """A task of an array as squeue would show it: waiting."""
+    return QueuedJob(job.array, job.array, str(job.at), "PENDING", "ann", "", "Priority", "")
+
+
 def dead(end: End, exit_code: str = "0:9", memory_bytes: int = 0) -> Death:
     return Death(end, "Slurm says FAILED", exit_code, 7.0, 3 * 2**20, memory_bytes, "node1")
 
@@ -93,16 +110,16 @@ def dead(end: End, exit_code: str = "0:9", memory_bytes: int = 0) -> Death:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
     monkeypatch.setattr(sbatch, "submit", made.submit)
-    monkeypatch.setattr(slurm, "states", made.states)
+    monkeypatch.setattr(slurm, "queue", made.queue)
     monkeypatch.setattr(slurm, "max_array_size", lambda: 1000)
-    monkeypatch.setattr(slurm, "cancel", made.cancelled.extend)
-    monkeypatch.setattr(slurm, "ask", lambda command: None if made.down else "")
+    monkeypatch.setattr(slurm, "cancel", made.cancel)
+    monkeypatch.setattr(slurm, "ask", made.ask)
     monkeypatch.setattr(
         accounting, "deaths", lambda jobs: {j: made.deaths[j] for j in jobs if j in made.deaths}
     )
     monkeypatch.setattr(Slurm, "wait", lambda self, seconds: made.step(seconds))
     monkeypatch.setattr(Slurm, "poll_s", 0.0)
-    monkeypatch.setattr(flights, "GRACE_S", 0.05)
+    monkeypatch.setattr(Slurm, "grace_s", 0.05)
     monkeypatch.setattr(coordinate, "TICK_S", 0.01)
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch import accounting, slurm
+from saevx.dispatch import accounting
 from saevx.dispatch.accounting import Death, read_sacct
 from saevx.dispatch.executors import death_outcome
 from saevx.dispatch.outcomes import (
@@ -20,6 +20,8 @@ from saevx.dispatch.outcomes import (
 )
 from saevx.dispatch.records import End, Outcome, Result
 from saevx.dispatch.slurm import Job
+from saevx.errors import NoAnswer
+from store import slurm as commands
 
 MIB = 2**20
 
@@ -179,7 +181,7 @@ def test_a_list_that_was_cut_short_is_read_as_far_as_it_goes():
 def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
     asked = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(command: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
         asked.append(command)
         return subprocess.CompletedProcess(command, 0, KILLED + BY_HAND + NODE_FAILURE, "")
 
@@ -199,8 +201,9 @@ def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
 def test_a_command_that_fails_or_takes_too_long_is_no_answer(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
-    assert slurm.ask(command) is None
+    monkeypatch.setattr(commands, "TIMEOUT_S", 0.2)
+    with pytest.raises(NoAnswer, match="Slurm gives no answer"):
+        commands.ask(*command)
 
 
 # -- what is then done

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from clusters import Cluster, cluster, coordinator, dead, run
+from clusters import Cluster, cluster, coordinator, dead, queued, run
+from dispatching import Place, wait_until
 from unruly import Album, Branch, Leaf, Top
 
 from saevx.dispatch import ledger, sbatch, slurm, submission
@@ -21,8 +21,9 @@ from saevx.dispatch.folder import RunFolder, active_runs
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.records import Array, End, Outcome, Result
 from saevx.dispatch.request import Counts
-from saevx.errors import Detached
+from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
+from store.slurm import call
 
 __all__ = ["cluster"]
 
@@ -59,15 +60,22 @@ def test_a_run_waits_as_long_as_slurm_does_not_answer(
 
 def test_a_refusal_by_a_slurm_that_answers_is_an_error_at_once(cluster: Cluster, tmp_path: Path):
     cluster.refuses = "invalid partition"
-    with pytest.raises(slurm.SlurmError, match="invalid partition"):
+    with pytest.raises(SlurmError, match="invalid partition"):
         run(tmp_path, [Leaf(value=1)])
     assert cluster.n_refused == 1
 
 
 def test_the_longest_array_is_asked_again_after_an_outage(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(slurm, "_max_array_size", [])
-    answers = [None, "MaxArraySize            = 16\n"]
-    monkeypatch.setattr(slurm, "ask", lambda command: answers.pop(0))
+    answers = [NoAnswer("Slurm gives no answer"), "MaxArraySize            = 16\n"]
+
+    def ask(*command: str) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, NoAnswer):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(slurm, "ask", ask)
     assert [slurm.max_array_size() for _ in range(3)] == [1001, 16, 16]
 
 
@@ -222,18 +230,67 @@ def test_ctrl_c_between_sbatch_and_its_record_waits(
     def interrupted(*how: object) -> str:
         job = submit(*how)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGINT)
-        # The terminal tells sbatch, too.
-        child = subprocess.run(["sh", "-c", "kill -INT $$; echo lives"], stdout=-1, text=True)
-        children.append(child.stdout)
+        # A terminal's Ctrl-C does not reach the commands of Slurm.
+        own = "import os; print(os.getsid(0) == os.getpid())"
+        children.append(call(sys.executable, "-c", own).stdout)
         return job
 
     monkeypatch.setattr(sbatch, "submit", interrupted)
     with pytest.raises(Detached, match="detached; 2 jobs are queued or running"):
         run(tmp_path, [Leaf(value=1), Leaf(value=2)])
-    assert children == ["lives\n"]
+    assert children == ["True\n"]
     (folder,) = active_runs(Store(tmp_path / "store"))
     assert [folder.job_of(array.name) for array in folder.arrays()] == ["slurm:1"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("was_taken", [True, False])
+def test_what_sbatch_gave_no_answer_about_is_found_by_its_name(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_taken: bool
+):
+    monkeypatch.setattr(slurm, "GONE_AFTER_S", 60.0 if was_taken else 0.0)
+    monkeypatch.setattr(submission, "PAUSE_S", 0.01)
+    submit = cluster.submit
+    tried: list[str] = []
+
+    def times_out(array: Array, *how: object) -> str:
+        tried.append(array.name)
+        if len(tried) > 1 or was_taken:
+            submit(array, *how)  # type: ignore[arg-type]
+        if len(tried) == 1:
+            raise NoAnswer("Slurm gives no answer: sbatch: timed out")
+        return "1"
+
+    monkeypatch.setattr(sbatch, "submit", times_out)
+    outcome = run(tmp_path, [Leaf(value=1)])
+    assert outcome.ok
+    assert len(outcome.made) == 1
+    assert len(tried) == (1 if was_taken else 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_whose_sbatch_hangs(tmp_path: Path, number: signal.Signals):
+    place = Place(tmp_path)
+    place.profile("")
+    programs, began = tmp_path / "programs", tmp_path / "began"
+    programs.mkdir()
+    for name, text in {
+        "sbatch": f"touch {began}; exec sleep 100",
+        "squeue": "",
+        "srun": "",
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    file = place.write("targets = [Leaf(value=1)]")
+    path = f"{programs}:{os.environ['PATH']}"
+    process = place.start("run", file, "--executor", "slurm", PATH=path)
+    wait_until(began.exists)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == 3, err
+    # It may have been submitted: a job of that name has something to do.
+    (folder,) = active_runs(place.store)
+    assert [folder.job_of(array.name) for array in folder.arrays()] == [None]
 
 
 # -- runs that end
@@ -241,7 +298,7 @@ def test_ctrl_c_between_sbatch_and_its_record_waits(
 
 def test_a_run_whose_arrays_are_refused_has_ended(cluster: Cluster, tmp_path: Path):
     cluster.refuses = "invalid partition"
-    with pytest.raises(slurm.SlurmError):
+    with pytest.raises(SlurmError):
         run(tmp_path, [Leaf(value=1)])
     assert active_runs(Store(tmp_path / "store")) == []
 
@@ -278,10 +335,9 @@ def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
     detach_at_once(cluster, tmp_path)
     waits = slurm.Job("1", 1)
     cluster.waiting.remove(waits)
-    states = cluster.states
+    queue = cluster.queue
     with pytest.MonkeyPatch.context() as patch:
-        more = {waits: slurm.JobState(False, "Priority", "")}
-        patch.setattr(slurm, "states", lambda *how: {**(states(*how) or {}), **more})
+        patch.setattr(slurm, "queue", lambda *how: [*queue(*how), queued(waits)])
         assert run(tmp_path, [Leaf(value=1)]).ok
         assert len(active_runs(Store(tmp_path / "store"))) == 1
 

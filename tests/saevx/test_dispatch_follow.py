@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from saevx.dispatch import follow as following
-from saevx.dispatch import slurm
 from saevx.dispatch.follow import follow
+from saevx.dispatch.followers import find_followers
 from saevx.dispatch.profiles import Resources
-from saevx.errors import Detached
+from saevx.errors import Detached, SaevxError
 from store import Store
 
 
 class Queue:
-    """A Slurm that has at most one job."""
+    """A Slurm that has at most one job, whose squeue fails while it is `silent`."""
 
-    def __init__(self) -> None:
-        self.job: str | None = None
-        self.script = Path()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._program("srun", "exit 1")
+        self._program("sbatch", f'echo "$2" > {folder}/script; echo 17 | tee {folder}/queue')
+        self._program(
+            "squeue",
+            f"[ -e {folder}/silent ] && exit 1\n"
+            f"[ -e {folder}/queue ] || exit 0\n"
+            f"name=$(sed -n 's/^#SBATCH --job-name=//p' $(cat {folder}/script))\n"
+            'echo "17|17|N/A|RUNNING|ann|n1|None|$name"',
+        )
 
-    def submit(self, script: Path) -> str:
-        self.job, self.script = "17", script
-        return self.job
+    def _program(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.folder / name).chmod(0o755)
+
+    @property
+    def script(self) -> Path:
+        """What was submitted last."""
+        return Path((self.folder / "script").read_text().strip())
+
+    def end(self) -> None:
+        (self.folder / "queue").unlink()
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    queue = Queue()
-    monkeypatch.setattr(slurm, "find_waiting", lambda name, user: queue.job)
-    monkeypatch.setattr(following, "_submit", queue.submit)
-    return queue
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return Queue(tmp_path / "bin")
 
 
 @pytest.fixture
@@ -60,9 +76,42 @@ def test_a_follower_with_old_code_is_told_of(queue: Queue, experiment: Path, nam
     experiment.with_name(name).write_text("targets = [1]")
     with pytest.raises(Detached, match=r"17 follows it already.*edited since.*saevx cancel"):
         start(experiment)
-    queue.job = None
+    queue.end()
     assert start(experiment)[2]
     assert not start(experiment)[2]
+
+
+def test_the_log_of_a_follower_is_where_it_is_said_to_be(queue: Queue, tmp_path: Path):
+    folder = tmp_path / "100%j"
+    folder.mkdir()
+    (folder / "trial.py").write_text("targets = []")
+    _, log, _ = start(folder / "trial.py")
+    script = queue.script.read_text()
+    assert f"--output={shlex.quote(str(log).replace('%', '%%'))}\n" in script
+
+
+def test_without_an_answer_of_squeue_a_follower_keeps_its_code(queue: Queue, experiment: Path):
+    start(experiment)
+    script = queue.script
+    (queue.folder / "silent").touch()
+    with pytest.raises(SaevxError, match="Slurm gives no answer: squeue"):
+        start(experiment)
+    assert (script.parent / "rooms" / "saevx" / "__init__.py").exists()
+    assert queue.script == script
+    (queue.folder / "silent").unlink()
+    assert start(experiment)[::2] == ("17", False)
+
+
+def test_a_follower_is_found_by_its_script(queue: Queue, experiment: Path):
+    store = Store(experiment.parent / "store")
+    assert find_followers(store) == []
+    start(experiment)
+    (follower,) = find_followers(store)
+    assert (follower.name, follower.job, follower.running) == ("trial", "17", True)
+    assert follower.is_of(str(experiment))
+    (queue.folder / "silent").touch()
+    with pytest.raises(SaevxError):
+        find_followers(store)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +139,5 @@ def test_failures_are_tried_again_at_the_first_start_only(
     done = subprocess.run(
         ["bash", str(queue.script)], env=environment, capture_output=True, text=True, check=True
     )
+    assert "#SBATCH --signal=B:USR2@120" in queue.script.read_text()
     assert done.stdout == f"saevx run trial.py --jobs 2{passed}\n"

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from clusters import queued
 from dispatching import Place
 
 from saevx.dispatch import slurm
 from saevx.dispatch.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
 from saevx.dispatch.old_runs import KEPT_S, remove_old_runs
 from saevx.dispatch.records import Array, RunInfo
+from saevx.errors import NoAnswer
 from store import Store
 from store.owner import Owner
+from store.slurm import QueuedJob
 
 DAY_S = 86400.0
 GONE_PROCESS = f"{os.uname().nodename}.00000000.0.1.0"
@@ -29,11 +32,15 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def live(monkeypatch: pytest.MonkeyPatch) -> dict[slurm.Job, slurm.JobState]:
+def live(monkeypatch: pytest.MonkeyPatch) -> list[QueuedJob]:
     """What squeue would say."""
-    found: dict[slurm.Job, slurm.JobState] = {}
-    monkeypatch.setattr(slurm, "states", lambda jobs, users: found if jobs else {})
+    found: list[QueuedJob] = []
+    monkeypatch.setattr(slurm, "queue", lambda *selection: found)
     return found
+
+
+def no_answer(*selection: str) -> list[QueuedJob]:
+    raise NoAnswer("Slurm gives no answer")
 
 
 def make_run(
@@ -92,17 +99,17 @@ def test_only_what_ended_long_ago_goes(store: Store, job: str):
     assert remove_old_runs(store, older_than_s=DAY_S) == [recent.name]
 
 
-def test_an_array_that_is_live_keeps_its_run(store: Store, live: dict[slurm.Job, slurm.JobState]):
+def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]):
     run = make_run(store, 40 * DAY_S)
     other = make_run(store, 40 * DAY_S, job="slurm:8")
-    live[slurm.Job("7", 0)] = slurm.JobState(running=False, reason="Priority", node="")
+    live.append(queued(slurm.Job("7", 0)))
     assert remove_old_runs(store) == [other.name]
     live.clear()
     assert remove_old_runs(store) == [run.name]
 
 
 def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(slurm, "states", lambda jobs, users: None)
+    monkeypatch.setattr("saevx.dispatch.slurm.queue", no_answer)
     make_run(store, 40 * DAY_S)
     local = make_run(store, 40 * DAY_S, job="local:whoever")
     assert remove_old_runs(store) == [local.name]

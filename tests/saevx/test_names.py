@@ -17,10 +17,7 @@ from slurming import cluster_place, marks
 from test_cli import SQUARES, _folder, as_json, saevx, write  # noqa: F401
 
 from saevx.dispatch.folder import RunFolder, active_runs, all_runs, prefix_of
-from saevx.dispatch.follow import _script
 from saevx.dispatch.followers import Follower
-from saevx.dispatch.profiles import Resources
-from saevx.dispatch.slurm import escaped
 from saevx.errors import ExperimentError
 from saevx.experiment import load_experiment
 from store import Store
@@ -110,13 +107,6 @@ def test_a_folder_that_a_search_path_cannot_hold_is_refused(tmp_path: Path):
     ran = place.saevx("run", place.write("targets = [Leaf(value=1)]"), "--jobs", "1")
     assert ran.code == 1
     assert "no path that holds ':'" in ran.err
-
-
-def test_the_log_of_a_follower_is_where_it_is_said_to_be():
-    log = Path("/work/100%j/follow.log")
-    text = _script("name", log, Path("/code"), ["run", "x.py"], Resources(), 1.0)
-    assert "--output=/work/100%%j/follow.log\n" in text
-    assert escaped(log) == "/work/100%%j/follow.log"
 
 
 @pytest.mark.parametrize(

@@ -226,11 +226,15 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("body", "runs"),
     [
-        ("echo '77 RUNNING'", True),
-        ("echo '77 COMPLETING'", True),
-        ("echo '77 PENDING'", False),  # put back into the queue
-        ("echo '77 COMPLETED'", False),
-        ("echo '78 RUNNING'; echo '77 PENDING'", False),  # 77 is an array, and its last task
+        ("echo '77|77|N/A|RUNNING|ann|n1|None|a|b'", True),
+        ("echo '77|70|3|COMPLETING|ann|n1|None|a'", True),
+        ("echo '77|77|N/A|PENDING|ann||BeginTime|a'", False),  # put back into the queue
+        ("echo '77|77|N/A|COMPLETED|ann||None|a'", False),
+        # 77 is an array, and its last task
+        (
+            "echo '78|77|0|RUNNING|ann|n1|None|a'; echo '77|77|1|PENDING|ann||Priority|a'",
+            False,
+        ),
         ("true", False),
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
         ("echo 'Unable to contact slurm controller' >&2; exit 1", None),
@@ -245,10 +249,18 @@ def test_squeue(
     squeue.chmod(0o755)
     assert slurm.job_runs("77") is runs
     assert slurm.job_runs("77") is runs
-    assert Path(f"{squeue}.log").read_text().splitlines() == ["--noheader --jobs=77 --format=%A %T"]
+    (asked,) = Path(f"{squeue}.log").read_text().splitlines()
+    assert asked.endswith(" --jobs=77")
     monkeypatch.setattr(slurm, "REMEMBER_S", 0.0)
     assert slurm.job_runs("77") is runs
     assert len(Path(f"{squeue}.log").read_text().splitlines()) == 2
+
+
+def test_while_slurm_gives_no_answer_one_job_is_asked_about_for_all(squeue: Path) -> None:
+    squeue.write_text(f'#!/bin/sh\necho "$*" >> {squeue}.log\nexit 1\n')
+    squeue.chmod(0o755)
+    assert [slurm.job_runs(job) for job in ("77", "78", "79")] == [None] * 3
+    assert len(Path(f"{squeue}.log").read_text().splitlines()) == 1
 
 
 def test_no_squeue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
