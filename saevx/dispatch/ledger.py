@@ -41,8 +41,9 @@ class Ledger:
         self.outcome = RunOutcome()
         self.attempts: dict[str, dict[int | None, list[Attempt]]] = {}
         """Key -> part (None for the whole) -> what was tried, and did not make it."""
-        self.unseen: dict[str, float] = {}
-        """Keys that are said to be made, and that the store does not show yet -> since when."""
+        self.unseen: dict[str, tuple[float, Flight, Outcome]] = {}
+        """Keys that are said to be made, and that the store does not show yet -> since when, and
+        by whom."""
         self.blocked_at: dict[str, float] = {}
         """Keys that were not made since an input was absent -> when their array was submitted."""
         self.sealing: dict[str, Node] = {}
@@ -68,14 +69,16 @@ class Ledger:
             if key not in self.left or key in self.unseen:
                 continue
             if result.end in (End.MADE, End.CAME) or self.is_there(key):
-                self.unseen[key] = time.monotonic()
+                self.unseen[key] = time.monotonic(), flight, outcome
                 made = is_ours and result.end is not End.CAME
                 (self.outcome.made if made else self.outcome.came).append(self.left[key])
                 if is_ours and shared and not made:
                     self.sealing[key] = self.left[key]
                 continue
             if result.end is End.PART:
-                continue  # the last of its elements makes the artifact; else it is sent once more
+                # The last of its elements makes the artifact; else what is missing is sent again.
+                self._judge(key, flight, self._unseen(key, flight, outcome, End.PART))
+                continue
             if result.end is End.BLOCKED and not self._has_inputs(key):
                 self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
                 continue
@@ -124,7 +127,7 @@ class Ledger:
 
     def see_published(self) -> None:
         """Believe in what others have made once it can be seen from here."""
-        for key, since in list(self.unseen.items()):
+        for key, (since, flight, outcome) in list(self.unseen.items()):
             if key in self.sealing and time.monotonic() - since < SEALED_S:
                 continue
             self.sealing.pop(key, None)
@@ -132,9 +135,20 @@ class Ledger:
                 self.left.pop(key).state = State.PRESENT
                 del self.unseen[key]
             elif time.monotonic() - since > UNSEEN_S:
-                del self.unseen[key]  # removed meanwhile: it is made again
+                del self.unseen[key]
                 for nodes in (self.outcome.made, self.outcome.came):
                     nodes[:] = [node for node in nodes if node.key != key]
+                self._judge(key, flight, self._unseen(key, flight, outcome, End.UNSEEN))
+
+    def _unseen(self, key: str, flight: Flight, outcome: Outcome, end: End) -> Attempt:
+        """Nobody has seen what a job said it made."""
+        root = self.store.root_of(self.left[key].spec.kind)
+        what = f"parts {flight.parts} of it" if end is End.PART else "it"
+        message = (
+            f"a job on {outcome.host or 'another host'} said that it made {what}, and {root} does "
+            f"not show it here. Is {root} on a disk of that host alone, or was it removed since?"
+        )
+        return _attempt(flight, outcome, Result(end=end, message=message))
 
     def drop_present(self, nodes: Collection[Node]) -> None:
         """Take off those nodes that others have made since the plan."""

@@ -18,6 +18,8 @@ TRIES_AGAIN = {
     End.OUT_OF_MEMORY: 1,
     End.KILLED: 1,
     End.VANISHED: 1,
+    End.UNSEEN: 1,
+    End.PART: 3,
     End.ABANDONED: 20,
     End.BLOCKED: 5,
 }
@@ -113,7 +115,7 @@ def describe(attempts: list[Attempt], tail: str = "") -> str:
     """
     last = attempts[-1]
     end, message = last.result.end, last.result.message
-    if end in (End.ERROR, End.BLOCKED):
+    if end in (End.ERROR, End.BLOCKED, End.UNSEEN, End.PART):
         lines = [message or end.value]
         tail = ""
     else:

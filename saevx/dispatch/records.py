@@ -80,6 +80,8 @@ class End(Enum):
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
     """The run whose process it was has ended."""
+    UNSEEN = "not seen"
+    """A job said that it made it, and the store does not show it."""
     VANISHED = "vanished"
     """Slurm does not know the job any more, and it left nothing behind."""
 

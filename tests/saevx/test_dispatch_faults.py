@@ -199,6 +199,38 @@ def test_memory_grows_from_what_the_job_had(
     assert [one.memory_gb for one in cluster.resources] == [asked_gb, gets_gb]
 
 
+@pytest.mark.parametrize(("spec", "n_arrays"), [(Leaf(value=1), 2), (Album(value=1, n_parts=2), 4)])
+def test_what_only_the_node_sees_is_given_up_with_the_reason(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spec: Leaf | Album,
+    n_arrays: int,
+):
+    """As with a root on a disk of the node: its job makes it, and nobody else sees it."""
+    monkeypatch.setattr(ledger, "UNSEEN_S", 0.0)
+    parts = isinstance(spec, Album)
+
+    def makes_it_elsewhere(folder: RunFolder, array: Array, index: int):
+        result = Result(end=End.PART if parts else End.MADE)
+        outcome = Outcome(
+            results={array.elements[index][0][0]: result}, host="n1", ended=time.time()
+        )
+        folder.write_outcome(array.name, index, outcome)
+        return dead(End.KILLED)
+
+    def no_more(step: int) -> None:
+        assert len(cluster.arrays) <= n_arrays
+
+    cluster.fate, cluster.at_step = makes_it_elsewhere, no_more
+    profile = Profile(executor="slurm", base=Resources(parts=2))
+    (error,) = run(tmp_path, [spec], profile=profile).failed.values()
+    assert len(cluster.arrays) == n_arrays
+    assert "a job on n1 said that it made" in str(error)
+    assert f"Is {tmp_path / 'store'} on a disk of that host alone" in str(error)
+    assert f"tried {n_arrays} times" in str(error)
+
+
 # -- submitters that died
 
 
