@@ -43,9 +43,10 @@ from pathlib import Path
 from store import leases, trash
 from store.aside import identity_of, put_back, set_aside_this
 from store.errors import StoreError
-from store.files import explained, make_folders, replace_file, stat_opened, write_new
+from store.files import explained, make_folders, stat_opened, write_new
+from store.given_up import keep_manifest
 from store.holder import server_time
-from store.layout import NODE_FILE, collectors, dropped_file
+from store.layout import collectors
 from store.manifest import Manifest
 from store.owner import Life, Owner
 from store.records import Ref, life_of, names_in, roots_of
@@ -234,7 +235,7 @@ def _collect_one(
                 leases.remove_dead(root, item.holder)
             done.moved.append(item)
             return
-        if item.reason == GIVEN_UP and not _keep_manifest(survey.store, item):
+        if item.reason == GIVEN_UP and not keep_manifest(survey.store, item.ref, item.path):
             done.spared.append((item, "another process has moved it meanwhile"))
             return
         assert item.identity is not None
@@ -288,19 +289,3 @@ def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stal
         if why and put_back(target, item.path):
             done.moved.remove(item)
             done.spared.append((item, why))
-
-
-def _keep_manifest(store: Store, item: Stale) -> bool:
-    """Keeps what an artifact was, so that tables made from it still tell where they came from.
-
-    False when it is no longer there: another collection was faster.
-    """
-    file = dropped_file(store.root, *item.ref)
-    make_folders(file.parent)
-    with explained("read", item.path / NODE_FILE):
-        try:
-            data = (item.path / NODE_FILE).read_bytes()
-        except FileNotFoundError:
-            return False
-    replace_file(file, data)
-    return True

@@ -8,12 +8,26 @@ from pathlib import Path
 
 from store.artifact import Artifact
 from store.errors import CorruptArtifact, NewerLayout
-from store.files import explained
+from store.files import explained, make_folders, replace_file
 from store.inputs import glimpse_at, inputs_of
-from store.layout import KINDS, dropped, dropped_file, home, is_key
+from store.layout import KINDS, NODE_FILE, dropped, dropped_file, home, is_key
 from store.manifest import Manifest, decode_manifest
 from store.records import Graph, Ref, names_in
 from store.store import Store
+
+
+def keep_manifest(store: Store, ref: Ref, path: Path) -> bool:
+    """Keeps what an artifact was, so that tables made from it still tell where they came from.
+
+    False when it is no longer there: another collection was faster.
+    """
+    data = _read_if_there(path / NODE_FILE)
+    if data is None:
+        return False
+    file = dropped_file(store.root, *ref)
+    make_folders(file.parent)
+    replace_file(file, data)
+    return True
 
 
 def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:

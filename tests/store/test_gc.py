@@ -805,7 +805,7 @@ def test_c3_what_another_collection_moves_first_is_no_failure(
     found, other = look(store), look(store)
     drop, _ = may_give_up(found, "results", lambda manifest: None)
     assert [item.ref for item in drop] == [ref(A)]
-    at(monkeypatch, gc, "_keep_manifest", lambda: collect(other, drop))
+    at(monkeypatch, gc, "keep_manifest", lambda: collect(other, drop))
     done = collect(found, drop)
     assert (done.moved, done.failed) == ([], [])
     assert [item.ref for item, _ in done.spared] == [ref(A)]
