@@ -10,7 +10,6 @@ from store.holder import Holder
 from store.layout import KINDS, LAYOUT
 from store.leases import Lease
 from store.manifest import Manifest, Reference
-from store.owner import Life
 from store.store import Store
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Draft",
     "Holder",
     "Lease",
-    "Life",
     "Manifest",
     "MissingArtifact",
     "NewerLayout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from store.files import (
     sync_folder,
     write_file,
 )
+from store.heart import heart
 from store.layout import (
     build_name,
     builds,
@@ -66,7 +68,7 @@ class Draft:
         # A part must not pass for its artifact, nor for another part, wherever it may be moved.
         self._own_key = key if part is None else part_key(key, part)
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
-        self._folder = builds(root, kind) / build_name(key, str(Owner.here()))
+        self.path = builds(root, kind) / build_name(key, str(Owner.here()))
         self._state: Literal["not open", "open", "broken", "published"] = "not open"
         self.was_first = False
         """Once published: whether it is what stands there, and not one that was there before."""
@@ -77,9 +79,10 @@ class Draft:
 
     def __enter__(self) -> Draft:
         remove_leftovers(self._root, self.kind, self.key)
-        make_folders(self._folder.parent)
-        with explained("create the folder", self._folder):
-            os.mkdir(self._folder)
+        make_folders(self.path.parent)
+        with explained("create the folder", self.path):
+            os.mkdir(self.path)
+        heart.add(self)
         self._state = "open"
         return self
 
@@ -91,11 +94,17 @@ class Draft:
     ) -> None:
         if os.getpid() != self._pid:
             return  # a forked child has no say in what its parent builds
+        heart.remove(self)
         for writer in self._writers:
             writer.abandon()
         if self._state == "open":
             self._state = "not open"
-        remove_tree(self._folder)
+        remove_tree(self.path)
+
+    def beat(self) -> None:
+        """Shows that the process of this draft lives, where it writes nothing for hours."""
+        with suppress(OSError):  # just published; or the next beat may succeed
+            os.utime(self.path)
 
     def array(
         self,
@@ -118,7 +127,7 @@ class Draft:
 
         grid = Grid.of(shape, dtype, rows_per_chunk=rows_per_chunk, rows_per_shard=rows_per_shard)
         self._add_node(name, "array")
-        folder = self._folder / name
+        folder = self.path / name
         writer = ArrayWriter(
             folder, name, grid, attributes, lambda file, record: self._add_file(name, file, record)
         )
@@ -207,7 +216,7 @@ class Draft:
             check_plain(getattr(manifest, part), part)
         manifest = self._seal(manifest)
         place = self._place
-        standing = publish(self._folder, place, self._root, manifest)
+        standing = publish(self.path, place, self._root, manifest)
         if standing.canonical != canonical:
             raise StoreError(
                 f"{place} holds another spec under the same key: {standing.canonical} where this "
@@ -223,21 +232,21 @@ class Draft:
         Returns the manifest as a reader will see it: a tuple comes back as a list.
         """
         for path in self._nodes:
-            sync_folder(self._folder / path)
-        with explained("look at", self._folder):
+            sync_folder(self.path / path)
+        with explained("look at", self.path):
             faults = [
                 fault
                 for name, record in manifest.files.items()
-                if (fault := size_fault(str(self._folder), name, record))
+                if (fault := size_fault(str(self.path), name, record))
             ]
         if faults:
             raise StoreError(
-                f"the draft in {self._folder} is not on disk as it was written: "
+                f"the draft in {self.path} is not on disk as it was written: "
                 f"{'; '.join(faults)}. Check the disk, and what else works in that folder"
             )
-        file, data = self._folder / node_file(""), encode_manifest(manifest)
+        file, data = self.path / node_file(""), encode_manifest(manifest)
         write_file(file, data)
-        sync_folder(self._folder)
+        sync_folder(self.path)
         return decode_manifest(data, str(file))
 
     def _add_node(
@@ -256,11 +265,11 @@ class Draft:
                 f"{path!r} cannot lie in the {self._nodes[above]} {above!r}; put it elsewhere"
             )
         try:
-            with explained("create the folder", self._folder / path):
-                os.mkdir(self._folder / path)
+            with explained("create the folder", self.path / path):
+                os.mkdir(self.path / path)
             if what == "group":
                 file = node_file(path)
-                self._files[file] = write_file(self._folder / file, group_file(attributes or {}))
+                self._files[file] = write_file(self.path / file, group_file(attributes or {}))
         except BaseException:  # half of a node may be there, and must not be published
             self._state = "broken"
             raise

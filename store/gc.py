@@ -45,11 +45,11 @@ from store.aside import identity_of, put_back, set_aside_this
 from store.errors import StoreError
 from store.files import explained, make_folders, stat_opened, write_new
 from store.given_up import keep_manifest
-from store.holder import server_time
 from store.layout import collectors
+from store.liveness import age_of, may_be_alive
 from store.manifest import Manifest
-from store.owner import Life, Owner
-from store.records import Ref, life_of, names_in, roots_of
+from store.owner import Owner
+from store.records import Ref, names_in, roots_of
 from store.store import Store
 from store.survey import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, PARTS, Stale, Survey
 from store.sweep import sweep
@@ -163,10 +163,10 @@ def wait_for_collectors(store: Store, waiting: Callable[[], None] | None = None)
     files = [
         collectors(root) / name for root in roots_of(store) for name in names_in(collectors(root))
     ]
-    ends = {file: time.monotonic() + _patience_s(file) for file in files}
+    ends = {file: time.monotonic() + PATIENCE_S - max(0.0, age_of(file) or 0.0) for file in files}
     for file, end in ends.items():
-        owner = file.name.rpartition(".")[0]
-        while _stands(file) and life_of(owner) is not Life.DEAD and time.monotonic() < end:
+        owner = Owner.parse(file.name.rpartition(".")[0])
+        while _stands(file) and may_be_alive(owner) and time.monotonic() < end:
             if waiting:
                 waiting()
                 waiting = None
@@ -182,16 +182,6 @@ def _stands(announcement: Path) -> bool:
     except OSError:
         pass  # another user's
     return True
-
-
-def _patience_s(announcement: Path) -> float:
-    """How long to wait for an announcement, by its age on the file server."""
-    now = server_time(announcement.parent)
-    try:
-        age_s = 0.0 if now is None else now - announcement.stat().st_mtime
-    except OSError:
-        return 0.0  # withdrawn
-    return PATIENCE_S - max(0.0, age_s)
 
 
 @contextmanager
@@ -253,9 +243,7 @@ def _collect_one(
 def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | None:
     """Why something must not be moved after all, by what is known now."""
     if item.reason == ORPHAN:
-        lives = any(
-            b.path == item.path and b.life is not Life.DEAD for b in survey.inventory.builds
-        )
+        lives = any(b.path == item.path and b.may_be_alive for b in survey.inventory.builds)
         return "its process lives" if lives else None
     if item.reason == DEAD_LEASE:
         return None  # `remove_dead` looks for itself

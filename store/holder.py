@@ -9,18 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from store import slurm
-from store.heart import BEAT_S
-from store.layout import clock_file, owner_file
-from store.owner import Life, Owner
-
-STALE_S = 5 * BEAT_S
-"""A holder that nothing else is known of is dead when its heartbeat is older than this."""
-
-STALE_IN_JOB_S = 20 * BEAT_S
-"""The same while its Slurm job runs: the process may have died in a job that goes on."""
-
-ENDED_S = 2 * BEAT_S
-"""The same when Slurm knows no such job as running: the id may be one of another cluster's."""
+from store.layout import owner_file
+from store.liveness import STALE_S, may_be_alive
+from store.owner import Owner
 
 HALF_MADE_S = 30.0
 """A lease without an owner file is one whose maker was killed, when it is older than this."""
@@ -51,6 +42,10 @@ class Claimant(msgspec.Struct, frozen=True):
     def owner(self) -> Owner:
         return Owner(self.host, self.boot, self.namespace, self.pid, self.started)
 
+    @property
+    def slurm_job(self) -> tuple[str, str | None] | None:
+        return (self.job, self.restarts) if self.job is not None else None
+
 
 class Holder(NamedTuple):
     """A lease as it was found."""
@@ -61,7 +56,7 @@ class Holder(NamedTuple):
     """None when the lease is half made."""
     age_s: float | None
     """Seconds since the last heartbeat; None where the file server's clock cannot be read."""
-    life: Life
+    may_be_alive: bool
 
     @property
     def token(self) -> str | None:
@@ -98,39 +93,8 @@ def find_holder(lease: Path, kind: str, now: float | None) -> Holder | None:
         except OSError:
             return None
     age_s = None if now is None else max(0.0, now - beat)
-    return Holder(kind, lease.name, claimant, age_s, judge(claimant, age_s))
-
-
-def judge(claimant: Claimant | None, age_s: float | None) -> Life:
-    """Whether the holder of a lease lives, by the surest sign that there is."""
     if claimant is None:
-        return Life.UNKNOWN if age_s is None or age_s <= HALF_MADE_S else Life.DEAD
-    seen = claimant.owner.life()
-    if seen is not Life.UNKNOWN:
-        return seen
-    runs = None
-    if claimant.job is not None:
-        ours = slurm.this_job()
-        if ours and ours[0] == claimant.job and ours[1] != claimant.restarts:
-            return Life.DEAD  # this very job, before it was put back into the queue
-        runs = slurm.job_runs(claimant.job)
-    if age_s is None:
-        return Life.ALIVE if runs else Life.UNKNOWN
-    patience_s = {True: STALE_IN_JOB_S, False: ENDED_S, None: STALE_S}[runs]
-    return Life.ALIVE if age_s <= patience_s else Life.DEAD
-
-
-def server_time(folder: Path) -> float | None:
-    """The file server's time: that of a file in `folder`, just touched. None if not permitted.
-
-    Clocks of hosts differ; the times of files on one server do not.
-    """
-    try:
-        fd = os.open(clock_file(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            os.utime(fd)
-            return os.fstat(fd).st_mtime
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
+        alive = may_be_alive(None, lambda: age_s, HALF_MADE_S)
+    else:
+        alive = may_be_alive(claimant.owner, lambda: age_s, STALE_S, claimant.slurm_job)
+    return Holder(kind, lease.name, claimant, age_s, alive)

@@ -13,12 +13,14 @@ from store.aside import Identity, identity_of
 from store.errors import NewerLayout, StoreError
 from store.files import explained, make_folders
 from store.given_up import given_up, inputs_of_given_up
-from store.holder import Holder, server_time
+from store.holder import Holder
 from store.inputs import glimpse, inputs_of
 from store.layout import KINDS, builds, collectors, home, is_key, is_shelf, owner_of, works
+from store.leftovers import is_left_behind
+from store.liveness import server_time
 from store.manifest import ABSENT, Manifest, examine
-from store.owner import Life, Owner
-from store.records import LOST_S, Graph, Ref, names_in
+from store.owner import Owner
+from store.records import Graph, Ref, names_in
 from store.store import Store
 from store.trash import bytes_in
 
@@ -57,8 +59,8 @@ class Build:
 
     ref: Ref
     path: Path
-    owner: str
-    life: Life
+    owner: Owner
+    may_be_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,16 +231,9 @@ def builds_of(store: Store, kind: str) -> Iterator[Build]:
     """What is, or was, being made. Raises StoreError where that cannot be looked at."""
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
-        key, owner = name.partition(".")[0], owner_of(name)
-        if not is_key(key):
-            continue
-        try:
-            life = Owner.parse(owner).life()
-        except ValueError:
-            continue  # not named by us
-        if life is Life.UNKNOWN and _is_lost(folder / name):
-            life = Life.DEAD
-        yield Build((kind, key), folder / name, owner, life)
+        key, owner, path = name.partition(".")[0], Owner.parse(owner_of(name)), folder / name
+        if is_key(key) and owner:  # or not named by us
+            yield Build((kind, key), path, owner, not is_left_behind(path))
 
 
 def parts_of(store: Store, kind: str) -> Iterator[Parts]:
@@ -247,17 +242,6 @@ def parts_of(store: Store, kind: str) -> Iterator[Parts]:
     for key in names_in(folder):
         if is_key(key) and (identity := identity_of(folder / key)):
             yield Parts((kind, key), folder / key, identity)
-
-
-def _is_lost(build: Path) -> bool:
-    """Whether nothing was written to a build for so long that its process cannot be alive."""
-    since = time.time() - LOST_S
-    for folder, _, names in os.walk(build):
-        for path in (folder, *(os.path.join(folder, name) for name in names)):
-            with suppress(OSError):
-                if os.lstat(path).st_mtime > since:
-                    return False
-    return True
 
 
 def _mtime_ns(folder: Path) -> int | None:

@@ -18,9 +18,9 @@ from store.aside import delete, set_aside
 from store.errors import StoreError
 from store.files import explained, make_folders, write_new
 from store.heart import heart
-from store.holder import Claimant, Holder, find_holder, read_claimant, server_time
+from store.holder import Claimant, Holder, find_holder, read_claimant
 from store.layout import is_key, leases, owner_file
-from store.owner import Life
+from store.liveness import server_time
 
 _TRIES = 10
 
@@ -83,7 +83,7 @@ def take(root: Path, kind: str, key: str) -> Lease | None:
         holder = find_holder(folder / key, kind, server_time(folder))
         if holder is None:
             continue  # released meanwhile
-        if holder.life is not Life.DEAD:
+        if holder.may_be_alive:
             return None
         _take_away(root, kind, key, holder.token)
     return None  # others break and take it all the time, so one of them has it
@@ -114,7 +114,7 @@ def is_ours(root: Path, kind: str, key: str) -> bool:
 
 def remove_dead(root: Path, holder: Holder) -> None:
     """Removes a lease whose holder was found dead, unless it is another's by now."""
-    if holder.life is Life.DEAD:
+    if not holder.may_be_alive:
         _take_away(root, holder.kind, holder.key, holder.token)
 
 

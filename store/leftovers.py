@@ -9,20 +9,21 @@ from pathlib import Path
 from store.aside import delete, set_aside
 from store.errors import StoreError
 from store.layout import builds, owner_of, work
-from store.owner import Life, Owner
+from store.liveness import age_of, may_be_alive
+from store.owner import Owner
 
 
 def remove_leftovers(root: Path, kind: str, key: str) -> None:
-    """Removes drafts of a key whose processes died on this host; never one that may live."""
+    """Removes drafts of a key whose processes are dead; never one that may be alive."""
     try:
         names = os.listdir(builds(root, kind))
     except OSError:
         return
-    for name in names:
-        if name.startswith(f"{key}.") and _is_dead(name):
+    for build in (builds(root, kind) / name for name in names if name.startswith(f"{key}.")):
+        if is_left_behind(build):
             # Moved first: should its owner live after all, it fails to publish instead of
             # publishing a folder that is half deleted.
-            _remove(root, kind, key, builds(root, kind) / name)
+            _remove(root, kind, key, build)
 
 
 def remove_work(root: Path, kind: str, key: str) -> None:
@@ -39,8 +40,7 @@ def _remove(root: Path, kind: str, key: str, folder: Path) -> None:
             delete(target)
 
 
-def _is_dead(build: str) -> bool:
-    try:
-        return Owner.parse(owner_of(build)).life() is Life.DEAD
-    except ValueError:
-        return False  # not named by us
+def is_left_behind(build: Path) -> bool:
+    """Whether the process that made a draft in this folder is dead."""
+    owner = Owner.parse(owner_of(build.name))
+    return owner is not None and not may_be_alive(owner, lambda: age_of(build))

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
 from store.names import host_name
-
-
-class Life(Enum):
-    ALIVE = "alive"
-    DEAD = "dead"
-    UNKNOWN = "unknown"
-    """It lives, or lived, where this process cannot look."""
 
 
 class Owner(NamedTuple):
@@ -37,22 +29,26 @@ class Owner(NamedTuple):
         return cls(host_name(), _boot(), _namespace(), pid, state[1] if state else "0")
 
     @classmethod
-    def parse(cls, text: str) -> Owner:
-        """Inverse of `str`. Raises ValueError."""
-        host, boot, namespace, pid, started = text.rsplit(".", 4)
-        return cls(host, boot, namespace, int(pid), started)
+    def parse(cls, text: str) -> Owner | None:
+        """Inverse of `str`; None where the text names no process."""
+        try:
+            host, boot, namespace, pid, started = text.rsplit(".", 4)
+            return cls(host, boot, namespace, int(pid), started)
+        except ValueError:
+            return None
 
     def __str__(self) -> str:
         return f"{self.host}.{self.boot}.{self.namespace}.{self.pid}.{self.started}"
 
-    def life(self) -> Life:
-        if self.host != host_name():
-            return Life.UNKNOWN
-        if self.boot != _boot():
-            return Life.DEAD
-        if self.namespace != _namespace():
-            return Life.UNKNOWN
-        return Life.ALIVE if _runs(self.pid, self.started) else Life.DEAD
+    def runs(self) -> bool | None:
+        """Whether it runs, by the process table; None where that is another than ours."""
+        if (self.host, self.boot, self.namespace) != (host_name(), _boot(), _namespace()):
+            return None
+        return _runs(self.pid, self.started)
+
+    def is_of_another_boot(self) -> bool:
+        """Whether it ran before this host was restarted, or on a second host of the same name."""
+        return self.host == host_name() and self.boot != _boot()
 
 
 def _runs(pid: int, started: str) -> bool:
@@ -85,7 +81,9 @@ def _boot() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read(8)
     except OSError:
-        return "0"
+        import uuid
+
+        return f"{uuid.getnode():012x}"[-8:]  # no boot id, but machines of one name stay apart
 
 
 @lru_cache(maxsize=1)

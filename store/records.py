@@ -23,10 +23,10 @@ import xxhash
 from store import files
 from store.errors import StoreError
 from store.files import explained, list_folder, make_folders, read_file, replace_file, tries
-from store.holder import server_time
 from store.layout import KINDS, LAYOUT
+from store.liveness import age_of, may_be_alive
 from store.names import safe_name
-from store.owner import Life, Owner
+from store.owner import Owner
 from store.store import Store
 
 Ref = tuple[str, str]
@@ -34,9 +34,6 @@ Ref = tuple[str, str]
 
 Graph = dict[Ref, tuple[Ref, ...]]
 """Artifacts, and what each is made from."""
-
-LOST_S = 7 * 86400.0
-"""A process that nobody can ask about counts as dead when its last sign of life is this old."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +82,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         what = f"the latest run of {self.path}" if self.path else f"a run in a {self.name}"
         if self.finished is not None:
             return f"{what}, finished {when(self.finished)}"
-        going = life_of(self.owner) is Life.ALIVE
+        owner = Owner.parse(self.owner)
+        going = bool(owner and owner.runs())
         return f"{what}, begun {when(self.began)} and {'going on' if going else 'not finished'}"
 
 
@@ -120,13 +118,6 @@ def roots_of(store: Store) -> list[Path]:
     return list(dict.fromkeys([store.root, *(store.root_of(kind) for kind in KINDS)]))
 
 
-def life_of(owner: str) -> Life:
-    try:
-        return Owner.parse(owner).life()
-    except ValueError:
-        return Life.UNKNOWN
-
-
 def is_over(run: Run, file: Path) -> bool:
     """Whether a run is complete, or its process is known to be gone.
 
@@ -135,13 +126,7 @@ def is_over(run: Run, file: Path) -> bool:
     """
     if run.finished is not None:
         return True
-    life = life_of(run.owner)
-    if life is not Life.UNKNOWN:
-        return life is Life.DEAD
-    now = server_time(file.parent.parent)
-    with suppress(OSError):
-        return now is not None and now - file.stat().st_mtime > LOST_S
-    return False
+    return not may_be_alive(Owner.parse(run.owner), lambda: age_of(file, file.parent.parent))
 
 
 R = TypeVar("R", bound=Run | Pin)

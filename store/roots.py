@@ -15,7 +15,8 @@ from store.errors import StoreError
 from store.files import explained, list_folder, stat_opened, tries
 from store.heart import heart
 from store.layout import pin_file, pins, runs
-from store.owner import Life
+from store.liveness import may_be_alive
+from store.owner import Owner
 from store.records import (
     Graph,
     Pin,
@@ -25,7 +26,6 @@ from store.records import (
     holds_runs,
     is_over,
     last_complete,
-    life_of,
     read_record,
     readable_runs,
     records_in,
@@ -34,9 +34,9 @@ from store.records import (
 )
 from store.store import Store
 
-Stamp = tuple[str, int, int, Life, int]
-"""Of a record: its path, inode (0 when it is gone), size, the life of its owner, and its time of
-change in ns.
+Stamp = tuple[str, int, int, bool, int]
+"""Of a record: its path, inode (0 when it is gone), size, whether its owner may be alive, and its
+mtime in ns.
 """
 
 
@@ -243,13 +243,13 @@ class Roots:
 
 def _stamp(file: Path) -> Stamp:
     """Changes when a record is replaced or goes, and when its owner dies or shows that it lives."""
-    owner = file.name.removesuffix(".json").rpartition(".")[0]
+    owner = Owner.parse(file.name.removesuffix(".json").rpartition(".")[0])
     with explained("look at", file):
         try:
             stat = stat_opened(file)
         except FileNotFoundError:
-            return str(file), 0, 0, Life.DEAD, 0
-    return str(file), stat.st_ino, stat.st_size, life_of(owner), stat.st_mtime_ns
+            return str(file), 0, 0, False, 0
+    return str(file), stat.st_ino, stat.st_size, may_be_alive(owner), stat.st_mtime_ns
 
 
 def _copies(records: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:

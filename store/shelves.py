@@ -19,9 +19,9 @@ import msgspec
 
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.files import explained, list_folder, make_folders
-from store.holder import server_time
 from store.inputs import glimpse
 from store.layout import is_key, is_shelf
+from store.liveness import server_time
 from store.manifest import Manifest, read_manifest
 from store.trash import bytes_in
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from store.aside import Identity, identity_of
 from store.holder import Holder
-from store.inventory import Build, Inventory, Parts, Standing
+from store.inventory import Inventory, Parts, Standing
 from store.layout import leases
-from store.owner import Life
 from store.records import Graph, Ref, Run
 from store.roots import Roots
 from store.store import Store
@@ -105,9 +104,9 @@ class Survey:
 
     def making(self) -> dict[Ref, str]:
         """What is being made, and by whom, in words."""
-        found = {b.ref: f"being made by {b.owner}" for b in self.inventory.builds if _lives(b)}
+        found = {b.ref: f"being made by {b.owner}" for b in self.inventory.builds if b.may_be_alive}
         for holder in self.inventory.leases:
-            if _lives(holder):
+            if holder.may_be_alive:
                 found[holder.kind, holder.key] = f"being made by {holder}"
         return found
 
@@ -148,7 +147,7 @@ class Survey:
                 reason, detail = found
                 yield Stale(one.ref, one.path, one.n_bytes, reason, detail, one.type, one.identity)
         for build in self.inventory.builds:
-            identity = None if _lives(build) else identity_of(build.path)
+            identity = None if build.may_be_alive else identity_of(build.path)
             if identity is not None:  # or another process has removed it since
                 detail = f"its process is gone: {build.owner}"
                 n_bytes = bytes_in(build.path)
@@ -158,7 +157,7 @@ class Survey:
                 n_bytes = bytes_in(parts.path)
                 yield Stale(parts.ref, parts.path, n_bytes, PARTS, why, identity=parts.identity)
         for holder in self.inventory.leases:
-            if not _lives(holder):
+            if not holder.may_be_alive:
                 path = leases(self.store.root_of(holder.kind), holder.kind) / holder.key
                 detail = f"its process is gone: {holder}"
                 ref = holder.kind, holder.key
@@ -250,10 +249,6 @@ class Survey:
             yield from self.inventory.dropped.get(ref, ())
 
         return inputs
-
-
-def _lives(one: Holder | Build) -> bool:
-    return one.life is not Life.DEAD
 
 
 def duration(seconds: float) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from store.holder import server_time
 from store.layout import KINDS, catalogue_file, collectors, dropped, is_key, pins, runs
-from store.owner import Life, Owner
+from store.liveness import age_of, may_be_alive
+from store.owner import Owner
 from store.records import names_in, roots_of
 from store.roots import superseded
 from store.survey import Survey
@@ -47,17 +47,10 @@ def sweep(survey: Survey, patience_s: float) -> None:
 
 
 def _announcements(folder: Path, patience_s: float) -> Iterator[Path]:
-    names = names_in(folder)
-    now = server_time(folder) if names else None
-    for name in names:
-        try:
-            life = Owner.parse(name.rpartition(".")[0]).life()
-        except ValueError:
-            continue  # not named by us
-        with suppress(OSError):
-            age_s = 0.0 if now is None else now - (folder / name).stat().st_mtime
-            if life is Life.DEAD or age_s > patience_s:
-                yield folder / name
+    for name in names_in(folder):
+        file, owner = folder / name, Owner.parse(name.rpartition(".")[0])
+        if owner and (not may_be_alive(owner) or (age_of(file) or 0.0) > patience_s):
+            yield file
 
 
 def _scratch(folder: Path) -> Iterator[Path]:

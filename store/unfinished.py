@@ -20,9 +20,10 @@ from store.finding import (
 from store.given_up import given_up
 from store.inventory import builds_of, parts_of
 from store.layout import KINDS, builds, collectors, dropped, leases, part_key, pins, runs, works
+from store.liveness import may_be_alive
 from store.manifest import Manifest, examine
-from store.owner import Life
-from store.records import Pin, Ref, Run, holds_runs, is_record, life_of
+from store.owner import Owner
+from store.records import Pin, Ref, Run, holds_runs, is_record
 from store.store import Store
 
 
@@ -52,7 +53,7 @@ class Unfinished:
 
     def _builds(self) -> Iterator[Finding]:
         for build in builds_of(self.store, self.kind):
-            if build.life is Life.DEAD:
+            if not build.may_be_alive:
                 what = f"was left behind by a process that is gone ({build.owner})"
                 advice = "`saevx doctor --fix` or `saevx gc` moves it to the trash"
                 identity = identity_of(build.path)
@@ -60,7 +61,7 @@ class Unfinished:
                     "warning", "orphans", str(build.path), what, advice, build.ref, build.path,
                     identity, fix="trash",
                 )  # fmt: skip
-            elif build.life is Life.UNKNOWN:
+            elif build.owner.runs() is None:
                 what = f"belongs to a process that cannot be asked from here ({build.owner})"
                 yield Finding("info", "work elsewhere", str(build.path), what)
 
@@ -101,7 +102,7 @@ class Unfinished:
 
     def _leases(self) -> Iterator[Finding]:
         for holder in self.store.leases(self.kind):
-            if holder.life is Life.DEAD:
+            if not holder.may_be_alive:
                 path = leases(self.store.root_of(self.kind), self.kind) / holder.key
                 what = f"is held by a process that is gone: {holder}"
                 advice = "the next run breaks it; so does `saevx doctor --fix`"
@@ -113,7 +114,7 @@ class Unfinished:
 def announcements(root: Path) -> Iterator[Finding]:
     folder = collectors(root)
     for name in (yield from names_of(folder)) or []:
-        if life_of(name.rpartition(".")[0]) is Life.DEAD:
+        if not may_be_alive(Owner.parse(name.rpartition(".")[0])):
             what = "was left behind by a collection that is gone"
             yield Finding(
                 "warning", "orphans", str(folder / name), what, path=folder / name, fix="delete"

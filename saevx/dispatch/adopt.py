@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from store.owner import Life
-
 from .executors import EXECUTORS, executor_of, post_mortem, where
 from .flight import Flight
 from .flights import Flights
@@ -55,9 +53,11 @@ def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
     outcome = folder.outcome(element.array, element.at)
     if outcome is not None:
         ledger.take_in(flight, outcome)
-    elif (executor := executor_of(flight)).looks_ahead or folder.submitter_life is Life.ALIVE:
+    elif (executor := executor_of(flight)).looks_ahead or (
+        folder.submitter and folder.submitter.runs()  # of one on another host the leases tell
+    ):
         flights.add(flight)
-    elif folder.submitter_life is Life.DEAD:
+    elif not folder.submitter_may_be_alive:
         abandoned = post_mortem(flight, executor.deaths([flight]), lost=True)
         if abandoned is not None:
             folder.write_outcome(element.array, element.at, abandoned)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from store.owner import Life
-
 from .adopt import reconcile_all
 from .executors import EXECUTORS, JobState, post_mortem, statuses
 from .flight import unfinished
@@ -29,7 +27,7 @@ def end_runs(store: Store, prefix: str) -> None:
             continue
         if not any(folder.arrays()):
             # A run that is about to submit has none yet.
-            if folder.submitter_life is Life.DEAD:
+            if not folder.submitter_may_be_alive:
                 folder.end()
             continue
         if not folder.is_over:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from store.errors import NoAnswer
-from store.owner import Life, Owner
+from store.owner import Owner
 
 from ..errors import StoreError
 from . import accounting, sbatch, slurm
@@ -212,7 +212,7 @@ class Local:
 
     def find(self, array: Array, folder: RunFolder) -> str | None:
         young = time.time() - array.submitted <= slurm.GONE_AFTER_S
-        return None if young and folder.submitter_life is not Life.DEAD else ""
+        return None if young and folder.submitter_may_be_alive else ""
 
     def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
         return {flight.element: JobStatus(self._state(flight)) for flight in flights}
@@ -222,7 +222,7 @@ class Local:
             if flight.at in self._pool.running:
                 return JobState.RUNNING
             return JobState.WAITING if flight.at in self._pool.live() else JobState.GONE
-        if flight.folder.submitter_life is Life.DEAD:
+        if not flight.folder.submitter_may_be_alive:
             return JobState.GONE
         # Of a run on another host nobody knows: its leases say what it is making.
         began = flight.folder.progress(*flight.at) is not None
@@ -249,11 +249,11 @@ class Local:
         )
 
     def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
-        owner, info = Owner.parse(folder.info.owner), folder.info
-        if folder.submitter_life is Life.UNKNOWN:
-            raise StoreError(f"{info.name} runs on {owner.host}: cancel it there")
-        if folder.submitter_life is Life.DEAD:
+        owner, info = folder.submitter, folder.info
+        if owner is None or not folder.submitter_may_be_alive:
             return
+        if owner.runs() is None:
+            raise StoreError(f"{info.name} runs on {owner.host}: cancel it there")
         if not whole:
             raise StoreError(
                 f"{info.name} runs in processes of this machine, which can be cancelled only "

@@ -26,7 +26,8 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from store import Life, Store, leases
+from store import Store, leases
+from store.liveness import age_of, may_be_alive
 from store.names import safe_name
 from store.owner import Owner
 
@@ -86,13 +87,20 @@ class RunFolder:
     def write_info(self, info: RunInfo) -> None:
         write(self.path / "run.json", info)
 
+    def beat(self) -> None:
+        """Shows that the process that submits is alive."""
+        with suppress(OSError):  # the next beat may succeed
+            os.utime(self.path / "run.json")
+
     @property
-    def submitter_life(self) -> Life:
-        """Whether the process that submits lives; of a local run its jobs end with it."""
-        try:
-            return Owner.parse(self.info.owner).life()
-        except ValueError:
-            return Life.DEAD
+    def submitter(self) -> Owner | None:
+        """The process that submits; of a local run its jobs end with it."""
+        return Owner.parse(self.info.owner)
+
+    @property
+    def submitter_may_be_alive(self) -> bool:
+        beat = self.path / "run.json"
+        return may_be_alive(self.submitter, lambda: age_of(beat, self.path.parent))
 
     @property
     def code(self) -> Path:

@@ -8,8 +8,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from store.owner import Life
-
 from ..errors import StoreError
 from .executors import EXECUTORS, JobState, statuses
 from .flight import flights_of
@@ -59,7 +57,7 @@ def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
     detached = [run for run in described if EXECUTORS[run.info.executor].looks_ahead]
     seen = statuses([flight for run in detached for flight in flights_of(run)])
     live = {element.run for element, one in seen.items() if one.state is not JobState.GONE}
-    live |= {run.name for run in described if run.submitter_life is Life.ALIVE}
+    live |= {run.name for run in described if run.submitter_may_be_alive}
     return [run for run in runs if run.name not in live]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spec import Artifact, Keys, to_document
 from store.errors import NoAnswer, SlurmError
+from store.heart import heart
 from store.layout import KINDS
 from store.names import user_name
 from store.owner import Owner
@@ -92,8 +93,10 @@ class Submitter:
 
     def close(self) -> None:
         """Mark a run that has sent nothing as ended."""
-        if self._folder is not None and not any(self._folder.arrays()):
-            self._folder.end()
+        if self._folder is not None:
+            heart.remove(self._folder)
+            if not any(self._folder.arrays()):
+                self._folder.end()
 
     def _submit_array(self, folder: RunFolder, wave: Wave, loads: list[Load]) -> bool:
         """Whether it was taken."""
@@ -162,6 +165,7 @@ class Submitter:
                     began=self.ledger.began,
                 )
             )
+            heart.add(folder)
             self._folder = folder
         return self._folder
 

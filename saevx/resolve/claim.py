@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from store import Life
-
 from .plan import Node
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ def who_holds(nodes: Iterable[Node], store: Store) -> Held:
     held: Held = {}
     for kind, wanted in by_kind.items():
         for holder in store.leases(kind, wanted):
-            if holder.life is not Life.DEAD:
+            if holder.may_be_alive:
                 held.setdefault(str(holder), []).append(wanted[holder.key])
     return held
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spec import Artifact, Site
-from store import Life
 from store.layout import part_key
 
 from ..errors import RecipeError
@@ -101,7 +100,7 @@ class Todo(Generic[A]):
             held = [
                 holder
                 for holder in self._batch.store.leases(self._kind, specs)
-                if holder.life is not Life.DEAD and not self._is_ours(holder.key)
+                if holder.may_be_alive and not self._is_ours(holder.key)
             ]
             if specs and not held:
                 return {}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from store import Store
-from store.owner import Life
 
 HERE = Path(__file__).resolve().parent
 
@@ -96,7 +95,7 @@ class Place:
 
     def leases(self) -> list[str]:
         """Who has leases and lives; what a killed process leaves, the next one breaks."""
-        return [str(one) for one in self.store.leases() if one.life is not Life.DEAD]
+        return [str(one) for one in self.store.leases() if one.may_be_alive]
 
 
 class Ran:

@@ -17,15 +17,31 @@ from unruly import Album, Branch, Leaf, Top
 
 from saevx.dispatch import ledger, sbatch, slurm, submission
 from saevx.dispatch.executors import death_outcome
-from saevx.dispatch.folder import RunFolder, active_runs
+from saevx.dispatch.folder import RunFolder, active_runs, all_runs
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.records import Array, End, Outcome, Result
 from saevx.dispatch.request import Counts
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
+from store.heart import heart
 from store.slurm import call
 
 __all__ = ["cluster"]
+
+
+def test_a_run_has_a_heartbeat_while_it_lasts(cluster: Cluster, tmp_path: Path):
+    beats: list[bool] = []
+
+    def look(step: int) -> None:
+        (folder,) = all_runs(Store(tmp_path / "store"))
+        beats.append(heart.beats_for(folder.path))
+
+    cluster.at_step = look
+    assert run(tmp_path, [Leaf(value=1)]).ok
+    assert beats
+    assert all(beats)
+    look(0)
+    assert not beats[-1]
 
 
 # -- Slurm is away

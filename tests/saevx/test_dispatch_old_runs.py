@@ -14,16 +14,18 @@ from clusters import queued
 from dispatching import Place
 
 from saevx.dispatch import slurm
+from saevx.dispatch.endings import end_runs
 from saevx.dispatch.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
 from saevx.dispatch.old_runs import KEPT_S, remove_old_runs
-from saevx.dispatch.records import Array, RunInfo
+from saevx.dispatch.records import Array, End, RunInfo
 from saevx.errors import NoAnswer
 from store import Store
+from store.liveness import RESTARTED_S
 from store.owner import Owner
 from store.slurm import QueuedJob
 
 DAY_S = 86400.0
-GONE_PROCESS = f"{os.uname().nodename}.00000000.0.1.0"
+GONE_PROCESS = str(Owner.here()._replace(started="1"))
 
 
 @pytest.fixture
@@ -118,6 +120,25 @@ def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: py
 def test_a_run_whose_process_lives_stays(store: Store):
     make_run(store, 40 * DAY_S, owner=str(Owner.here()))
     assert remove_old_runs(store) == []
+
+
+def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_beats(store: Store):
+    twin = Owner.here()._replace(boot="twinboot", pid=2**22 + 1)
+    run = make_run(store, None, job=f"local:{twin}", owner=str(twin))
+    info = run.path / "run.json"
+    os.utime(info, (0, time.time() - RESTARTED_S + 60))
+    end_runs(store, "trial")
+    assert not run.ended
+    os.utime(info, (0, time.time() - RESTARTED_S - 60))
+    run.beat()
+    end_runs(store, "trial")
+    assert not run.ended
+    os.utime(info, (0, time.time() - RESTARTED_S - 60))
+    end_runs(store, "trial")
+    assert run.ended
+    (outcome,) = (run.outcome(array, at) for array, at in run.outcome_names())
+    assert outcome is not None
+    assert {result.end for result in outcome.results.values()} == {End.ABANDONED}
 
 
 def test_nothing_goes_while_another_run_submits(store: Store):

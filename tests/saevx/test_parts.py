@@ -34,7 +34,7 @@ from saevx.resolve.provenance import Origin
 from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
-from store import Life, Store, leases, manifest
+from store import Store, leases, manifest
 from store.layout import part_home, part_key
 from store.owner import Owner
 
@@ -716,7 +716,7 @@ def test_a_killed_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path
     assert run(workspace, *cakes).ok
     assert begun(diary) == ["2.2", "1.3", "2.3", "1.seal", "2.seal"]
     for holder in workspace.store.leases():  # of 1.2, which was there, and so not leased again
-        assert holder.life is Life.DEAD
+        assert not holder.may_be_alive
         leases.remove_dead(workspace.store.root, holder)
     assert_baked(workspace, *cakes)
 

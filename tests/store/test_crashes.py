@@ -87,7 +87,8 @@ def test_builds_of_other_hosts_and_keys_stay(
     foreign = f"{key}.what is this"
     (store.root / "results" / ".build" / foreign).mkdir()
     make(store, key)
-    assert entries(store, ".build") == sorted([elsewhere, other_key, foreign])
+    left = [name for name in entries(store, ".build") if name != ".clock"]
+    assert left == sorted([elsewhere, other_key, foreign])
     assert mine not in entries(store, ".build")
     assert entries(store, ".trash") == []
 

@@ -25,6 +25,7 @@ from store.finding import Finding
 from store.gc import _announced, collect
 from store.layout import builds, collectors, dropped, part_home, runs, trash, work
 from store.manifest import Manifest, Reference, encode_manifest
+from store.records import names_in
 from store.roots import Recording, pin
 from store.survey import Survey
 from store.trash import entries
@@ -262,7 +263,7 @@ def test_orphans(store: Store, in_child: Any) -> None:
         assert [f.topic for f in found if f.severity == "info"] == ["work elsewhere"]
         assert all(physician.mend(finding) for finding in warnings)
         assert [f.topic for f in look(store)] == ["work elsewhere"]
-        assert len(os.listdir(builds(store.root, "results"))) == 2
+        assert len(names_in(builds(store.root, "results"))) == 2
     assert [name for name in os.listdir(collectors(store.root)) if name[0] != "."] == []
     old = time.time() - 8 * 86400
     os.utime(elsewhere, (old, old))

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from store import Holder, Life, Store, StoreError, heart, holder, leases, slurm
+from store import Holder, Store, StoreError, heart, leases, slurm
 from store.heart import BEAT_S
-from store.holder import ENDED_S, HALF_MADE_S, STALE_IN_JOB_S, STALE_S, Claimant
+from store.holder import HALF_MADE_S, Claimant
 from store.layout import owner_file
+from store.liveness import ENDED_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
 from store.owner import Owner
 
 KIND = "results"
@@ -79,7 +80,7 @@ def test_one_holder_at_a_time(store: Store, key: str) -> None:
     with store.lease(KIND, key) as lease:
         assert store.lease(KIND, key) is None
         found = only(store)
-        assert (found.kind, found.key, found.life) == (KIND, key, Life.ALIVE)
+        assert (found.kind, found.key, found.may_be_alive) == (KIND, key, True)
         assert found.claimant.owner == Owner.here()
         assert 0 <= found.age_s < 5
         assert str(os.getpid()) in str(found)
@@ -141,7 +142,6 @@ ALIVE, DEAD = True, False
         ({}, 1e9, ALIVE),
         ({"pid": 2**22 + 1}, 0, DEAD),
         ({"started": "1"}, 0, DEAD),
-        ({"boot": "before"}, 0, DEAD),
         # Elsewhere the heartbeat does; in another process namespace too.
         (ELSEWHERE, 0, ALIVE),
         (ELSEWHERE, STALE_S - 5, ALIVE),
@@ -150,13 +150,16 @@ ALIVE, DEAD = True, False
         ({"namespace": "1", "pid": 2**22 + 1}, STALE_S - 5, ALIVE),
         ({"namespace": "1"}, STALE_S + 5, DEAD),
         (ELSEWHERE | {"boot": "before", "pid": 2**22 + 1}, 0, ALIVE),
+        # Before a restart, or on a second machine of our name.
+        ({"boot": "before", "pid": 2**22 + 1}, STALE_S - 5, ALIVE),
+        ({"boot": "before"}, STALE_S + 5, DEAD),
     ],
 )
 def test_life_of_a_holder(
     store: Store, key: str, changes: dict[str, Any], age_s: float, alive: bool
 ) -> None:
     token = leave(store, key, age_s=age_s, **changes)
-    assert only(store).life is (Life.ALIVE if alive else Life.DEAD)
+    assert only(store).may_be_alive is alive
     lease = store.lease(KIND, key)
     if alive:
         assert lease is None
@@ -189,7 +192,7 @@ def test_life_of_a_slurm_job(
     asked = []
     monkeypatch.setattr(slurm, "job_runs", lambda job: asked.append(job) or runs)
     leave(store, key, age_s=age_s, job="77", restarts="0", **ELSEWHERE)
-    assert only(store).life is (Life.ALIVE if alive else Life.DEAD)
+    assert only(store).may_be_alive is alive
     assert asked == ["77"]
     assert "Slurm job 77" in str(only(store))
 
@@ -199,7 +202,7 @@ def test_a_process_on_this_host_needs_no_squeue(
 ) -> None:
     monkeypatch.setattr(slurm, "job_runs", lambda job: pytest.fail("asked"))
     leave(store, key, job="77", restarts="0", pid=2**22 + 1)
-    assert only(store).life is Life.DEAD
+    assert not only(store).may_be_alive
 
 
 def test_a_job_that_was_put_back_breaks_its_own_lease(
@@ -284,12 +287,12 @@ def test_where_the_clock_cannot_be_read_nobody_is_dead(
 ) -> None:
     leave(store, key, age_s=1e9, **ELSEWHERE)
     monkeypatch.setattr(leases, "server_time", lambda folder: None)
-    assert only(store).life is Life.UNKNOWN
+    assert only(store).may_be_alive
     assert only(store).age_s is None
     assert store.lease(KIND, key) is None
     monkeypatch.setattr(slurm, "job_runs", lambda job: True)
     leave(store, "f" * 32, age_s=1e9, job="77", restarts="0", **ELSEWHERE)
-    assert [found.life for found in store.leases(KIND)] == [Life.UNKNOWN, Life.ALIVE]
+    assert [found.may_be_alive for found in store.leases(KIND)] == [True, True]
 
 
 def test_a_clock_that_cannot_be_touched(
@@ -301,7 +304,7 @@ def test_a_clock_that_cannot_be_touched(
         raise OSError(errno.EROFS, "read-only")
 
     monkeypatch.setattr(os, "utime", read_only)
-    assert only(store).life is Life.UNKNOWN
+    assert only(store).may_be_alive
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"token": "0123'])
@@ -309,7 +312,7 @@ def test_a_half_made_lease_is_broken_after_a_while(
     store: Store, key: str, content: bytes | None
 ) -> None:
     half_make(store, key, age_s=HALF_MADE_S - 5, content=content)
-    assert only(store).life is Life.UNKNOWN
+    assert only(store).may_be_alive
     assert only(store).claimant is None
     assert "just begun" in str(only(store))
     assert store.lease(KIND, key) is None
@@ -463,7 +466,7 @@ def test_leases_of_a_killed_process_are_free_at_once(store: Store, key: str, in_
         os.kill(os.getpid(), 9)
 
     assert in_child(die) == 128 + 9
-    assert only(store).life is Life.DEAD
+    assert not only(store).may_be_alive
     store.lease(KIND, key).release()
 
 
@@ -583,4 +586,4 @@ def test_no_two_hold_a_key_at_once(store: Store) -> None:
 
 def test_times_are_as_documented() -> None:
     assert (BEAT_S, STALE_S, STALE_IN_JOB_S, ENDED_S, HALF_MADE_S) == (30, 150, 600, 60, 30)
-    assert holder.STALE_S == 5 * BEAT_S
+    assert (LOST_S, RESTARTED_S) == (7 * 86400, 3600)

@@ -18,7 +18,7 @@ from odd_names import ODD
 
 from store import Store
 from store.names import safe_name, user_name
-from store.owner import Life, Owner
+from store.owner import Owner
 from store.roots import Recording, Roots
 
 
@@ -54,7 +54,7 @@ def test_a_host_of_any_name_owns_its_records(
     there = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((there[0], host, *there[2:])))
     assert Owner.parse(str(Owner.here())) == Owner.here()
-    assert Owner.here().life() is Life.ALIVE
+    assert Owner.here().runs()
     store = Store(tmp_path)
     recording = Recording(store, tmp_path / "study.py", "study")
     recording.want([("results", "a" * 32)], {("results", "a" * 32): ()})

@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import store.owner
-from store.owner import Life, Owner
+from store.holder import Claimant
+from store.liveness import LOST_S, RESTARTED_S, may_be_alive
+from store.owner import Owner
+from store.records import names_in
 
 PARTS = st.text("0123456789abcdef-", min_size=1)
 
 
-@given(
-    owner=st.builds(
-        Owner, st.from_regex(r"[a-z0-9.-]+", fullmatch=True), PARTS, PARTS, st.integers(1), PARTS
-    )
-)
+@given(owner=st.builds(Owner, st.text(min_size=1), PARTS, PARTS, st.integers(1), PARTS))
 def test_text_of_an_owner(owner: Owner) -> None:
     assert Owner.parse(str(owner)) == owner
 
 
 @pytest.mark.parametrize("text", ["", "host", "a.b.c.d", "host.boot.ns.pid.started"])
 def test_text_of_nobody(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
-        Owner.parse(text)
+    assert Owner.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["node01", "gpu.cs.example.org", "Anna's Mac Pro", "grünkohl", "計算機", ".hidden", "a/b", "",
+     os.fsdecode(b"latin-\xe9"), "7.7.7.7"],
+)  # fmt: skip
+def test_any_host_name_fits_into_file_names_and_json(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=name))
+    here = Owner.here()
+    assert Owner.parse(str(here)) == here
+    assert here.runs()
+    assert msgspec.json.decode(msgspec.json.encode(Claimant.here()), type=Claimant).owner == here
+    (tmp_path / f"{here}.abcdefab.json").touch()
+    assert [text.rpartition(".")[0] for text in names_in(tmp_path)] == [f"{here}.abcdefab"]
 
 
 def test_this_process_is_alive() -> None:
-    assert Owner.here().life() is Life.ALIVE
+    assert Owner.here().runs()
     assert Owner.here() == Owner.here()
 
 
@@ -42,18 +60,40 @@ def test_processes_differ(in_child: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "life"),
+    ("change", "runs"),
     [
-        ({"host": "elsewhere"}, Life.UNKNOWN),
-        ({"host": "elsewhere", "boot": "0"}, Life.UNKNOWN),
-        ({"namespace": "1"}, Life.UNKNOWN),
-        ({"boot": "before"}, Life.DEAD),
-        ({"started": "1"}, Life.DEAD),  # our process id, used again
-        ({"pid": 2**22 + 1}, Life.DEAD),  # beyond the largest process id
+        ({"host": "elsewhere"}, None),
+        ({"host": "elsewhere", "boot": "0"}, None),
+        ({"namespace": "1"}, None),
+        ({"boot": "before"}, None),  # or a second machine of our name
+        ({"started": "1"}, False),  # our process id, used again
+        ({"pid": 2**22 + 1}, False),  # beyond the largest process id
     ],
 )
-def test_life_of_others(change: dict[str, Any], life: Life) -> None:
-    assert Owner.here()._replace(**change).life() is life
+def test_what_the_process_table_tells(change: dict[str, Any], runs: bool | None) -> None:
+    assert Owner.here()._replace(**change).runs() is runs
+
+
+@pytest.mark.parametrize(
+    ("change", "age_s", "alive"),
+    [
+        ({}, 1e9, True),
+        ({"pid": 2**22 + 1}, 0, False),
+        ({"boot": "before"}, RESTARTED_S - 5, True),
+        ({"boot": "before"}, RESTARTED_S + 5, False),
+        ({"boot": "before", "pid": 2**22 + 1}, 0, True),
+        ({"host": "elsewhere", "boot": "before"}, RESTARTED_S + 5, True),
+        ({"host": "elsewhere"}, LOST_S - 5, True),
+        ({"host": "elsewhere"}, LOST_S + 5, False),
+        ({"host": "elsewhere"}, None, True),
+        (None, LOST_S - 5, True),
+        (None, LOST_S + 5, False),
+    ],
+)
+def test_who_may_be_alive(change: dict[str, Any] | None, age_s: float | None, alive: bool) -> None:
+    owner = None if change is None else Owner.here()._replace(**change)
+    assert may_be_alive(owner, lambda: age_s) is alive
+    assert may_be_alive(owner) is (alive if change in ({}, {"pid": 2**22 + 1}) else True)
 
 
 def test_killed_child_is_dead_before_and_after_it_is_reaped() -> None:
@@ -64,12 +104,12 @@ def test_killed_child_is_dead_before_and_after_it_is_reaped() -> None:
     state = store.owner._state_of(pid)
     assert state is not None
     child = Owner.here()._replace(pid=pid, started=state[1])
-    assert child.life() is Life.ALIVE
+    assert child.runs() is True
     os.kill(pid, 9)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a zombie now
-    assert child.life() is Life.DEAD
+    assert child.runs() is False
     os.waitpid(pid, 0)
-    assert child.life() is Life.DEAD
+    assert child.runs() is False
 
 
 def test_hidden_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +119,4 @@ def test_hidden_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", not_permitted)
-    assert Owner.here()._replace(pid=2**22 + 1).life() is Life.ALIVE
+    assert Owner.here()._replace(pid=2**22 + 1).runs() is True

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from store import Store, heart, records, roots
+from store import Store, heart, liveness, roots
 from store.layout import runs
-from store.records import LOST_S, Run, is_over, read_record, write_record
+from store.liveness import LOST_S
+from store.records import Run, is_over, read_record, write_record
 from store.roots import Recording, Roots
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -115,5 +116,5 @@ def test_who_may_not_ask_the_server_takes_no_run_for_over(
 ) -> None:
     file = elsewhere(store)
     os.utime(file, (OLD_S, OLD_S))
-    monkeypatch.setattr(records, "server_time", lambda folder: None)
+    monkeypatch.setattr(liveness, "server_time", lambda folder: None)
     assert not is_over(read(file), file)
