@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spec import Keys
     from store import Store
 
-    from ..dispatch.executors import Executor
+    from ..dispatch.executor import Executor
     from ..dispatch.forecast import Line
     from ..dispatch.request import Counts
     from ..experiment import Experiment

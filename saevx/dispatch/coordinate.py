@@ -18,7 +18,7 @@ from ..resolve.run import Outcome as RunOutcome
 from ..resolve.run import check
 from .adopt import adopt, recall_failures
 from .endings import end_runs
-from .executors import Executor
+from .executor import Executor
 from .flight import Flight
 from .flights import Flights
 from .folder import take_submitting

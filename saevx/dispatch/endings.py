@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from .adopt import reconcile_all
-from .executors import EXECUTORS, JobState, post_mortem, statuses
+from .executor import JobState
+from .executors import EXECUTORS, post_mortem, statuses
 from .flight import unfinished
 from .folder import RunFolder, active_runs
 

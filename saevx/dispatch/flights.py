@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .executors import EXECUTORS, Executor, JobState, post_mortem, statuses
+from .executor import Executor, JobState
+from .executors import EXECUTORS, post_mortem, statuses
 from .flight import Flight
 from .records import Element, Outcome
 

@@ -11,7 +11,7 @@ from spec import Keys
 
 from ..query import catalogue
 from ..resolve.plan import Node, Plan
-from .executors import Executor
+from .executor import Executor
 from .profiles import Profile, Resources
 from .tasks import Cutter, chunks
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
-from .executors import EXECUTORS, JobState, statuses
+from .executor import JobState
+from .executors import EXECUTORS, statuses
 from .flight import flights_of
 from .folder import LEAVING, RunFolder, all_runs, runs_of, take_submitting
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoAnswer, SaevxWarning, StoreError
-from .executors import JobState, JobStatus, executor_of, statuses
+from .executor import JobState, JobStatus
+from .executors import executor_of, statuses
 from .flight import Flight, flights_of, unfinished
 from .folder import RunFolder, active_runs, all_runs
 from .followers import Follower, find_followers

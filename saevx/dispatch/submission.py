@@ -17,7 +17,7 @@ from store.owner import Owner
 from ..declared import is_users, users_types
 from ..resolve.plan import Node
 from . import slurm
-from .executors import Executor
+from .executor import Executor
 from .flight import Flight
 from .flights import Flights
 from .folder import RunFolder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from .executors import JobState, Slurm, statuses
+from .executor import JobState
+from .executors import Slurm, statuses
 from .flight import Flight
 from .records import Element
 
