@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from inspect import isgenerator, isgeneratorfunction
 from pathlib import Path
+from pkgutil import get_importer
 from types import ModuleType
 from typing import Any
 
@@ -113,7 +114,7 @@ def import_copy(path: Path, copy: Path) -> ModuleType:
 
 def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     name = f"saevx_experiment_{path.stem}"
-    loader = SourceFileLoader(name, str(copy)) if copy else None
+    loader = _loader_of(copy)(name, str(copy)) if copy else None
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ExperimentError(f"{path} is no Python file: its name must end in .py")
@@ -129,6 +130,11 @@ def _execute(path: Path, copy: Path | None = None) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise user_error(path, error) from error
     return module
+
+
+def _loader_of(copy: Path) -> type[SourceFileLoader]:
+    """That of the modules beside a copy: in a job, it takes the bytes that were checked."""
+    return getattr(get_importer(str(copy.parent)), "loader", SourceFileLoader)
 
 
 def _refuse_hidden(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 <root>/.jobs/<experiment>.<hash of path>.<time>.<token>/
     run.json                     RunInfo
-    code/                        the code as it was, as saevx/dispatch/snapshot.py says
+    code/                        the code as it was, as snapshot.py says; made by that alone
     arrays/<name>.json           an array, written before it is submitted
     arrays/<name>.job            its job, written after
     arrays/<name>.dropped        it was never submitted; a job of that name has nothing to do
@@ -50,6 +50,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.seal = ""
+        """Digest of the code, known to who copied it; in the folder others could replace it."""
         self._arrays: dict[str, Array] = {}
         self._outcomes: dict[str, Outcome] = {}
 
@@ -59,7 +61,7 @@ class RunFolder:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         made = cls(runs_of(store) / f"{prefix_of(name, path)}{stamp}.{os.urandom(4).hex()}")
         try:
-            for part in ("code", "arrays", "outcomes", "progress", "logs"):
+            for part in ("arrays", "outcomes", "progress", "logs"):
                 (made.path / part).mkdir(parents=True)
         except OSError as error:
             raise StoreError(f"cannot make {made.path}: {error.strerror}") from error

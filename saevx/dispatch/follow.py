@@ -26,7 +26,7 @@ from ..experiment import CODE
 from . import sbatch, slurm
 from .folder import prefix_of, runs_of, take_submitting
 from .profiles import Resources
-from .snapshot import Snapshot, python
+from .snapshot import Snapshot, command
 
 if TYPE_CHECKING:
     from store import Store
@@ -78,17 +78,22 @@ def follow(
         for job in queue(f"--user={user_name()}", f"--name={job_name}"):
             _check_code(path, snapshot.digest, home, job.id)
             return job.id, log, False
-        code = home / time.strftime(STAMP, time.gmtime())
+        begun = home / time.strftime(STAMP, time.gmtime())
         try:
             # No job runs from these any more.
             for old in home.glob("*Z"):
                 shutil.rmtree(old, ignore_errors=True)
-            code.mkdir(parents=True, exist_ok=True)
-            snapshot.write(code)
-            (code / DIGEST).write_text(snapshot.digest)
+            begun.mkdir(parents=True, exist_ok=True)
+            seal = snapshot.write(begun / "code")
+            (begun / DIGEST).write_text(snapshot.digest)
         except OSError as error:
             raise StoreError(f"cannot write {home}: {error.strerror}") from error
-        return _submit(job_name, log, code, words, resources, hours), log, True
+        asked = [word for word in words if word != RETRY]
+        text = COMMAND.format(
+            retry=RETRY if RETRY in words else "",
+            command=shlex.join(command(begun / "code", seal, "saevx", *asked)),
+        )
+        return _submit(job_name, log, begun, text, resources, hours), log, True
 
 
 def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
@@ -117,16 +122,14 @@ def _submitting(store: Store) -> Iterator[None]:
 
 
 def _submit(
-    name: str, log: Path, code: Path, words: Sequence[str], resources: Resources, hours: float
+    name: str, log: Path, begun: Path, text: str, resources: Resources, hours: float
 ) -> str:
     needs = msgspec.structs.replace(
         resources, hours=hours, memory_gb=MEMORY_MB / 1024, cpus=1, gpus=0
     )
-    options = sbatch.options_of(name, needs, code, slurm.escaped(log))
-    options["setup"] += [f"export {CODE}={shlex.quote(str(code))}"]
+    options = sbatch.options_of(name, needs, slurm.escaped(log))
+    options["setup"] += [f"export {CODE}={shlex.quote(str(begun / 'code'))}"]
     options["use_srun"] = False
     # To the script itself, whose trap it is for.
     options["additional_parameters"]["signal"] = f"B:USR2@{WARNING_S}"
-    command = shlex.join([*python("saevx"), *(word for word in words if word != RETRY)])
-    text = COMMAND.format(retry=RETRY if RETRY in words else "", command=command)
-    return sbatch.send(code / "follow.sh", text, options)
+    return sbatch.send(begun / "follow.sh", text, options)

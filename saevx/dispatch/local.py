@@ -19,7 +19,7 @@ from typing import IO, Any
 from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
-from .snapshot import python, search_path
+from .snapshot import command
 
 STOP_S = 10.0
 """A worker that was told to stop gets so long to tidy up before it is killed."""
@@ -119,17 +119,16 @@ class Pool:
 
     def _start(self, slot: int, resources: Resources) -> _Process:
         environment = {**os.environ, **resources.environment}
-        path = [*search_path(self.folder.code), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         # N processes that each use every core are slower than N that share them.
         threads = max(1, (os.cpu_count() or 1) // self.n)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         log = open(self.folder.logs / f"worker.{slot}.log", "ab")  # noqa: SIM115
+        worker_of = command(self.folder.code, self.folder.seal, "saevx.dispatch.worker")
         try:
             process = subprocess.Popen(
-                [*python("saevx.dispatch.worker"), str(self.folder.path), "--serve"],
+                [*worker_of, str(self.folder.path), "--serve"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

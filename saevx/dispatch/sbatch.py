@@ -3,7 +3,6 @@ ends in time and can be interrupted."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from .folder import RunFolder
 from .profiles import Resources
 from .records import Array
 from .slurm import environment_outside_jobs, escaped
-from .snapshot import python, search_path
+from .snapshot import command as start_of
 
 LONGEST_WARNING_S = 90
 """Seconds before its time limit at which a job is told; less for short ones."""
@@ -25,10 +24,11 @@ LONGEST_WARNING_S = 90
 def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequence[str]) -> str:
     """Submit an array that is written down already. Raises as `send` does."""
     log = f"{escaped(folder.logs)}/slurm/%A_%a_0_log.out"
-    options = options_of(array.name, resources, folder.code, log)
+    options = options_of(array.name, resources, log)
     if after:
         options["dependency"] = "afterany:" + ":".join(sorted(after, key=int))
-    command = [*python("saevx.dispatch.worker"), str(folder.path), array.name]
+    worker = "saevx.dispatch.worker", str(folder.path), array.name
+    command = start_of(folder.code, folder.seal, *worker)
     script = folder.logs / "slurm" / f"{array.name}.sh"
     return send(script, shlex.join(command), options, len(array.elements))
 
@@ -57,7 +57,7 @@ def send(script: Path, command: str, options: Mapping[str, Any], n: int | None =
     return done.stdout.strip().partition(";")[0]
 
 
-def options_of(name: str, resources: Resources, code: Path, log: str) -> dict[str, Any]:
+def options_of(name: str, resources: Resources, log: str) -> dict[str, Any]:
     """What a job asks for, as submitit names it."""
     minutes = max(1, round(resources.hours * 60))
     options: dict[str, Any] = {
@@ -67,7 +67,7 @@ def options_of(name: str, resources: Resources, code: Path, log: str) -> dict[st
         "array_parallelism": resources.parallelism,
         "signal_delay_s": min(LONGEST_WARNING_S, minutes * 60 // 4),
         "stderr_to_stdout": True,
-        "setup": _setup(code, resources),
+        "setup": _setup(resources),
         "additional_parameters": {"requeue": True, "output": log},
         "wckey": None,  # submitit's own, which some clusters refuse
         "srun_args": ["--mpi=none", f"--cpus-per-task={resources.cpus}", f"--output={log}"],
@@ -82,11 +82,9 @@ def options_of(name: str, resources: Resources, code: Path, log: str) -> dict[st
     return options
 
 
-def _setup(code: Path, resources: Resources) -> list[str]:
+def _setup(resources: Resources) -> list[str]:
     """Lines of shell before the command."""
-    path = os.pathsep.join(search_path(code))
     return [
         *resources.setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in resources.environment.items()),
-        f"export PYTHONPATH={shlex.quote(path)}${{PYTHONPATH:+:$PYTHONPATH}}",
     ]

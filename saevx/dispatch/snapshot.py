@@ -2,21 +2,25 @@
 
 code/rooms/      saevx, spec and store
 code/files/      the experiment file, its neighbours, and what else the user's code imports
+code/files.json  the digests of all these; its own is part of the job, as checked_start.py says
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import xxhash
 
 from ..errors import ExperimentError, SaevxWarning, StoreError
 from ..experiment import CODE
+from . import checked_start
 from .code_files import N_FILES, code_files
 from .imported import imported
 
@@ -62,8 +66,8 @@ class Snapshot:
             digest.update(f"{name}\0{len(data)}\0".encode() + data)
         return digest.hexdigest()
 
-    def write(self, code: Path) -> Path | None:
-        """Copy the code into a folder. Returns the copy of the experiment file.
+    def write(self, code: Path) -> str:
+        """Copy the code into a new folder, which others cannot write to. Returns its digest.
 
         Raises StoreError where it cannot be written.
         """
@@ -72,27 +76,40 @@ class Snapshot:
                 f"jobs cannot import code from {code}: PYTHONPATH takes no path that holds "
                 f"{os.pathsep!r}. Use another store"
             )
+        folders = {folder for name in self._files for folder in (code / name).parents}
         try:
-            for folder in {(code / name).parent for name in self._files}:
-                folder.mkdir(parents=True, exist_ok=True)
+            # Created without write permission for others, so that neither a umask of 0 nor a
+            # default ACL of the store can grant it.
+            for folder in sorted(folder for folder in folders if folder.is_relative_to(code)):
+                os.mkdir(folder, 0o755)
             for name, data in self._files.items():
-                (code / name).write_bytes(data)
+                _write_new(code / name, data)
+            at = code.stat()
+            private = at.st_uid == os.geteuid() and not at.st_mode & checked_start.WRITABLE
+            digests = {name: sha256(data).hexdigest() for name, data in self._files.items()}
+            listing = json.dumps({"private": private, "sha256": digests}).encode()
+            _write_new(code / checked_start.LISTING, listing)
         except OSError as error:
             raise StoreError(f"cannot copy code to {code}: {error}") from error
+        return sha256(listing).hexdigest()
+
+    def experiment_in(self, code: Path) -> Path | None:
+        """The copy of the experiment file."""
         return code / "files" / self.experiment.name if self.experiment else None
 
 
-def search_path(code: Path) -> list[str]:
-    """What goes first on the path of a process that runs this code."""
-    return [str(code / "rooms"), str(code / "files")]
-
-
-def python(module: str) -> list[str]:
-    """The command that runs a module of this code, with `search_path` on PYTHONPATH.
+def command(code: Path, digest: str, module: str, *words: str) -> list[str]:
+    """The command that runs a module of a copy, if that is as it was when its digest was taken.
 
     The current folder, in which an experiment may lie, stays off the path: there is the original.
     """
-    return [sys.executable, "-u", "-P", "-m", module]
+    start = Path(checked_start.__file__).read_text()
+    return [sys.executable, "-u", "-P", "-c", start, str(code), digest, module, *words]
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as out:
+        out.write(data)
 
 
 def _users_files(experiment: Path) -> Iterator[tuple[str, Path]]:

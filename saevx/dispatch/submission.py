@@ -146,7 +146,8 @@ class Submitter:
     def _own_folder(self) -> RunFolder:
         if self._folder is None:
             folder = RunFolder.make(self.store, self.request.name, self.request.file)
-            copied = self._snapshot.write(folder.code)
+            folder.seal = self._snapshot.write(folder.code)
+            copied = self._snapshot.experiment_in(folder.code)
             needs = users_types() or any(is_users(recipe.make) for recipe in self.recipes.values())
             folder.write_info(
                 RunInfo(

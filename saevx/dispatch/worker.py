@@ -89,7 +89,9 @@ class Worker:
             if info.experiment:
                 from ..experiment import import_copy
 
-                import_copy(Path(info.path), Path(info.experiment))
+                # The folder of a run may be written by others: code comes from the checked copy.
+                copy = self.folder.code / "files" / Path(info.experiment).name
+                import_copy(Path(info.path), copy)
         return self._workspace
 
     def _make(

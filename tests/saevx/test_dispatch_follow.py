@@ -96,7 +96,7 @@ def test_without_an_answer_of_squeue_a_follower_keeps_its_code(queue: Queue, exp
     (queue.folder / "silent").touch()
     with pytest.raises(SaevxError, match="Slurm gives no answer: squeue"):
         start(experiment)
-    assert (script.parent / "rooms" / "saevx" / "__init__.py").exists()
+    assert (script.parent / "code" / "rooms" / "saevx" / "__init__.py").exists()
     assert queue.script == script
     (queue.folder / "silent").unlink()
     assert start(experiment)[::2] == ("17", False)
@@ -131,7 +131,7 @@ def test_failures_are_tried_again_at_the_first_start_only(
     restarts: str | None,
     passed: str,
 ):
-    monkeypatch.setattr(following, "python", lambda module: ["echo", module])
+    monkeypatch.setattr(following, "command", lambda code, seal, *words: ["echo", *words])
     start(experiment, *given, "--jobs", "2")
     environment = {name: value for name, value in os.environ.items() if "SLURM" not in name}
     if restarts is not None:
