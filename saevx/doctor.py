@@ -76,7 +76,7 @@ class Sources:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.site = _Fresh(workspace.data_roots, workspace.memory)
+        self.site = _Fresh(workspace.data_roots, workspace.cache)
         self._places = _remembered_places(workspace)
         self._faults: dict[str, str | None] = {}
         self._found: dict[str, dict[str, str]] = {}
@@ -149,7 +149,7 @@ class _Fresh(Site):
         identity: Callable[[], str | None] | None = None,
     ) -> Fingerprint:
         if what not in self._seen:
-            remembered = self._recall(what)
+            remembered = self._read_cache(what)
             still = remembered is not None and holds(remembered[1])
             self._seen[what] = remembered[0] if still and remembered else take()[0]
         return self._seen[what]
@@ -170,7 +170,7 @@ def contents_in(value: Any) -> Iterator[dict[str, Any]]:
 def _remembered_places(workspace: Workspace) -> list[str]:
     """Folders and files whose fingerprints were taken in this store."""
     places: dict[str, None] = {}
-    files = sorted(workspace.memory.glob("*.json")) if workspace.memory else []
+    files = sorted(workspace.cache.glob("*.json")) if workspace.cache else []
     for file in files:
         try:
             what = str(json.loads(file.read_text())["what"])

@@ -18,7 +18,7 @@ class Workspace(Site):
     """
 
     def __init__(self, store: Store, data_roots: dict[str, Path]) -> None:
-        super().__init__(data_roots, memory=store.root / ".fingerprints")
+        super().__init__(data_roots, cache=store.root / ".fingerprints")
         self.store = store
 
     @property

@@ -1,4 +1,4 @@
-"""Specs: what an experiment is made of, declared in frozen models whose keys name artifacts."""
+"""Specs: frozen models that declare an experiment. Their keys name its artifacts."""
 
 from .base import Artifact, Spec
 from .document import from_document, to_document

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, get_args
 from pydantic import model_validator
 
 from .key import Keys
-from .markers import check_marks
+from .markers import check_markers
 from .model import ArtifactModel, Kind, SpecModel
 from .site import current_site
 from .tree import draw_html
@@ -68,7 +68,7 @@ class Spec(SpecModel):
         super().__pydantic_init_subclass__(**kwargs)
         cls._abstract = abstract
         _check_field_names(cls)
-        check_marks(cls.__name__, cls.model_fields)
+        check_markers(cls.__name__, cls.model_fields)
 
     @classmethod
     def is_abstract(cls) -> bool:

@@ -1,8 +1,8 @@
-"""Canonical JSON: one spelling for one value, whatever the process, machine or hash seed.
+"""Canonical JSON: the same text for the same value in every process and on every machine.
 
-Sorted keys, no white space, UTF-8 as is; floats by shortest round trip with -0.0 as 0.0; sets as
-sorted lists. NaN and infinity have no JSON spelling, and a path, bytes or any other object has no
-meaning on another machine: all are refused.
+Keys are sorted, there is no white space, and text is UTF-8 without escapes. Floats are written by
+shortest round trip, -0.0 as 0.0, and sets as sorted lists. NaN and infinity, which JSON lacks, are
+refused, and so are paths, bytes and other objects that mean nothing on another machine.
 """
 
 import json
@@ -15,7 +15,7 @@ from .errors import SpecError
 
 
 def canonical_json(value: Any) -> str:
-    """The canonical JSON text of plain data, as made by `plain`."""
+    """Return the canonical JSON text of plain data, as `plain` returns it."""
     return _encoder.encode(value)
 
 
@@ -25,10 +25,10 @@ _encoder = json.JSONEncoder(
 
 
 def plain(value: Any, where: str, nested: Callable[[Any, str], Any]) -> Any:
-    """`value` as JSON data. `nested` turns the objects that JSON does not know, or refuses them.
+    """Return `value` as JSON data. `nested` converts or refuses the objects that JSON lacks.
 
-    `where` is the dotted place of the value, for the error message.
-    Raises SpecError for NaN, infinity, keys that are not text, and whatever `nested` refuses.
+    `where` is the dotted path of the value, for error messages.
+    Raises SpecError for NaN, infinity, dict keys that are not text, and what `nested` refuses.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -50,6 +50,6 @@ def plain(value: Any, where: str, nested: Callable[[Any, str], Any]) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise SpecError(f"{where} has the key {key!r}: only text keys can be in a key")
+                raise SpecError(f"{where} has the dict key {key!r}: use text as dict keys")
         return {str(k): plain(v, f"{where}.{k}", nested) for k, v in value.items()}
     return nested(value, where)

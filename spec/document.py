@@ -1,9 +1,9 @@
-"""A spec as a JSON document that a person can read, and back.
+"""Conversion of specs to JSON documents that a person can read, and back.
 
     {"type": "Shards", "kind": "shards", "version": 1, "key": "...", "fields": {...}}
 
-Other than in a key, nested artifacts are written out whole. Sets become lists. The document of a
-manifest leaves `Exec` fields out, since they hold paths; one for another process keeps them.
+Unlike in a key, nested artifacts are written out whole. Sets become lists. Documents in manifests
+leave `Exec` fields out, since those hold paths; documents for other processes keep them.
 """
 
 from typing import Any
@@ -18,12 +18,12 @@ Document = dict[str, Any]
 
 
 def to_document(spec: Spec, keys: Keys, *, with_exec: bool = False) -> Document:
-    """The spec as plain JSON data; `with_exec` keeps fields that are marked `Exec`."""
+    """Return the spec as plain JSON data; `with_exec` keeps the fields marked `Exec`."""
 
     def nested(value: Any, where: str) -> Any:
         if isinstance(value, Spec):
             return to_document(value, keys, with_exec=with_exec)
-        raise SpecError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+        raise SpecError(f"{where} is a {type(value).__name__}, which cannot be written as JSON")
 
     name = type(spec).__name__
     document: Document = {"type": name}
@@ -41,24 +41,24 @@ def to_document(spec: Spec, keys: Keys, *, with_exec: bool = False) -> Document:
 
 
 def from_document(document: Document) -> Spec:
-    """The spec that a document describes. Fields that came after it have their `Since` value.
+    """Return the spec that a document describes. Fields added since have their `Since` value.
 
-    Raises SpecError when its type is not known here (import the module that defines it first), or
-    pydantic's ValidationError when its fields do not fit the type as it is today.
+    Raises SpecError when no imported module defines its type, and pydantic's ValidationError when
+    its fields do not fit today's type.
     """
     found = known_types().get(document["type"])
     if found is None:
         raise SpecError(
-            f"no spec type {document['type']!r} is known here: import the module that defines it"
+            f"no spec type {document['type']!r} is defined: import the module that defines it"
         )
     since = {
-        name: mark.legacy
+        name: marker.legacy
         for name, info in found.model_fields.items()
-        for mark in info.metadata
-        if isinstance(mark, Since)
+        for marker in info.metadata
+        if isinstance(marker, Since)
     }
-    written = {name: _value(value) for name, value in document["fields"].items()}
-    return found(**since | written)
+    fields = {name: _value(value) for name, value in document["fields"].items()}
+    return found(**since | fields)
 
 
 def _value(value: Any) -> Any:
@@ -72,11 +72,11 @@ def _value(value: Any) -> Any:
 
 
 def known_types() -> dict[str, type[Spec]]:
-    """Spec types by name, of the modules imported so far; of two of one name, the later one."""
+    """Return the spec types of all imported modules by name; the later one for equal names."""
     types: dict[str, type[Spec]] = {}
     waiting: list[type[Spec]] = [Spec]
     for found in waiting:
         types[found.__name__] = found
-        # In the order in which they were declared: a notebook's cell may be run again.
+        # In order of declaration: a notebook cell that runs again declares its types again.
         waiting.extend(found.__subclasses__())
     return types

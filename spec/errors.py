@@ -1,4 +1,4 @@
-"""Errors of the spec room. Each message says what is wrong, where, and what to change."""
+"""Errors of specs and datasets. Messages say what is wrong, where, and what to change."""
 
 
 class SpecError(ValueError):
@@ -6,4 +6,4 @@ class SpecError(ValueError):
 
 
 class DatasetError(SpecError):
-    """A dataset on disk that is missing, incomplete, or not in the layout its spec expects."""
+    """A dataset on disk that is missing, incomplete, or not in the layout that its spec expects."""

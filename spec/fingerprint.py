@@ -1,4 +1,4 @@
-"""Listings and content digests of files on disk: how a dataset gets a name without its path."""
+"""Listings and content digests of files on disk, which identify a dataset without its path."""
 
 import errno
 import json
@@ -15,10 +15,10 @@ from .errors import DatasetError
 from .site import Fingerprint, Site
 
 RELIST_AT_MOST = 10_000
-"""Up to so many files are listed at every plan; more, when the mtime of a folder changed."""
+"""Larger sets are listed only when the mtime of a folder changed, others at every plan."""
 
 SETTLED_NS = 2_000_000_000
-"""A folder changed less than this before its listing may change again within one mtime tick."""
+"""A folder that changed less than this before it was listed may change again at the same mtime."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Listing:
 
     root: Path
     files: tuple[str, ...]
-    """Names by which the set knows its files, with forward slashes; the same on every machine."""
+    """Names of the files within the set, with forward slashes; the same on every machine."""
     paths: tuple[str, ...]
-    """Where each lies, relative to root. Usually equal to `files`."""
+    """Path of each file relative to root. Usually equal to `files`."""
     sizes: tuple[int, ...]
-    """Bytes of each file."""
+    """Size of each file in bytes."""
     digests: tuple[str, ...] | None = None
-    """xxh3_128 of each file's bytes, for sets where reading them all is cheap."""
+    """xxh3_128 of each file's bytes, for sets that are cheap to read."""
     folders: tuple[str, ...] = ()
-    """All folders that were looked into, relative to root, for sets that take what they find."""
+    """Folders that were searched, relative to root, for sets defined by what a folder holds."""
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def digest(self) -> str:
-        """xxh3_128 over names, sizes and, where there are any, content digests, in order."""
+        """xxh3_128 over names, sizes and content digests, if any, in order."""
         columns: list[Sequence[object]] = [self.files, self.sizes]
         if self.digests is not None:
             columns.append(self.digests)
@@ -50,7 +50,7 @@ class Listing:
 
 
 def digest_text(lines: Iterable[str]) -> str:
-    """xxh3_128, in hex, of lines of text each ended by a newline."""
+    """Return the xxh3_128, in hex, of lines of text, each ended by a newline."""
     state = xxhash.xxh3_128()
     for line in lines:
         state.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -58,7 +58,7 @@ def digest_text(lines: Iterable[str]) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """xxh3_128, in hex, of a file's bytes. Raises DatasetError when it cannot be read."""
+    """Return the xxh3_128, in hex, of a file. Raises DatasetError when it cannot be read."""
     state = xxhash.xxh3_128()
     try:
         with path.open("rb") as file:
@@ -70,7 +70,7 @@ def digest_file(path: Path) -> str:
 
 
 def stat_files(root: Path, paths: Sequence[str]) -> list[os.stat_result]:
-    """The stat of each file; raises DatasetError naming up to five that are missing."""
+    """Return the stat of each file. Raises DatasetError naming up to five that are missing."""
     stats: list[os.stat_result] = []
     missing: list[str] = []
     for path in paths:
@@ -82,31 +82,29 @@ def stat_files(root: Path, paths: Sequence[str]) -> list[os.stat_result]:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DatasetError(
             f"{len(missing)} of {len(paths)} files are missing below {root}: {shown}; "
-            "was the download or the unpacking cut short?"
+            "download or unpack the dataset again"
         )
     return stats
 
 
 class Walk(NamedTuple):
-    """What lies below a folder."""
+    """The files and folders below a folder."""
 
     files: tuple[str, ...]
-    """Relative to it, with forward slashes, sorted."""
+    """Relative paths with forward slashes, sorted."""
     folders: tuple[str, ...]
-    """All that were looked into, the folder itself as "", be there files in them or not."""
+    """All folders that were searched, empty ones too; the top folder is ""."""
 
 
-def walk(root: Path, wanted: Callable[[str], bool]) -> Walk:
-    """All files below `root` whose name is `wanted`.
+def walk(root: Path, accept: Callable[[str], bool]) -> Walk:
+    """Return all files below `root` whose name `accept` takes.
 
-    Hidden files and folders are passed over. Links are followed, but for those back to a folder
-    that they lie in: what is there is listed already. Raises DatasetError when `root` is no folder,
-    or naming all folders that cannot be read.
+    Hidden files and folders are skipped. Links are followed, except to a folder that contains the
+    link. Raises DatasetError when `root` is not a folder, or naming all folders that cannot be
+    read.
     """
     if not os.path.isdir(root):
-        raise DatasetError(
-            f"there is no folder {root}: is the dataset there, or its root set wrong?"
-        )
+        raise DatasetError(f"there is no folder {root}: put the dataset there, or set another root")
     files: list[str] = []
     folders: list[str] = []
     faults: list[str] = []
@@ -127,11 +125,11 @@ def walk(root: Path, wanted: Callable[[str], bool]) -> Walk:
         folders.append(inside)
         prefix = f"{inside}/" if inside else ""
         waiting += [(prefix + name, above | {here}) for name, is_dir in found if is_dir]
-        files += [prefix + name for name, is_dir in found if not is_dir and wanted(name)]
+        files += [prefix + name for name, is_dir in found if not is_dir and accept(name)]
     if faults:
         raise DatasetError(
             f"{len(faults)} folders below {root} cannot be read: {', '.join(sorted(faults))}; "
-            "allow reading them, or take them out of the set"
+            "make them readable, or move them out of the set"
         )
     return Walk(tuple(sorted(files)), tuple(sorted(folders)))
 
@@ -140,13 +138,13 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself leads nowhere, as one to nothing does
+        if error.errno == errno.ELOOP:  # a link to itself, like a dangling one, is no folder
             return False
         raise
 
 
 def place_of(find: Callable[[], Path]) -> str:
-    """Where something lies, for the name that it is remembered by."""
+    """Return where files lie, for the name under which their fingerprint is cached."""
     try:
         return str(find())
     except DatasetError:
@@ -155,30 +153,28 @@ def place_of(find: Callable[[], Path]) -> str:
 
 def fingerprint_listing(
     site: Site,
-    what: str,
+    name: str,
     find_root: Callable[[], Path],
     list_files: Callable[[], Listing],
     *,
     identity: Callable[[], str | None],
-    anew: bool = False,
 ) -> Fingerprint:
-    """The fingerprint of the image set `what`, listed anew only when it may differ.
+    """Return the fingerprint of an image set, listed only when the listing may have changed.
 
-    `list_files` gives paths relative to the root. Small sets are listed at every plan. For large
-    ones the mtimes of all folders are compared, which notices files that came, went or were
-    renamed; a file overwritten in place is noticed when it is recorded, which then lists `anew`:
-    past what `site` has seen, so that the next plan knows better. `identity` as in
+    Small sets are listed every time. For large ones the mtimes of all folders are compared, which
+    notices files that were added, removed or renamed. A file overwritten in place is noticed when
+    it is recorded; then the set is listed again on a refreshing site. `identity` as in
     `Site.fingerprint`.
     """
 
-    def holds(stamp: str) -> bool:
+    def is_current(stamp: str) -> bool:
         mtimes: dict[str, int] = json.loads(stamp)
         root = find_root()
         if not os.path.isdir(root):
             raise DatasetError(f"there is no folder {root}")
         return bool(mtimes) and all(_mtime(root, f) == mtime for f, mtime in mtimes.items())
 
-    def take() -> tuple[Fingerprint, str]:
+    def compute() -> tuple[Fingerprint, str]:
         root = find_root()
         began = time.time_ns()
         listing = list_files()
@@ -190,30 +186,27 @@ def fingerprint_listing(
             mtimes = {}
         return Fingerprint(listing.digest, len(listing)), json.dumps(mtimes)
 
-    where = f"{what} at {place_of(find_root)}"
-    if anew:
-        return Site(memory=site.memory).fingerprint(where, lambda _: False, take, identity)
-    return site.fingerprint(where, holds, take, identity)
+    return site.fingerprint(f"{name} at {place_of(find_root)}", is_current, compute, identity)
 
 
-def fingerprint_contents(site: Site, what: str, paths: Sequence[Path]) -> Fingerprint:
-    """The fingerprint of the bytes of some files, read again only when a size or mtime differs."""
+def fingerprint_contents(site: Site, name: str, paths: Sequence[Path]) -> Fingerprint:
+    """Return the fingerprint of the bytes of files, read only when a size or mtime changed."""
     places = ", ".join(str(path) for path in paths[:3])
-    identity = digest_text(str(path) for path in paths)
-    return fingerprint_found(site, f"{what} at {places} ({identity})", lambda: paths)
+    digest = digest_text(str(path) for path in paths)
+    return fingerprint_found(site, f"{name} at {places} ({digest})", lambda: paths)
 
 
 def fingerprint_found(
     site: Site,
-    what: str,
+    name: str,
     find: Callable[[], Sequence[Path]],
     *,
     identity: Callable[[], str | None] | None = None,
 ) -> Fingerprint:
-    """As `fingerprint_contents`, of files that must be looked for.
+    """Return the fingerprint of the bytes of the files that `find` returns.
 
-    `what` names them for good, so that their fingerprint is remembered after they are gone. `find`
-    raises DatasetError when they cannot be found. `identity` as in `Site.fingerprint`.
+    It is cached under `name`, also for when the files are gone. `find` raises DatasetError when
+    they cannot be found. `identity` as in `Site.fingerprint`.
     """
 
     def stamp(paths: Sequence[Path]) -> str:
@@ -222,13 +215,13 @@ def fingerprint_found(
             f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in zip(paths, stats, strict=True)
         )
 
-    def take() -> tuple[Fingerprint, str]:
+    def compute() -> tuple[Fingerprint, str]:
         paths = find()
         before = stamp(paths)
         digest = digest_text(digest_file(path) for path in paths)
         return Fingerprint(digest, len(paths)), before
 
-    return site.fingerprint(what, lambda was: was == stamp(find()), take, identity=identity)
+    return site.fingerprint(name, lambda old: old == stamp(find()), compute, identity=identity)
 
 
 def _mtime(root: Path, folder: str) -> int:
@@ -239,7 +232,7 @@ def _mtime(root: Path, folder: str) -> int:
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """The folders of the files and all above them, so that a new sibling folder is noticed too."""
+    """Return the files' folders and all above them, so that a new sibling folder is noticed."""
     found = {""}
     for folder in {os.path.dirname(path) for path in paths}:
         while folder and folder not in found:

@@ -1,4 +1,4 @@
-"""The name by which something is known wherever it lies: its type and what counts of its fields."""
+"""Names of datasets that hold on every machine: the type, and the fields that count in keys."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ from .markers import is_exec
 from .model import SpecModel
 
 
-def path_free(spec: SpecModel) -> str | None:
-    """A name for what `spec` points at that is the same on every machine; None if there is none.
+def portable_name(spec: SpecModel) -> str | None:
+    """Return a name for the files of `spec` that is the same on every machine, or None.
 
-    A spec that must be told a path, as an ImageFolder must, says nothing without it: any folder may
-    lie there. One that need not be told, as CUB200Images, names one dataset by its type and fields.
+    A spec with a required path, such as ImageFolder, has no such name: the path may hold any
+    files. One with an optional path, such as CUB200Images, names one dataset by type and fields.
     """
     try:
-        return canonical_json(_named(spec, type(spec).__name__))
+        return canonical_json(_plain_spec(spec, type(spec).__name__))
     except _NeedsPath:
         return None
 
 
 class _NeedsPath(Exception):
-    """A spec was found that says nothing without a path."""
+    """A spec has a required path."""
 
 
-def _named(value: Any, where: str) -> Any:
+def _plain_spec(value: Any, where: str) -> Any:
     if not isinstance(value, SpecModel):
-        raise SpecError(f"{where} is a {type(value).__name__}, which has no place in a name")
+        raise SpecError(f"{where} is a {type(value).__name__}, which cannot be part of a name")
     fields: dict[str, Any] = {}
     for name, info in type(value).model_fields.items():
         if not is_exec(info):
-            fields[name] = plain(getattr(value, name), f"{where}.{name}", _named)
+            fields[name] = plain(getattr(value, name), f"{where}.{name}", _plain_spec)
         elif info.is_required():
             raise _NeedsPath
     return {type(value).__name__: fields}

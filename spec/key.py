@@ -1,8 +1,8 @@
 """Keys: xxh3_128 over the canonical JSON of {type, version, fields}.
 
-Within the fields an artifact counts by its own key (a Merkle graph), any other spec inline with its
-type name. What a field holds decides, not how it is annotated: a subclass brings its extra fields
-and its name even where the annotation says its base.
+Within the fields an artifact counts by its own key (a Merkle graph), and any other spec inline with
+its type name. The value of a field decides, not its annotation: a subclass counts with its own name
+and all its fields where the annotation names its base.
 """
 
 import json
@@ -15,79 +15,81 @@ import xxhash
 
 from .canonical import canonical_json, plain
 from .errors import SpecError
-from .markers import Since, check_marks, is_exec
+from .markers import Since, check_markers, is_exec
 from .model import ArtifactModel, SpecModel
 from .site import Site
 
 _quoted = lru_cache(canonical_json)
-"""Canonical JSON of a name."""
+"""Return the canonical JSON of a name."""
 
 _ATOMS = frozenset({int, bool, float, type(None)})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spelling:
-    """How one spec is spelled. Compared by identity, so that it can stand for its spec's value."""
+class CanonicalForm:
+    """The canonical JSON of a spec. Compared by identity, so it can represent the spec's value."""
 
-    text: str
-    """Canonical JSON of what it is within another spec."""
+    inline: str
+    """Its text within another spec."""
     canonical: str = ""
     """The text that an artifact's key is the hash of."""
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """What keys need to know of a field of some type."""
+class KeyField:
+    """How a field of a spec type counts in keys."""
 
     name: str
-    counts: bool
+    in_key: bool
     legacy: tuple[str, ...]
-    """Canonical JSON of the values for which it is left out."""
+    """Canonical JSON of the values for which the field is left out."""
 
 
 class Keys:
-    """Computes keys, each once, and looks at each dataset once.
+    """Computes keys, each once, and takes the fingerprint of each dataset once.
 
-    Make a new one whenever files on disk may have changed. `site` is the one given, frozen.
+    Make a new one whenever files on disk may have changed. `site` is a frozen view of the one
+    given.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site.frozen()
-        # The spec is kept beside its spelling so that its id is not used again.
-        self._by_id: dict[int, tuple[SpecModel, Spelling]] = {}
-        # Equal specs that were built one by one, as each target's ViT is, are spelled once.
-        self._by_value: dict[Hashable, Spelling] = {}
-        self._fields_of: dict[type[SpecModel], tuple[Field, ...]] = {}
+        # Holding the spec keeps its id from being reused.
+        self._by_id: dict[int, tuple[SpecModel, CanonicalForm]] = {}
+        # Equal specs that were built separately, such as the ViT of each target, are encoded once.
+        self._by_value: dict[Hashable, CanonicalForm] = {}
+        self._fields_of: dict[type[SpecModel], tuple[KeyField, ...]] = {}
 
     def of(self, artifact: ArtifactModel) -> str:
-        """The key of an artifact: 32 hex digits."""
-        return self._spelling(artifact, type(artifact).__name__).key
+        """Return the key of an artifact: 32 hex digits."""
+        return self._form(artifact, type(artifact).__name__).key
 
     def canonical(self, artifact: ArtifactModel) -> str:
-        """The canonical JSON that the key is the hash of."""
-        return self._spelling(artifact, type(artifact).__name__).canonical
+        """Return the canonical JSON that the key is the hash of."""
+        return self._form(artifact, type(artifact).__name__).canonical
 
     def text(self, value: Any) -> str:
-        """Canonical JSON of any value that may stand in a field, as a key counts it."""
+        """Return the canonical JSON of any field value, as it counts in a key."""
         return self._text(value, "value")
 
-    def _spelling(self, spec: SpecModel, where: str) -> Spelling:
+    def _form(self, spec: SpecModel, where: str) -> CanonicalForm:
         known = self._by_id.get(id(spec))
         if known is not None:
             return known[1]
         value = self._value_of(spec, where)
-        spelling = self._by_value.get(value) if value is not None else None
-        if spelling is None:
-            spelling = self._spell(spec, where)
+        form = self._by_value.get(value) if value is not None else None
+        if form is None:
+            form = self._encode(spec, where)
             if value is not None:
-                self._by_value[value] = spelling
-        self._by_id[id(spec)] = (spec, spelling)
-        return spelling
+                self._by_value[value] = form
+        self._by_id[id(spec)] = (spec, form)
+        return form
 
     def _value_of(self, spec: SpecModel, where: str) -> Hashable | None:
-        """Equal for two specs only if they are the same in every field, `Exec` ones too, since
-        content is looked for where those say; None if there is no telling.
+        """Return a value that is equal for two specs only if all their fields are; None if unknown.
+
+        `Exec` fields are compared too, since they say where to look for the content.
         """
         if spec.__pydantic_private__:
             return None
@@ -101,27 +103,27 @@ class Keys:
             elif kind in _ATOMS:
                 values.append((kind, value))  # Python calls 1, 1.0 and True equal; JSON does not
             elif isinstance(value, SpecModel):
-                values.append(self._spelling(value, f"{where}.{field.name}"))
+                values.append(self._form(value, f"{where}.{field.name}"))
             elif kind is tuple and all(type(item) is str for item in value):
                 values.append(value)
             else:
                 return None
         return tuple(values)
 
-    def _spell(self, spec: SpecModel, where: str) -> Spelling:
+    def _encode(self, spec: SpecModel, where: str) -> CanonicalForm:
         name = _quoted(type(spec).__name__)
         if not isinstance(spec, ArtifactModel):
-            return Spelling(f'{{"fields":{self._fields(spec, where)},"type":{name}}}')
+            return CanonicalForm(f'{{"fields":{self._fields(spec, where)},"type":{name}}}')
         fields = self._fields(spec, type(spec).__name__)
         text = f'{{"fields":{fields},"type":{name},"version":{type(spec).version}}}'
         key = xxhash.xxh3_128_hexdigest(text.encode())
-        return Spelling(f'{{"key":"{key}","type":{name}}}', text, key)
+        return CanonicalForm(f'{{"key":"{key}","type":{name}}}', text, key)
 
     def _fields(self, spec: SpecModel, where: str) -> str:
-        """Canonical JSON of all that counts in a spec, by name."""
+        """Return the canonical JSON of all that counts in a spec, by name."""
         texts: dict[str, str] = {}
         for field in self._fields_of_type(type(spec)):
-            if field.counts:
+            if field.in_key:
                 text = self._text(getattr(spec, field.name), f"{where}.{field.name}")
                 if text not in field.legacy:
                     texts[field.name] = text
@@ -130,9 +132,9 @@ class Keys:
         }
         if isinstance(spec, ArtifactModel):
             for name, artifact in spec.derived().items():
-                extra[name] = self._spelling(artifact, f"{where}.{name}").text
+                extra[name] = self._form(artifact, f"{where}.{name}").inline
         if clash := texts.keys() & extra.keys():
-            raise SpecError(f"{where}: {sorted(clash)} name both a field and something derived")
+            raise SpecError(f"{where}: {sorted(clash)} name both a field and a derived value")
         texts |= extra
         return (
             "{" + ",".join(f"{canonical_json(name)}:{texts[name]}" for name in sorted(texts)) + "}"
@@ -140,30 +142,32 @@ class Keys:
 
     def _text(self, value: Any, where: str) -> str:
         if isinstance(value, SpecModel):
-            return self._spelling(value, where).text
+            return self._form(value, where).inline
         return canonical_json(plain(value, where, self._nested))
 
     def _nested(self, value: Any, where: str) -> Any:
-        """A spec within a list or dict, as JSON data."""
+        """Return a spec within a list or dict as JSON data."""
         if isinstance(value, SpecModel):
-            return json.loads(self._spelling(value, where).text)
+            return json.loads(self._form(value, where).inline)
         raise SpecError(
-            f"{where} is a {type(value).__name__}, which has no place in a key: use numbers, text, "
-            "lists, dicts, sets and specs, or mark the field with Exec() if no result rests on it"
+            f"{where} is a {type(value).__name__}, which cannot be part of a key: use numbers, "
+            "text, lists, dicts, sets and specs, or mark the field Exec() if results do not use it"
         )
 
-    def _fields_of_type(self, spec_type: type[SpecModel]) -> tuple[Field, ...]:
+    def _fields_of_type(self, spec_type: type[SpecModel]) -> tuple[KeyField, ...]:
         known = self._fields_of.get(spec_type)
         if known is not None:
             return known
-        # Again, since annotations that named later classes were unknown when the class was made.
-        check_marks(spec_type.__name__, spec_type.model_fields)
+        # Checked again: annotations that name later classes were unresolved at the declaration.
+        check_markers(spec_type.__name__, spec_type.model_fields)
         fields = []
         for name, info in spec_type.model_fields.items():
             where = f"{spec_type.__name__}.{name}"
             legacy = [
-                self._text(mark.legacy, where) for mark in info.metadata if isinstance(mark, Since)
+                self._text(marker.legacy, where)
+                for marker in info.metadata
+                if isinstance(marker, Since)
             ]
-            fields.append(Field(name, not is_exec(info), tuple(legacy)))
+            fields.append(KeyField(name, not is_exec(info), tuple(legacy)))
         self._fields_of[spec_type] = tuple(fields)
         return self._fields_of[spec_type]

@@ -1,4 +1,4 @@
-"""Scorers that need no training: vectors taken from the activations themselves."""
+"""Scorers, and those that need no training: vectors taken from the activations."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from .shards import Shards
 
 
 class Scorer(Artifact, abstract=True):
-    """Anything that maps activations (B, d) to scores (B, K), fitted on `shards`."""
+    """Maps activations (B, d) to scores (B, K), fitted on `shards`."""
 
     kind: ClassVar[Kind] = "checkpoints"
 
@@ -18,9 +18,9 @@ class Scorer(Artifact, abstract=True):
 
 
 class RandomPrototypes(Scorer):
-    """`n` patch tokens of `shards`, drawn uniformly without repeats; a score is the dot product.
+    """`n` patch tokens of `shards`, drawn uniformly without replacement; scores are dot products.
 
-    For one seed the draws are nested: the first 128 of n=512 are those of n=128.
+    Draws with the same seed are nested: the first 128 of n=512 are those of n=128.
     """
 
     n: int = Field(ge=1)

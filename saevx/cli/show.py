@@ -11,7 +11,7 @@ import click
 from .options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from spec.tree import Branch
+    from spec.tree import TreeNode
     from store import Manifest, Store
     from store.records import Ref
 
@@ -38,14 +38,14 @@ def show(key: str, store: str | None, as_json: bool) -> None:
         return
     from rich.filesize import decimal
 
-    from spec.tree import lines
+    from spec.tree import draw_text
 
     from .console import console
 
     out = console()
     artifact, fault = chosen
     manifest = artifact.manifest
-    for line in lines(_tree(opened, (manifest.kind, manifest.key), {})):
+    for line in draw_text(_tree(opened, (manifest.kind, manifest.key), {})):
         out.print(line, markup=False)
     there = artifact.path.is_dir()
     facts = {
@@ -85,9 +85,9 @@ def _are_versions(value: dict[str, Any]) -> bool:
     return all(isinstance(v, str) and v[:1].isdigit() and "." in v for v in value.values())
 
 
-def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> Branch:
+def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
     """The tree below an artifact. Of what is gone, `document` tells what it was made from."""
-    from spec.tree import Branch, title
+    from spec.tree import TreeNode, title
 
     kind, key = ref
     manifest, state = _look(store, ref)
@@ -99,7 +99,7 @@ def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> Branch:
         spec = document
         inputs = {(d["kind"], d["key"]): d for d in _artifacts_in(spec.get("fields"))}
     name = title(spec) if "type" in spec and "fields" in spec else str(spec.get("type", kind))
-    return Branch(name, key, state, tuple(_tree(store, *item) for item in inputs.items()))
+    return TreeNode(name, key, state, tuple(_tree(store, *item) for item in inputs.items()))
 
 
 def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:

@@ -90,7 +90,7 @@ def current_listing(images: ImageSet, site: Site) -> Listing:
     listing = images.listing(site)
     if listing.digest != images.fingerprint(site).digest:
         # The next plan must not trust what is remembered, or it would end here again.
-        images.fingerprint(site, anew=True)
+        images.fingerprint(site.refreshing())
         raise DatasetError(
             f"the files below {listing.root} are not those that the key of "
             f"{type(images).__name__} was made from: they changed; run again, which plans with "

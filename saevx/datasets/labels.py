@@ -71,7 +71,7 @@ def read_labels(trait_set: TraitSet, site: Site) -> Labels:
     """
     files = current_listing(trait_set.images, site).files
     labels = read_traits(trait_set, site).align(files)
-    now = trait_set.label_fingerprint(Site(site.data_roots, site.memory))
+    now = trait_set.label_fingerprint(Site(site.data_roots, site.cache))
     if now != trait_set.label_fingerprint(site):
         raise DatasetError(
             f"the label files of {type(trait_set).__name__} changed since this run was planned; "

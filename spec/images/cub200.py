@@ -1,22 +1,22 @@
-"""CUB-200-2011 on disk: 11,788 photos of birds, split for good, with 312 binary attributes.
+"""CUB-200-2011 on disk: 11,788 photos of birds in a fixed split, with 312 binary attributes.
 
-Two layouts are read, and give the same listing. The official archive:
+Two layouts are read and give the same listing. The official archive:
 
     CUB_200_2011/                     root, or a folder in root
         images.txt                    <image id> <class>/<file>
         train_test_split.txt          <image id> <1 when for training>
         images/<class>/<file>.jpg
         attributes/image_attribute_labels.txt
-    attributes.txt                    beside CUB_200_2011, as unpacked, or anywhere below
+    attributes.txt                    beside CUB_200_2011, as unpacked, or in its attributes/
 
-An ImageFolder tree, which says the split by folders; the label files are copied next to it:
+A folder for each split, with the label files copied beside them:
 
     root/train/<class>/<file>.jpg
     root/test/<class>/<file>.jpg
     root/{images,attributes,image_attribute_labels}.txt
 
-Every text file is looked for in `root`, `root/CUB_200_2011` and the folder above `root`, and in the
-folders attributes/ and metadata/ of each.
+Text files are searched in `root`, `root/CUB_200_2011` and the parent of `root`, and in attributes/
+and metadata/ of each.
 """
 
 import os
@@ -43,7 +43,7 @@ _ID = re.compile("[0-9]{1,9}")
 class CUB200Images(ImageSet):
     """The photos of one split, named "<class>/<file>" and sorted.
 
-    `root` is where the dataset lies; without it, the folder that saevx.toml gives as [data] cub200.
+    `root` is the folder of the dataset, by default [data] cub200 in saevx.toml.
     """
 
     split: Split
@@ -55,15 +55,15 @@ class CUB200Images(ImageSet):
     def listing(self, site: Site) -> Listing:
         root = self.folder(site)
         if not root.is_dir():
-            raise DatasetError(f"there is no folder {root}: CUB-200-2011 was looked for there")
+            raise DatasetError(f"there is no folder {root}, where CUB-200-2011 should be")
         home = official_home(root)
         if home is not None:
             return _list_official(root, home, self.split)
         if (root / self.split).is_dir():
             return _list_tree(root, self.split)
         raise DatasetError(
-            f"{root} holds CUB-200-2011 in no layout that is known: neither the official archive "
-            f"(images.txt beside images/, here or in CUB_200_2011/) nor a folder {self.split}/"
+            f"{root} has no known layout of CUB-200-2011: neither the official archive "
+            f"(images.txt and images/, here or in CUB_200_2011/) nor a folder {self.split}/"
         )
 
 
@@ -83,17 +83,17 @@ class CUB200(TraitSet):
         return CUB200Images(split=self.split, root=self.root)
 
     def label_fingerprint(self, site: Site) -> Fingerprint:
-        what = "labels of CUB200"
+        name = "labels of CUB200"
         return fingerprint_found(
             site,
-            f"{what} at {place_of(lambda: site.data_root('cub200', self.root))}",
+            f"{name} at {place_of(lambda: site.data_root('cub200', self.root))}",
             lambda: find_labels(site.data_root("cub200", self.root)),
-            identity=lambda: what,
+            identity=lambda: name,
         )
 
 
 class LabelFiles(NamedTuple):
-    """Where the files lie that labels are read from."""
+    """Paths of the files that labels are read from."""
 
     images: Path
     attributes: Path
@@ -101,7 +101,7 @@ class LabelFiles(NamedTuple):
 
 
 def official_home(root: Path) -> Path | None:
-    """The folder CUB_200_2011 of the official archive, be it `root`; None in other layouts."""
+    """Return CUB_200_2011 of the official archive, which may be `root`; None in other layouts."""
     for home in (root, root / "CUB_200_2011"):
         if (home / "images.txt").is_file() and (home / "images").is_dir():
             return home
@@ -109,24 +109,24 @@ def official_home(root: Path) -> Path | None:
 
 
 def find_labels(root: Path) -> LabelFiles:
-    """The label files of the dataset at `root`; raises DatasetError naming all that are missing."""
+    """Return the label files of a dataset. Raises DatasetError naming all that are missing."""
     return LabelFiles(*_find(root, LABEL_FILES))
 
 
 def read_image_names(path: Path) -> dict[int, str]:
-    """images.txt: image id -> "<class>/<file>". Raises DatasetError with what is wrong."""
+    """Read images.txt: image id -> "<class>/<file>". Raises DatasetError for a malformed file."""
     names = read_pairs(path)
     wrong = [name for name in names.values() if not _is_image_name(name)]
     if wrong:
-        raise DatasetError(f"{path}: not of the form <class>/<file>: {', '.join(wrong[:5])}")
+        raise DatasetError(f"{path}: names must be <class>/<file>, not {', '.join(wrong[:5])}")
     twice = len(names) - len(set(names.values()))
     if twice:
-        raise DatasetError(f"{path}: {twice} names stand there more than once")
+        raise DatasetError(f"{path}: {twice} names occur more than once")
     return names
 
 
 def read_pairs(path: Path) -> dict[int, str]:
-    """A file of lines "<id> <value>". Raises DatasetError that numbers the lines at fault."""
+    """Read a file of lines "<id> <value>". Raises DatasetError naming the malformed lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +140,7 @@ def read_pairs(path: Path) -> dict[int, str]:
         if len(words) != 2 or not _ID.fullmatch(words[0]):
             faults.append(f"line {number} is not '<id> <value>': {line[:60]!r}")
         elif int(words[0]) in pairs:
-            faults.append(f"line {number} gives the id {words[0]} again")
+            faults.append(f"line {number} repeats the id {words[0]}")
         else:
             pairs[int(words[0])] = words[1]
     if not pairs and not faults:
@@ -157,15 +157,15 @@ def _list_official(root: Path, home: Path, split: Split) -> Listing:
     strange = sorted(set(sides.values()) - {"0", "1"})
     if strange or names.keys() != sides.keys():
         raise DatasetError(
-            f"{splits} must give 0 or 1 for each image of {images}: "
+            f"{splits} must have one line with 0 or 1 for each image of {images}: "
             f"{len(names.keys() - sides.keys())} images have no line, "
-            f"{len(sides.keys() - names.keys())} lines name no image, "
-            f"values besides 0 and 1: {', '.join(strange[:5]) or 'none'}"
+            f"{len(sides.keys() - names.keys())} lines have an unknown image id, "
+            f"other values than 0 and 1: {', '.join(strange[:5]) or 'none'}"
         )
     wanted = "1" if split == "train" else "0"
     files = tuple(sorted(name for number, name in names.items() if sides[number] == wanted))
     if not files:
-        raise DatasetError(f"{splits} puts no image into {split}")
+        raise DatasetError(f"{splits} has no image in the split {split!r}")
     inside = "" if home == root else f"{home.relative_to(root).as_posix()}/"
     paths = tuple(f"{inside}images/{name}" for name in files)
     sizes = tuple(stat.st_size for stat in stat_files(root, paths))
@@ -177,8 +177,8 @@ def _list_tree(root: Path, split: Split) -> Listing:
     wrong = [name for name in found.files if not _is_image_name(name)]
     if wrong:
         raise DatasetError(
-            f"{root / split} must hold {split}/<class>/<file>; "
-            f"{len(wrong)} images lie elsewhere: {', '.join(wrong[:5])}"
+            f"images must be at {root / split}/<class>/<file>; "
+            f"{len(wrong)} are elsewhere: {', '.join(wrong[:5])}"
         )
     paths = tuple(f"{split}/{name}" for name in found.files)
     folders = tuple(f"{split}/{folder}" if folder else split for folder in found.folders)
@@ -191,7 +191,7 @@ def _is_image_name(name: str) -> bool:
 
 
 def _find(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """Where each of the named files lies; raises DatasetError that lists all that are missing."""
+    """Return the path of each named file. Raises DatasetError listing all that are missing."""
     places = [
         base / inside
         for base in (root, root / "CUB_200_2011", root.parent)
@@ -204,7 +204,7 @@ def _find(root: Path, names: tuple[str, ...]) -> list[Path]:
     missing = [name for name, path in found.items() if path is None]
     if missing:
         raise DatasetError(
-            f"{', '.join(missing)} of CUB-200-2011 cannot be found; looked in "
+            f"{', '.join(missing)} of CUB-200-2011 cannot be found; searched "
             f"{', '.join(os.path.join(place, '') for place in places)}"
         )
     return [path for path in found.values() if path is not None]

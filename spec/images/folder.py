@@ -15,11 +15,11 @@ from .base import PHOTOS, ImageSet, is_photo
 class ImageFolder(ImageSet):
     """All images below `root`, or below `root/split`, sorted by name.
 
-    Images are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif, in whatever
-    case. Hidden files and folders are passed over; links are followed.
+    Images are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif, in any case.
+    Hidden files and folders are skipped; links are followed.
 
-    Any folder may hold any images, so a set is remembered by its root: once that is gone, the same
-    images must be given under the same root, or put back.
+    Any folder may hold any images, so the fingerprint of a set is cached by its root. When the
+    folder is gone, its artifacts are found only by a spec with the same root.
     """
 
     root: Annotated[str, Exec(), Field(min_length=1)]
@@ -32,10 +32,10 @@ class ImageFolder(ImageSet):
             parts = [part for part in split.split("/") if part not in ("", ".")]
             if split.startswith("/") or ".." in parts or not parts:
                 raise ValueError(
-                    f'{split!r} is no name of a folder in root: use one as "train", and root=... '
-                    "for where it lies"
+                    f'{split!r} is not the name of a folder in root: use a name such as "train", '
+                    "and pass the path as root=..."
                 )
-            if split != "/".join(parts):  # two spellings would be two keys
+            if split != "/".join(parts):  # one folder, one key
                 raise ValueError(f"write {split!r} as {'/'.join(parts)!r}")
         return split
 
@@ -48,9 +48,9 @@ class ImageFolder(ImageSet):
 
 
 def list_folder(folder: Path) -> Listing:
-    """The images below a folder; raises DatasetError when there is no folder, or no image."""
+    """Return the images below a folder. Raises DatasetError without a folder or an image."""
     files, folders = walk(folder, is_photo)
     if not files:
-        raise DatasetError(f"no image lies below {folder}: images end in {', '.join(PHOTOS)}")
+        raise DatasetError(f"there is no image below {folder}: images end in {', '.join(PHOTOS)}")
     sizes = tuple(stat.st_size for stat in stat_files(folder, files))
     return Listing(root=folder, files=files, paths=files, sizes=sizes, folders=folders)

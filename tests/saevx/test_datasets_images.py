@@ -261,13 +261,13 @@ class TestSource:
         # Large sets are not listed at every plan, so running again must not fail for ever.
         monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
         monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -(10**12))
-        folder.fingerprint(Site(memory=tmp_path / "memory"))
+        folder.fingerprint(Site(cache=tmp_path / "memory"))
         path = Path(folder.root) / "a/1.png"
         with path.open("ab") as file:
             file.write(b"\0")
         with pytest.raises(DatasetError, match="run again"):
-            open_images(folder, Site(memory=tmp_path / "memory"))
-        assert len(open_images(folder, Site(memory=tmp_path / "memory"))) == 3
+            open_images(folder, Site(cache=tmp_path / "memory"))
+        assert len(open_images(folder, Site(cache=tmp_path / "memory"))) == 3
 
     def test_users_may_bring_their_own_sets(self, tmp_path: Path) -> None:
         (tmp_path / "1.png").write_bytes(b"\x07")

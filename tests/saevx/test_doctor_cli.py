@@ -153,7 +153,7 @@ def grow_one(photos: Path) -> None:
     ("harm", "says"),
     [
         (move_away, "ImageFolder() cannot be found: there is no folder"),
-        (empty, "ImageFolder() cannot be found: no image lies below"),
+        (empty, "ImageFolder() cannot be found: there is no image below"),
         (add_one, "has changed: listing"),
         (rename_one, "has changed: listing"),
         (grow_one, "has changed: listing"),

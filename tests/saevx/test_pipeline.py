@@ -267,12 +267,12 @@ def run(change: str = "") -> Result:
         ("LAYER = -1", "greater than or equal to 0"),
         ("N = 10_000", "use n of at most"),
         ("N_TRAIN = 500", "more than the 12 images"),
-        ("SIZE = 33", "do not divide into patches of 16 px"),
+        ("SIZE = 33", "use a multiple of 16 px"),
         ("NAME = 'vit_tiny_patch16_225'", "vit_tiny_patch16_224"),
         ("NAME = 'resnet18'", "resnet18"),
         ("TRAITS = ('has_part_0::colour_(9)',)", "has_part_0::colour_(0)"),
         ("WEIGHTS = WeightsFile(path='nowhere.pt')", "nowhere.pt"),
-        ("WEIGHTS = HubWeights()", "names no weights"),
+        ("WEIGHTS = HubWeights()", "has no tag that names weights"),
     ],
 )
 def test_specs_that_make_no_sense_fail_before_anything_runs(

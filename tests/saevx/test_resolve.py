@@ -21,7 +21,7 @@ from saevx.resolve.run import Outcome as RunOutcome
 from saevx.resolve.run import _block, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Site, SpecError
-from spec.key import Spelling
+from spec.key import CanonicalForm
 
 calls: list[list[str]] = []
 """Per call of a recipe, what its specs were."""
@@ -217,7 +217,7 @@ def test_another_spec_under_the_same_key_is_an_error_and_no_hit(workspace: Works
     keys = Keys(workspace)
     key = keys.of(Number(value=1))
     forged = Number(value=2)
-    keys._by_id[id(forged)] = (forged, Spelling("{}", "{}", key))
+    keys._by_id[id(forged)] = (forged, CanonicalForm("{}", "{}", key))
     with pytest.raises(saevx.CorruptArtifact, match="another spec"):
         make_plan([forged], keys, workspace.store)
 

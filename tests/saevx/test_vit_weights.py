@@ -136,7 +136,7 @@ def test_a_file_overwritten_after_the_plan_is_refused_once(tmp_path, state, name
     vit = tiny(WeightsFile(path=str(path)))
     save(state, path)
     was = path.stat()
-    planned = Keys(Site(memory=memory))
+    planned = Keys(Site(cache=memory))
     text = planned.text(vit)
     assert equal(dict(load_vit(vit, site=planned.site).model.state_dict()), state)
     other = {name: tensor + 1 for name, tensor in state.items()}
@@ -146,7 +146,7 @@ def test_a_file_overwritten_after_the_plan_is_refused_once(tmp_path, state, name
         assert path.stat().st_size == was.st_size
     with pytest.raises(WeightsError, match=f"{name} was changed since this run was planned"):
         load_vit(vit, site=planned.site)
-    again = Keys(Site(memory=memory))
+    again = Keys(Site(cache=memory))
     assert again.text(vit) != text
     assert equal(dict(load_vit(vit, site=again.site).model.state_dict()), other)
 

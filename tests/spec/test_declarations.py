@@ -28,7 +28,7 @@ from spec import (
     from_document,
     to_document,
 )
-from spec.tree import branch
+from spec.tree import build_tree
 
 VIT = ViT(name="vit_small_patch14_dinov2", weights=RandomInit())
 
@@ -177,7 +177,7 @@ class TestInputs:
             "deep[1][1]": c,
             "student.teacher": b,
         }
-        assert [child.title for child in branch(whole, Keys(Site())).inputs][:2] == [
+        assert [child.title for child in build_tree(whole, Keys(Site())).inputs][:2] == [
             "Part n=0",
             "Part n=1",
         ]
@@ -224,7 +224,7 @@ class TestInputs:
     "split", ["/etc", "..", "../../etc", "a/../../b", "train/..", ".", "./", "//", "train/", "./a"]
 )
 def test_a_split_is_the_name_of_a_folder_in_root(split: str) -> None:
-    with pytest.raises(ValidationError, match=r"no name of a folder in root|write '"):
+    with pytest.raises(ValidationError, match=r"not the name of a folder in root|write '"):
         ImageFolder(root="/photos", split=split)
 
 
@@ -234,7 +234,7 @@ def test_other_names_of_splits_are_taken(split: str) -> None:
 
 
 def test_what_json_cannot_hold_is_refused_in_a_name() -> None:
-    from spec.identity import path_free
+    from spec.identity import portable_name
 
     with pytest.raises(SpecError, match=r"Odd\.root is a bytes"):
-        path_free(declare(Any)(root=b"x"))
+        portable_name(declare(Any)(root=b"x"))

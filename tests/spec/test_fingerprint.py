@@ -40,7 +40,7 @@ def memory(tmp_path: Path) -> Path:
 
 
 def digest(root: Path, memory: Path | None = None) -> str:
-    return ImageFolder(root=str(root)).fingerprint(Site(memory=memory)).digest
+    return ImageFolder(root=str(root)).fingerprint(Site(cache=memory)).digest
 
 
 def age(root: Path, ns: int) -> None:
@@ -135,7 +135,7 @@ def test_what_is_emptied_is_remembered_but_cannot_be_listed(photos: Path, memory
     for path in photos.rglob("*.*"):
         path.unlink()
     assert digest(photos, memory) == before
-    with pytest.raises(DatasetError, match="no image lies below"):
+    with pytest.raises(DatasetError, match="no image below"):
         ImageFolder(root=str(photos)).listing(Site())
 
 
@@ -223,7 +223,7 @@ class TestLargeSets:
         before = digest(photos, memory)
         (photos / "a/one.jpg").write_bytes(b"longer than before")
         assert digest(photos, memory) == before
-        fresh = ImageFolder(root=str(photos)).fingerprint(Site(memory=memory), anew=True)
+        fresh = ImageFolder(root=str(photos)).fingerprint(Site(cache=memory).refreshing())
         assert fresh.digest != before
         assert digest(photos, memory) == fresh.digest
 
@@ -239,21 +239,21 @@ class TestContents:
         file, copy = tmp_path / "labels.txt", tmp_path / "copy.txt"
         file.write_text("1 a\n")
         copy.write_text("1 a\n")
-        site = Site(memory=memory)
+        site = Site(cache=memory)
         digest = fingerprint_contents(site, "labels", [file]).digest
         assert fingerprint_contents(site, "labels", [copy]).digest == digest
         file.write_text("1 b\n")
         os.utime(file, ns=(1, 1))
-        assert fingerprint_contents(Site(memory=memory), "labels", [file]).digest != digest
+        assert fingerprint_contents(Site(cache=memory), "labels", [file]).digest != digest
 
     def test_bytes_are_read_once(
         self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "labels.txt"
         file.write_text("1 a\n")
-        before = fingerprint_contents(Site(memory=memory), "labels", [file])
+        before = fingerprint_contents(Site(cache=memory), "labels", [file])
         monkeypatch.setattr(fingerprint_module, "digest_file", lambda path: pytest.fail("read"))
-        assert fingerprint_contents(Site(memory=memory), "labels", [file]) == before
+        assert fingerprint_contents(Site(cache=memory), "labels", [file]) == before
 
     def test_a_change_while_reading_is_noticed_next_time(
         self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
@@ -268,9 +268,9 @@ class TestContents:
             return digest
 
         monkeypatch.setattr(fingerprint_module, "digest_file", reads_then_somebody_writes)
-        torn = fingerprint_contents(Site(memory=memory), "labels", [file])
+        torn = fingerprint_contents(Site(cache=memory), "labels", [file])
         monkeypatch.setattr(fingerprint_module, "digest_file", real)
-        assert fingerprint_contents(Site(memory=memory), "labels", [file]) != torn
+        assert fingerprint_contents(Site(cache=memory), "labels", [file]) != torn
 
     def test_files_may_be_found_elsewhere_or_not_at_all(self, tmp_path: Path, memory: Path) -> None:
         def find() -> list[Path]:
@@ -280,14 +280,14 @@ class TestContents:
             return found
 
         with pytest.raises(DatasetError, match="missing"):
-            fingerprint_found(Site(memory=memory), "labels", find)
+            fingerprint_found(Site(cache=memory), "labels", find)
         (tmp_path / "labels.txt").write_text("1 a\n")
-        before = fingerprint_found(Site(memory=memory), "labels", find)
+        before = fingerprint_found(Site(cache=memory), "labels", find)
         (tmp_path / "sub").mkdir()
         (tmp_path / "labels.txt").rename(tmp_path / "sub/labels.txt")
-        assert fingerprint_found(Site(memory=memory), "labels", find) == before
+        assert fingerprint_found(Site(cache=memory), "labels", find) == before
         (tmp_path / "sub/labels.txt").unlink()
-        assert fingerprint_found(Site(memory=memory), "labels", find) == before
+        assert fingerprint_found(Site(cache=memory), "labels", find) == before
 
     def test_unreadable_files_are_dataset_errors(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"cannot read .*gone"):

