@@ -11,7 +11,7 @@ import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from inspect import isgenerator, isgeneratorfunction
@@ -27,49 +27,95 @@ from .errors import ExperimentError
 CODE = "SAEVX_CODE"
 """Names a folder with a copy of the code, as dispatch makes it: experiments are read from there."""
 
-Stages = Generator[list[Artifact], Any, None]
-
 
 @dataclass(frozen=True)
 class Experiment:
-    """A loaded experiment file."""
+    """What to make, and what to report of it: an experiment file's, or what a notebook gives."""
 
-    path: Path
+    path: Path | None
+    """The file of its code, which jobs run a copy of; None for code of a notebook's cells."""
     targets: Any
-    """A list of specs, or a function that gives one or yields several."""
-    report: Callable[..., Any] | None
+    """Specs, or a function that gives some or yields several lists of them."""
+    report: Callable[..., Any] | None = None
     """Takes the table of all results; gives frames and charts, by name."""
     files: tuple[Path, ...] = ()
     """What `job_files` names: files and folders, besides the code, that jobs get a copy of."""
+    is_file: bool = True
+    """Whether this is all that the file defines, so that its last run keeps what it wants."""
 
     @property
     def name(self) -> str:
         """The file's name without .py."""
-        return self.path.stem
+        return self.path.stem if self.path else "notebook"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return str(self.path or self.name)
 
     @property
     def is_staged(self) -> bool:
-        """Whether `targets` is a generator, whose later specs may follow from earlier tables."""
-        return isgeneratorfunction(self.targets)
+        """Whether later specs may follow from the tables of earlier ones."""
+        return isgeneratorfunction(self.targets) or _is_staged(self.targets)
 
-    def stages(self) -> Stages:
-        """Lists of specs to make one after the other; send back what was made of each.
+    def stages(self, give_back: Callable[[list[Artifact]], Any]) -> Iterator[list[Artifact]]:
+        """Lists of specs, each to be made before the next one is asked for.
 
-        Raises ExperimentError when the file's code fails or gives something else than specs.
+        A staged experiment gets what `give_back` finds for them. Raises ExperimentError when the
+        user's code fails, or gives something else than specs.
         """
-        found = _calling(self.path, self.targets) if callable(self.targets) else self.targets
-        if not isgenerator(found) or found.gi_code.co_name == "<genexpr>":
-            yield _check(self.path, found)
+        found = self.targets
+        if callable(found):
+            found = self.call(found)
+        if not _is_staged(found):
+            yield self._check(found)
             return
-        result: Any = None
+        specs = None
         while True:
+            given = give_back(specs) if specs else None
             try:
-                specs = found.send(result)
+                specs = found.send(given)
             except StopIteration:
-                return
+                break
             except (Exception, SystemExit) as error:
-                raise user_error(self.path, error) from error
-            result = yield _check(self.path, specs)
+                raise self.error(error) from error
+            specs = self._check(specs)
+            yield specs
+        if not specs:
+            raise ExperimentError(f"{self.label}: targets yield nothing: there is nothing to make")
+
+    def call(self, code: Callable[..., Any], *args: Any) -> Any:
+        """What the user's code gives. Raises ExperimentError, with its lines, when it fails."""
+        try:
+            return code(*args)
+        except (Exception, SystemExit) as error:
+            raise self.error(error) from error
+
+    def error(self, error: BaseException) -> ExperimentError:
+        return user_error(self.path, error)
+
+    def _check(self, specs: Any) -> list[Artifact]:
+        if isinstance(specs, Artifact) or not isinstance(specs, Iterable):
+            raise ExperimentError(
+                f"{self.label}: targets give {type(specs).__name__}; they must be a list of specs"
+            )
+        found: list[Artifact] = self.call(list, specs)
+        if not found:
+            raise ExperimentError(
+                f"{self.label}: targets are an empty list: there is nothing to make"
+            )
+        for i, spec in enumerate(found):
+            if not isinstance(spec, Artifact) or not hasattr(type(spec), "kind"):
+                raise ExperimentError(
+                    f"{self.label}: target {i} is {spec!r:.200}; each must be the spec of an "
+                    "artifact, as Shards(...) or TraitAP(...)"
+                )
+        return found
+
+
+def _is_staged(targets: Any) -> bool:
+    """Whether it is a generator that gets something back, and no expression like one."""
+    return isgenerator(targets) and targets.gi_code.co_name != "<genexpr>"
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -177,37 +223,12 @@ def _imports(path: Path) -> Iterator[tuple[Path, int, str]]:
                     files.append(beside)
 
 
-def _calling(path: Path, code: Callable[[], Any]) -> Any:
-    """What a user's code gives. Raises ExperimentError with the lines of it that failed."""
-    try:
-        return code()
-    except (Exception, SystemExit) as error:
-        raise user_error(path, error) from error
-
-
-def _check(path: Path, specs: Any) -> list[Artifact]:
-    if isinstance(specs, Artifact) or not isinstance(specs, Iterable):
-        raise ExperimentError(
-            f"{path}: targets give {type(specs).__name__}; they must be a list of specs"
-        )
-    found: list[Artifact] = _calling(path, lambda: list(specs))
-    if not found:
-        raise ExperimentError(f"{path}: targets are an empty list: there is nothing to make")
-    for i, spec in enumerate(found):
-        if not isinstance(spec, Artifact) or not hasattr(type(spec), "kind"):
-            raise ExperimentError(
-                f"{path}: target {i} is {spec!r:.200}; each must be the spec of an artifact, "
-                "as Shards(...) or TraitAP(...)"
-            )
-    return found
-
-
-def user_error(path: Path, error: BaseException) -> ExperimentError:
+def user_error(path: Path | None, error: BaseException) -> ExperimentError:
     """The error of a user's code, with the lines of that code that led to it."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    own = [f for f in frames if not path or Path(f.filename).resolve() == path.resolve()]
     where = "".join(traceback.format_list(own[-3:]))
     text = "".join(traceback.format_exception_only(error)).strip()
-    return ExperimentError(f"{path} raised an error:\n{where}{text}")
+    return ExperimentError(f"{path or 'the notebook'} raised an error:\n{where}{text}")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from inspect import isgenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spec import Artifact, Keys, Kind, to_document
+from spec import Artifact, Keys, Kind
 from spec.document import known_types
-from store.roots import Recording
 
 from .condition import Where as Conditions
 from .declared import is_users
 from .errors import RunFailed, SpecError
-from .explode import explode
+from .execution import Execution
+from .experiment import Experiment, load_experiment
 from .recipes import find_recipe
-from .resolve.lookup import open_input, plain, read
-from .resolve.record import plan_recorded, run_recorded
+from .resolve.lookup import plain, read
 from .resolve.run import Listener, explain
-from .tables import as_frame, found_table, joined
+from .session import Display, Session
+from .tables import found_table, table_of
+from .tables import load as read_spec
 from .workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
 
     from store import Store
 
+    from .report import Report
+
+Targets = Artifact | Iterable[Artifact] | Callable[[], Any] | str | Path
+"""Specs, a function that gives some, or the path of an experiment file."""
 
 Where = str | Path | Workspace | None
 """A store's root, a workspace, or None for that of the current folder."""
@@ -42,25 +50,35 @@ def load(spec: Artifact | str, store: Where = None) -> Any:
     workspace = _workspace(store)
     if isinstance(spec, str):
         return _load_key(spec, workspace.store)
-    keys = Keys(workspace)
-    return _load(_spec(spec), workspace, keys)
+    return read_spec(_spec(spec), Keys(workspace), workspace.store)
 
 
 def run(
-    targets: Artifact | Iterable[Artifact], store: Where = None, listener: Listener | None = None
-) -> None:
-    """Make the targets, and whatever they need that the store lacks, in this process.
+    targets: Targets,
+    store: Where = None,
+    listener: Listener | None = None,
+    *,
+    report: Callable[..., Any] | None = None,
+    executor: str | None = None,
+    jobs: int | None = None,
+    profile: str | None = None,
+    retry_failed: bool = False,
+) -> Report | None:
+    """Make the targets, and whatever they need that the store lacks, as `saevx run` does.
+
+    `targets` are specs, a function that returns some or yields several lists of them, or the path
+    of an experiment file. Returns what `report` (by default that of the file) makes of the results,
+    and saves it in the store's reports. Without `executor`, `jobs` or `profile`, everything is made
+    in this process.
 
     Raises SpecError when something cannot be made, RunFailed when something could not.
     """
+    if not (jobs or profile):
+        executor = executor or "inline"
+    execution = Execution(executor, jobs, profile, retry_failed=retry_failed)
     workspace = _workspace(store)
-    keys = Keys(workspace)
-    recording = Recording(workspace.store, None, "notebook")
-    try:
-        plan = plan_recorded(_specs(targets), keys, workspace.store, recording)
-        plan, outcome = run_recorded(plan, keys, workspace.store, recording, find_recipe, listener)
-    finally:
-        recording.close()
+    session = Session(_experiment(targets, report), workspace, execution, Display(listener))
+    *_, (plan, outcome) = session.run()  # to its end, so that its record is closed
     if not outcome.ok:
         causes = [
             f"{type(plan.nodes[key].spec).__name__} {key}: {explain(error)}"
@@ -70,6 +88,10 @@ def run(
             f"{len(outcome.failed)} failed and {len(outcome.blocked)} could not begin:\n"
             + "\n".join(causes)
         )
+    made = session.report()
+    if made is not None:
+        made.save(workspace.reports)
+    return made
 
 
 def table(
@@ -105,20 +127,27 @@ def table(
         )
     if spec is not None or where is not None:
         raise SpecError("give either specs, or what to search for: spec=..., where=...")
-    keys = Keys(workspace)
-    found = {keys.of(one): one for one in _specs(specs)}
-    for one in found.values():
-        if one.kind != "results":
-            raise SpecError(f"{type(one).__name__} is no table but {one.kind}: use saevx.load")
-    stored = [(open_input(one, keys, workspace.store), type(one)) for one in found.values()]
-    return joined(
-        [as_frame(artifact, read(artifact, find_recipe(type_))) for artifact, type_ in stored],
-        [explode(to_document(one, keys)) if explode_spec else {} for one in found.values()],
-    )
+    return table_of(_specs(specs), Keys(workspace), workspace.store, explode_spec=explode_spec)
 
 
-def _load(spec: Artifact, workspace: Workspace, keys: Keys) -> Any:
-    return read(open_input(spec, keys, workspace.store), find_recipe(type(spec)))
+def _experiment(targets: Targets, report: Callable[..., Any] | None) -> Experiment:
+    if isinstance(targets, str | Path):
+        found = load_experiment(Path(targets))
+        return replace(found, report=report) if report else found
+    if isgenerator(targets) or (callable(targets) and not isinstance(targets, type)):
+        return Experiment(_code_of([targets]), targets, report, is_file=False)
+    specs = _specs(targets)  # type: ignore[arg-type]
+    return Experiment(_code_of(map(type, specs)), specs, report, is_file=False)
+
+
+def _code_of(things: Iterable[Any]) -> Path | None:
+    """The file of the first function or type that is the user's: jobs need a copy of it."""
+    for thing in things:
+        name = getattr(thing, "__module__", None) or "__main__"
+        if name.partition(".")[0] not in ("__main__", "saevx", "spec"):
+            file = getattr(sys.modules.get(name), "__file__", None)
+            return Path(file) if file else None
+    return None
 
 
 def _load_key(key: str, store: Store) -> Any:

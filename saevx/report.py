@@ -12,7 +12,7 @@ import xxhash
 from store.names import safe_name
 
 from .errors import ExperimentError, StoreError
-from .experiment import Experiment, user_error
+from .experiment import Experiment
 
 if TYPE_CHECKING:
     import altair as alt
@@ -59,14 +59,15 @@ class Report:
                 raise StoreError(f"cannot save {name!r} of the report in {home}: {why}") from error
             except Exception as error:  # polars and altair fail in their own ways
                 raise ExperimentError(
-                    f"{self.experiment.path}: the part {name!r} of the report cannot be saved: "
+                    f"{self.experiment.label}: the part {name!r} of the report cannot be saved: "
                     f"{error}"
                 ) from error
         return files
 
     def _home(self, folder: Path) -> Path:
         """`folder`/<experiment>, made; another file of the same name has a folder of its own."""
-        path = bytes(self.experiment.path.resolve())
+        file = self.experiment.path
+        path = bytes(file.resolve()) if file else b""
         name = _file_name(self.experiment.name)
         for home in (
             folder / name,
@@ -93,16 +94,13 @@ def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
     import polars as pl
 
     assert experiment.report is not None
-    try:
-        given = experiment.report(pl.DataFrame() if table is None else table)
-    except (Exception, SystemExit) as error:
-        raise user_error(experiment.path, error) from error
+    given = experiment.call(experiment.report, pl.DataFrame() if table is None else table)
     parts: dict[str, Part] = given if isinstance(given, dict) else {experiment.name: given}
     parts = {str(name): part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
         if not _is_part(part):
             raise ExperimentError(
-                f"{experiment.path}: report gives {type(part).__name__} for {name!r}; it may give "
+                f"{experiment.label}: report gives {type(part).__name__} for {name!r}; it may give "
                 "polars frames, altair charts and text"
             )
     return Report(experiment, parts)

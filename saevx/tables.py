@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spec import Artifact
+from spec import Artifact, Keys, to_document
 from spec.document import known_types
 
 from .condition import Where, refuse
@@ -14,7 +14,7 @@ from .errors import SaevxWarning, SpecError
 from .explode import Scalar, explode
 from .query import Row, meant, search
 from .recipes import find_recipe
-from .resolve.lookup import read
+from .resolve.lookup import open_input, read
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +47,25 @@ def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar
         for name in dict.fromkeys(name for each in columns for name in each)
     ]
     return below.with_columns(beside)
+
+
+def load(spec: Artifact, keys: Keys, store: Store) -> Any:
+    """As `saevx.load`."""
+    return read(open_input(spec, keys, store), find_recipe(type(spec)))
+
+
+def table_of(
+    specs: Iterable[Artifact], keys: Keys, store: Store, *, explode_spec: bool = True
+) -> pl.DataFrame:
+    """The rows of these results, each spec counted once. Raises SpecError for what is no table."""
+    frames, columns = [], []
+    for spec in {keys.of(one): one for one in specs}.values():
+        if spec.kind != "results":
+            raise SpecError(f"{type(spec).__name__} is no table but {spec.kind}: use saevx.load")
+        stored = open_input(spec, keys, store)
+        frames.append(as_frame(stored, read(stored, find_recipe(type(spec)))))
+        columns.append(explode(to_document(spec, keys)) if explode_spec else {})
+    return joined(frames, columns)
 
 
 def found_table(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import clear_errors, json_option, store_option
+from .options import clear_errors, json_option, store_option, warn
 
 if TYPE_CHECKING:
     from spec import Keys
@@ -44,37 +44,19 @@ def plan(
     would cost by the history of the store. A staged experiment is planned up to the first stage
     whose tables are not all there.
     """
-    from spec import Keys
-
+    from ..execution import Execution
     from ..experiment import load_experiment
-    from ..resolve.plan import make_plan
+    from ..session import Session
     from ..workspace import open_workspace
 
-    workspace = open_workspace(store)
     experiment = load_experiment(file)
-    stages = experiment.stages()
-    plans: list[Plan] = []
-    keys = Keys(workspace)
-    result: Any = None
-    complete = False
-    while True:
-        try:
-            specs = stages.send(result)
-        except StopIteration:
-            complete = True
-            break
-        plans.append(make_plan(specs, keys, workspace.store))
-        if not plans[-1].done:
-            complete = not experiment.is_staged
-            break
-        if experiment.is_staged:
-            from ..stages import give_back
-
-            result = give_back(specs, workspace)
-    stages.close()
-    from .sending import Sending
-
-    arrays = Sending(executor, None, profile).forecast(plans[-1], keys, workspace.store)
+    session = Session(experiment, open_workspace(store), Execution(executor, None, profile))
+    plans = list(session.plans())
+    complete = plans[-1].done or not experiment.is_staged
+    arrays = None
+    if not session.execution.is_inline:
+        warn(session.execution.doubts(plans[-1], session.keys))
+        arrays = session.execution.forecast(plans[-1], session.context)
     if as_json:
         document = _document(experiment.name, plans, complete)
         if arrays is not None:
@@ -82,7 +64,7 @@ def plan(
         click.echo(json.dumps(document))
         return
     for stage in plans:
-        _print(experiment.name, stage, keys, None if show_all else SHOWN_PER_TYPE)
+        _print(experiment.name, stage, session.keys, None if show_all else SHOWN_PER_TYPE)
     if arrays:
         _print_arrays(arrays)
     if not complete:

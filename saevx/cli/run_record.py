@@ -65,6 +65,16 @@ class RunRecord:
         for key, error in outcome.failed.items():
             self.failed[f"{type(plan.nodes[key].spec).__name__} {key}"] = explain(error)
 
+    def add_report(self, report: Report | None, folder: Path) -> None:
+        """Take in the report; one that cannot be saved is a warning."""
+        from ..errors import StoreError
+
+        self.report = report
+        try:
+            self.saved = report.save(folder) if report else []
+        except StoreError as error:
+            self.warnings.setdefault(str(error), []).append("report")
+
     def show(self, as_json: bool) -> None:
         """Print the record, the report before its last line."""
         wall = round(time.monotonic() - self.began, 2)

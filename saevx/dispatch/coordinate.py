@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
-
-from spec import Keys
 
 from ..errors import Detached
+from ..resolve.context import Context
 from ..resolve.plan import Node, Plan, State
 from ..resolve.run import Outcome as RunOutcome
 from ..resolve.run import check
@@ -28,33 +26,21 @@ from .request import Counts, Request
 from .snapshot import Snapshot
 from .submission import Submitter
 
-if TYPE_CHECKING:
-    from store import Store
-
-    from ..resolve.recipe import FindRecipe
-
 TICK_S = 0.5
 
 
 class Coordinator:
     """Makes one plan through an executor."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        keys: Keys,
-        store: Store,
-        find_recipe: FindRecipe,
-        executor: Executor,
-        request: Request,
-    ) -> None:
-        self.plan, self.keys, self.store, self.executor = plan, keys, store, executor
-        self.request = request
-        self.recipes = {type(node.spec): find_recipe(type(node.spec)) for node in plan.to_make}
+    def __init__(self, plan: Plan, context: Context, executor: Executor, request: Request) -> None:
+        self.plan, self.keys, self.store = plan, context.keys, context.store
+        self.executor, self.request = executor, request
+        types = {type(node.spec) for node in plan.to_make}
+        self.recipes = {spec_type: context.find_recipe(spec_type) for spec_type in types}
         snapshot = Snapshot(request.path, request.files)
         self.ledger = Ledger(
             plan,
-            store,
+            self.store,
             prefix=request.prefix,
             code=snapshot.digest,
             retry_failed=request.retry_failed,
@@ -64,7 +50,7 @@ class Coordinator:
         """Keys that another run has submitted, or died before it did."""
         self._adopted = 0.0
         self.submitter = Submitter(
-            request, keys, store, self.recipes, executor, snapshot, self.ledger, self.flights
+            request, context, self.recipes, executor, snapshot, self.ledger, self.flights
         )
 
     def run(self) -> RunOutcome:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from spec import Keys
-
 from ..query import catalogue
+from ..resolve.context import Context
 from ..resolve.plan import Node, Plan
 from .executor import Executor
 from .profiles import Profile, Resources
@@ -17,8 +16,6 @@ from .tasks import Cutter, chunks
 
 if TYPE_CHECKING:
     from store import Store
-
-    from ..resolve.recipe import FindRecipe
 
 N_SAMPLES = 20
 """The latest artifacts of a type that an estimate rests on."""
@@ -44,18 +41,12 @@ class Line:
         return {**self.__dict__, "resources": msgspec.to_builtins(self.resources)}
 
 
-def forecast(
-    plan: Plan,
-    keys: Keys,
-    store: Store,
-    find_recipe: FindRecipe,
-    profile: Profile,
-    executor: Executor,
-) -> list[Line]:
+def forecast(plan: Plan, context: Context, profile: Profile, executor: Executor) -> list[Line]:
     """The arrays for what a plan lacks, in the order in which they would be submitted."""
     nodes = plan.to_make
+    keys, store = context.keys, context.store
     history = _history(store, nodes)
-    cutter = Cutter(profile, keys, store, find_recipe, executor.width)
+    cutter = Cutter(profile, keys, store, context.find_recipe, executor.width)
     cutter.read_batches(nodes)
     lines = []
     for wave in cutter.cut(nodes, {}):

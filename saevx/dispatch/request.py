@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..resolve.provenance import Origin
 from .folder import prefix_of
 from .profiles import Profile
 
@@ -35,8 +34,6 @@ class Request:
     path: Path | None
     """Of its file."""
     profile: Profile
-    origin: Origin
-    """The code, for provenance."""
     files: Sequence[Path] = ()
     """What the experiment names in `job_files`."""
     retry_failed: bool = False

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from spec import Artifact, Keys, to_document
+from spec import Artifact, to_document
 from store.errors import NoAnswer, SlurmError
 from store.heart import heart
 from store.layout import KINDS
@@ -15,6 +15,7 @@ from store.names import user_name
 from store.owner import Owner
 
 from ..declared import is_users, users_types
+from ..resolve.context import Context
 from ..resolve.plan import Node
 from . import slurm
 from .executor import Executor
@@ -29,8 +30,6 @@ from .snapshot import Snapshot
 from .tasks import Cutter, Load, Wave, array_name, chunks
 
 if TYPE_CHECKING:
-    from store import Store
-
     from ..resolve.recipe import Recipe
 
 PATIENCE_S = 20.0
@@ -50,19 +49,21 @@ class Submitter:
     def __init__(
         self,
         request: Request,
-        keys: Keys,
-        store: Store,
+        context: Context,
         recipes: dict[type[Artifact], Recipe[Any]],
         executor: Executor,
         snapshot: Snapshot,
         ledger: Ledger,
         flights: Flights,
     ) -> None:
-        self.request, self.keys, self.store, self.recipes = request, keys, store, recipes
+        self.request, self.context, self.recipes = request, context, recipes
+        self.keys, self.store = context.keys, context.store
         self.executor, self.ledger, self.flights = executor, ledger, flights
         self._snapshot = snapshot
         self._folder: RunFolder | None = None
-        self._cutter = Cutter(request.profile, keys, store, recipes.__getitem__, executor.width)
+        self._cutter = Cutter(
+            request.profile, self.keys, self.store, recipes.__getitem__, executor.width
+        )
         self._refused_since = 0.0
         self._silence = _Silence()
 
@@ -158,7 +159,7 @@ class Submitter:
                     owner=str(Owner.here()),
                     user=user_name(),
                     code=self.ledger.code,
-                    origin=self.request.origin.record,
+                    origin=self.context.origin.record,
                     folder=os.getcwd(),
                     store_root=str(self.store.root),
                     store_roots={kind: str(self.store.root_of(kind)) for kind in KINDS},

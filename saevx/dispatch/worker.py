@@ -103,6 +103,7 @@ class Worker:
         from spec import Artifact, Keys, from_document
 
         from ..recipes import find_recipe
+        from ..resolve.context import Context
         from ..resolve.plan import Plan
         from ..resolve.provenance import Origin
         from ..resolve.run import run_parts, run_plan
@@ -119,11 +120,11 @@ class Worker:
             else:
                 nodes[key] = _node(spec, key)
         if nodes:
-            how = keys, store, find_recipe, turn.listener(), Origin.from_record(self.info.origin)
+            context = Context(keys, store, find_recipe, Origin.from_record(self.info.origin))
             if parts:
-                outcome = run_parts(list(nodes.values()), parts, *how)
+                outcome = run_parts(list(nodes.values()), parts, context, turn.listener())
             else:
-                outcome = run_plan(Plan(nodes, tuple(nodes)), *how)
+                outcome = run_plan(Plan(nodes, tuple(nodes)), context, turn.listener())
             results |= turn.results_of(outcome)
         return results
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from spec import Artifact, Keys, Site, to_document
+from spec import Artifact, Site, to_document
 
 from ..errors import CorruptArtifact, RecipeError
+from .context import Context
 from .lookup import open_input, read
-from .provenance import Origin, Stopwatch, with_parts
-from .recipe import FindRecipe, declared_recipe
+from .provenance import Stopwatch, with_parts
 
 if TYPE_CHECKING:
     from store import Artifact as Stored
-    from store import Draft, Store
+    from store import Draft
     from store.aside import Identity
 
 A = TypeVar("A", bound=Artifact)
@@ -30,24 +30,20 @@ class Batch(Generic[A]):
     def __init__(
         self,
         specs: tuple[A, ...],
-        store: Store,
-        keys: Keys,
+        context: Context,
         progress: Progress | None = None,
         settled: Callable[[str], None] | None = None,
-        *,
-        find_recipe: FindRecipe = declared_recipe,
-        origin: Origin | None = None,
     ) -> None:
         self.specs = specs
-        self.site: Site = keys.site
+        self.site: Site = context.keys.site
         self.made: dict[str, Stored] = {}
         """Artifacts published so far, by key."""
         self.came: set[str] = set()
         """Keys of what another process has made meanwhile."""
         self.failed: dict[str, BaseException] = {}
         """What went wrong with single specs, by key."""
-        self.store = store
-        self._keys = keys
+        self.store = context.store
+        self._keys = context.keys
         self._progress = progress
         self._settled = settled or (lambda key: None)
         """Called with the key of each spec that is published or has failed."""
@@ -55,8 +51,8 @@ class Batch(Generic[A]):
         self._trusted: dict[tuple[str, int], Identity] = {}
         """Parts whose bytes are known to be as written, by key and number."""
         self._stack = ExitStack()
-        self._find_recipe = find_recipe
-        self._origin = origin or Origin()
+        self._find_recipe = context.find_recipe
+        self._origin = context.origin
         self._watch = Stopwatch()
 
     def __enter__(self) -> Batch[A]:

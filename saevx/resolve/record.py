@@ -15,17 +15,16 @@ from store.gc import wait_for_collectors
 
 from ..declared import users_types
 from ..memory import gc_paused
+from .context import Context
 from .plan import Plan, State, make_plan
-from .provenance import Origin
-from .recipe import FindRecipe
-from .run import Listener, Outcome, run_plan
+from .run import Outcome, run_plan
 
 if TYPE_CHECKING:
     from store import Store
     from store.records import Graph, Ref
     from store.roots import Recording
 
-Execute = Callable[["Plan", Keys, "Store", FindRecipe, "Listener | None", "Origin | None"], Outcome]
+Execute = Callable[[Plan, Context], Outcome]
 """What runs a plan; `run_plan` does so in this process."""
 
 PLANS_AGAIN = 3
@@ -59,27 +58,20 @@ def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
 
 
 def run_recorded(
-    plan: Plan,
-    keys: Keys,
-    store: Store,
-    recording: Recording,
-    find_recipe: FindRecipe,
-    listener: Listener | None = None,
-    origin: Origin | None = None,
-    execute: Execute = run_plan,
+    plan: Plan, context: Context, recording: Recording, execute: Execute = run_plan
 ) -> tuple[Plan, Outcome]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
 
     Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
     """
     targets = [plan.nodes[key].spec for key in plan.targets]
-    outcome = execute(plan, keys, store, find_recipe, listener, origin)
+    outcome = execute(plan, context)
     for _ in range(PLANS_AGAIN):
-        if not _vanished(plan, outcome, store):
+        if not _vanished(plan, outcome, context.store):
             break
         made, came = outcome.made, outcome.came
-        plan = plan_recorded(targets, keys, store, recording)
-        outcome = execute(plan, keys, store, find_recipe, listener, origin)
+        plan = plan_recorded(targets, context.keys, context.store, recording)
+        outcome = execute(plan, context)
         outcome.made, outcome.came = made + outcome.made, came + outcome.came
     return plan, outcome
 

@@ -14,12 +14,12 @@ from spec import Artifact, Keys
 from ..errors import RecipeError, SaevxError, SpecError
 from .batch import Batch, Progress
 from .claim import Claim, Held, Patience, claim, look, who_holds
+from .context import Context
 from .forks import children_end_here
 from .lookup import find
 from .parts import make, make_parts
 from .plan import Node, Plan, State, group
-from .provenance import Origin
-from .recipe import FindRecipe, Recipe
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from store import Store
@@ -61,26 +61,18 @@ class Listener:
         """
 
 
-def run_plan(
-    plan: Plan,
-    keys: Keys,
-    store: Store,
-    find_recipe: FindRecipe,
-    listener: Listener | None = None,
-    origin: Origin | None = None,
-) -> Outcome:
+def run_plan(plan: Plan, context: Context, listener: Listener | None = None) -> Outcome:
     """Make everything in `plan` that is to be made; independent branches go on after a failure.
 
-    `origin` goes into the provenance; it is taken here unless given. Raises SpecError, before
-    anything runs, when specs cannot be made: all faults in one message.
+    Raises SpecError, before anything runs, when specs cannot be made: all faults in one message.
     """
-    listener = listener or Listener()
-    recipes = {type(node.spec): find_recipe(type(node.spec)) for node in plan.to_make}
+    keys = context.keys
+    recipes = {type(node.spec): context.find_recipe(type(node.spec)) for node in plan.to_make}
     check(plan, keys, recipes)
     batch_text = {
         node.key: keys.text(recipes[type(node.spec)].batch_by(node.spec)) for node in plan.to_make
     }
-    worker = _Worker(plan, keys, store, find_recipe, listener, origin or Origin())
+    worker = _Worker(plan, context, listener or Listener())
     worker.make(group(plan.to_make, batch_text))
     return worker.outcome
 
@@ -88,33 +80,30 @@ def run_plan(
 def run_parts(
     nodes: list[Node],
     indices: Collection[int],
-    keys: Keys,
-    store: Store,
-    find_recipe: FindRecipe,
+    context: Context,
     listener: Listener,
-    origin: Origin,
 ) -> Outcome:
     """Make some parts of artifacts that one batch makes, while other processes make the others.
 
     Whoever has made the last part of an artifact seals it.
     """
-    recipe = find_recipe(type(nodes[0].spec))
+    recipe = context.find_recipe(type(nodes[0].spec))
     assert recipe.parts is not None
     progress = listener.begin(nodes)
     specs = tuple(node.spec for node in nodes)
     with (
-        Batch(specs, store, keys, progress, find_recipe=find_recipe, origin=origin) as batch,
+        Batch(specs, context, progress) as batch,
         _failing(batch),
         children_end_here(),
     ):
         make_parts(recipe.parts, batch, indices)
     listener.end(nodes, batch.failed)
     outcome = Outcome(failed=batch.failed)
-    n_parts = recipe.parts.count(specs[0], keys.site)
+    n_parts = recipe.parts.count(specs[0], context.keys.site)
     left = [node for node in nodes if node.key not in batch.failed]
-    whole = {node.key: node for node in left if _may_be_sealed(node, n_parts, store)}
+    whole = {node.key: node for node in left if _may_be_sealed(node, n_parts, context.store)}
     if whole:
-        outcome = run_plan(Plan(whole, tuple(whole)), keys, store, find_recipe, listener, origin)
+        outcome = run_plan(Plan(whole, tuple(whole)), context, listener)
         outcome.failed |= batch.failed
     outcome.partly = [node for node in left if node.key not in whole]
     return outcome
@@ -153,11 +142,8 @@ class _Worker:
     """Makes batches side by side with other runs, each of which makes what it has leases of."""
 
     plan: Plan
-    keys: Keys
-    store: Store
-    find_recipe: FindRecipe
+    context: Context
     listener: Listener
-    origin: Origin
     outcome: Outcome = field(default_factory=Outcome)
 
     def make(self, batches: list[list[Node]]) -> None:
@@ -177,7 +163,7 @@ class _Worker:
                 # two do not share a batch that one of them could make in one go.
                 patience.pause()
                 ready = (node for nodes in left for node in nodes if self._is_ready(node))
-                held = who_holds(ready, self.store)
+                held = who_holds(ready, self.context.store)
             batches = left
 
     def _advance(self, nodes: list[Node], held: Held | None) -> list[Node]:
@@ -186,14 +172,14 @@ class _Worker:
         Given what others hold, make what can be made without that. Returns what is left to make.
         """
         nodes = [node for node in nodes if not _block(node, self.outcome)]
-        came, absent = look(filter(self._is_ready, nodes), self.store)
+        came, absent = look(filter(self._is_ready, nodes), self.context.store)
         self._take_in(came)
         left = [node for node in nodes if node.state is State.TO_MAKE]
         if held is None and len(absent) < len(left):
             return left
         elsewhere = {node.key for others in (held or {}).values() for node in others}
         part = [node for node in absent if node.key not in elsewhere]
-        claimed = claim(part, self.store) if part else None
+        claimed = claim(part, self.context.store) if part else None
         if claimed is None:
             return left
         with claimed:
@@ -205,7 +191,8 @@ class _Worker:
 
     def _take_in(self, came: list[Node]) -> None:
         for node in came:
-            find(node.spec, self.keys, self.store)  # raises where it is another spec's
+            # Raises where it is another spec's.
+            find(node.spec, self.context.keys, self.context.store)
             node.state = State.PRESENT
         self.outcome.came += came
 
@@ -214,17 +201,9 @@ class _Worker:
 
     def _run_batch(self, claimed: Claim) -> None:
         nodes, specs = claimed.nodes, tuple(node.spec for node in claimed.nodes)
-        recipe = self.find_recipe(type(nodes[0].spec))
+        recipe = self.context.find_recipe(type(nodes[0].spec))
         progress = self.listener.begin(nodes)
-        with Batch(
-            specs,
-            self.store,
-            self.keys,
-            progress,
-            claimed.release,
-            find_recipe=self.find_recipe,
-            origin=self.origin,
-        ) as batch:
+        with Batch(specs, self.context, progress, claimed.release) as batch:
             with _failing(batch), children_end_here():
                 make(recipe, batch, partial(self._wait, nodes))
             for spec in batch.open_specs:
@@ -240,10 +219,8 @@ class _Worker:
 
     def _wait(self, nodes: list[Node], others: dict[str, list[Artifact]]) -> None:
         """Tell whom parts of a batch are waited for."""
-        node_of = {node.key: node for node in nodes}
-        self.listener.wait(
-            {who: [node_of[self.keys.of(s)] for s in specs] for who, specs in others.items()}
-        )
+        node_of, key_of = {node.key: node for node in nodes}, self.context.keys.of
+        self.listener.wait({who: [node_of[key_of(s)] for s in ss] for who, ss in others.items()})
 
 
 def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) -> None:

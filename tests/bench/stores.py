@@ -43,6 +43,7 @@ from saevx import (
 )
 from saevx.notebook import table
 from saevx.resolve.batch import Batch
+from saevx.resolve.context import Context
 from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace
 from spec import Keys, to_document
@@ -86,7 +87,7 @@ class Template(NamedTuple):
 def publish(spec: Artifact, workspace: Workspace) -> Template:
     """Through the same door as a recipe, with the arrays or the table that one would write."""
     rng = np.random.default_rng(0)
-    with Batch((spec,), workspace.store, Keys(workspace)) as batch:
+    with Batch((spec,), Context(Keys(workspace), workspace.store)) as batch:
         draft = batch.draft(spec)
         facts: dict[str, Any] = {}
         if isinstance(spec, TraitAP):

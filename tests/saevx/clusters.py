@@ -24,8 +24,8 @@ from saevx.dispatch.slurm import Job
 from saevx.dispatch.worker import Worker
 from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe
+from saevx.resolve.context import Context
 from saevx.resolve.plan import make_plan
-from saevx.resolve.provenance import Origin
 from saevx.resolve.run import Outcome
 from saevx.workspace import Workspace
 from spec import Artifact, Keys
@@ -141,11 +141,10 @@ def coordinator(
         name=name,
         path=None,
         profile=profile,
-        origin=Origin(None),
         watch=watch,
         retry_failed=retry_failed,
     )
-    return Coordinator(plan, keys, store, find_recipe, Slurm(), request)
+    return Coordinator(plan, Context(keys, store, find_recipe), Slurm(), request)
 
 
 def run(folder: Path, specs: Sequence[Artifact], **how: object) -> Outcome:

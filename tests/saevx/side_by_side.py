@@ -25,6 +25,7 @@ import numpy as np
 from saevx import Artifact, Batch, open_workspace, recipe
 from saevx.recipes import find_recipe
 from saevx.resolve import record
+from saevx.resolve.context import Context
 from saevx.resolve.record import graph_of, plan_recorded, run_recorded
 from saevx.resolve.run import explain
 from spec import Keys
@@ -119,7 +120,7 @@ def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
         plan = plan_recorded(targets, keys, store, recording)
         mine = {ref for ref in graph_of(targets, keys) if store.find(*ref)}
         check(store, mine | kept, "planned", tally)
-        plan, outcome = run_recorded(plan, keys, store, recording, find_recipe)
+        plan, outcome = run_recorded(plan, Context(keys, store, find_recipe), recording)
         tally["runs"] += 1
         tally["made"] += len(outcome.made)
         for error in outcome.failed.values():

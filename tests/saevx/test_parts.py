@@ -28,6 +28,7 @@ import saevx
 from saevx import Artifact, Batch, Exec, recipe
 from saevx.recipes import find_recipe
 from saevx.resolve.claim import Patience
+from saevx.resolve.context import Context
 from saevx.resolve.parts import Part, Parts, Todo
 from saevx.resolve.plan import Node, State, make_plan
 from saevx.resolve.provenance import Origin
@@ -140,7 +141,7 @@ ORIGIN = Origin()
 def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> Outcome:
     keys = Keys(workspace)
     plan = make_plan(cakes, keys, workspace.store)
-    return run_plan(plan, keys, workspace.store, find_recipe, notes, ORIGIN)
+    return run_plan(plan, Context(keys, workspace.store, find_recipe, ORIGIN), notes)
 
 
 def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> Outcome:
@@ -148,7 +149,7 @@ def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> Outc
     keys = Keys(workspace)
     nodes = [Node(cake, keys.of(cake), State.TO_MAKE, "asked for") for cake in cakes]
     store = workspace.store
-    return run_parts(nodes, list(indices), keys, store, find_recipe, Notes(), ORIGIN)
+    return run_parts(nodes, list(indices), Context(keys, store, find_recipe, ORIGIN), Notes())
 
 
 def parts_of(workspace: Workspace, cake: Cake) -> list[int]:
@@ -354,7 +355,10 @@ def test_a_part_of_another_process_that_came_first_is_read_too(
     def publish(part: Part[Cake], spec: Cake, facts: Any) -> Any:
         if part.index == 1 and not came:
             place = part_home(workspace.store.root, spec.kind, spec.key, 1)
-            with Batch((spec,), workspace.store, Keys(workspace)) as batch, ExitStack() as stack:
+            with (
+                Batch((spec,), Context(Keys(workspace), workspace.store)) as batch,
+                ExitStack() as stack,
+            ):
                 other = Part(batch, 1, (spec,), stack)
                 values = np.zeros(2, "f4")
                 with other.draft(spec).array("x", (2,), "f4", rows_per_shard=2) as writer:
@@ -484,7 +488,7 @@ def test_what_another_sealed_while_its_parts_were_made_is_no_making_of_ours(
     def sealed_elsewhere(batch: Batch[Cake]) -> None:
         if not meanwhile:
             meanwhile.append(True)
-            with Batch((cake,), workspace.store, Keys(workspace)) as other:
+            with Batch((cake,), Context(Keys(workspace), workspace.store)) as other:
                 find_recipe(Cake).make(other)
         real(batch)
 
@@ -523,7 +527,7 @@ def others(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Others:
 def make_part(workspace: Workspace, cake: Cake, index: int) -> None:
     """As the process does that has its lease."""
     log(f"{cake.value}.{index}")
-    with Batch((cake,), workspace.store, Keys(workspace)) as batch:
+    with Batch((cake,), Context(Keys(workspace), workspace.store)) as batch:
         values = np.arange(2, dtype="f4") + 2 * index + 100 * cake.value
         draft = batch.store.draft(cake.kind, cake.key, index)
         with draft:

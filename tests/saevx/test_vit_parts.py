@@ -23,6 +23,7 @@ import saevx.vit.layer_part
 import saevx.vit.model
 from saevx.errors import RecipeError
 from saevx.resolve.batch import Batch
+from saevx.resolve.context import Context
 from saevx.resolve.parts import make
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.recording import count_files, record_shards
@@ -73,7 +74,7 @@ Made = tuple[dict[int, Artifact], dict[int, BaseException]]
 def run(specs: list[Shards], store: Path, progress: Any = None) -> Made:
     """What the batch made and what failed, each by layer."""
     keys = Keys(Site())
-    with Batch(tuple(specs), Store(store), keys, progress) as batch:
+    with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
         make(record_shards, batch)
     layer_of = {keys.of(spec): spec.layer for spec in specs}
     made = {layer_of[key]: artifact for key, artifact in batch.made.items()}

@@ -20,6 +20,7 @@ import saevx.vit.broken
 import saevx.vit.model
 from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.resolve.batch import Batch
+from saevx.resolve.context import Context
 from saevx.resolve.parts import make
 from saevx.vit.batches import AHEAD, batches
 from saevx.vit.layer_part import MAX_ROWS_PER_SHARD, SHARD_BYTES, rows_per_shard
@@ -97,7 +98,7 @@ def shards(images: ImageFolder, layer: int, **fields) -> Shards:
 def run(specs: list[Shards], store: Path, progress=None):
     """What the batch made and what failed, each by layer."""
     keys = Keys(Site())
-    with Batch(tuple(specs), Store(store), keys, progress) as batch:
+    with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
         make(record_shards, batch)
     layer_of = {keys.of(spec): spec.layer for spec in specs}
     made = {layer_of[key]: artifact for key, artifact in batch.made.items()}
