@@ -73,4 +73,4 @@ def communicate(process: subprocess.Popen[str], place: Place, seconds: float) ->
         for job in held:
             # It may have begun meanwhile, which is as well.
             subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-    return process.communicate(timeout=10)
+    return process.communicate()

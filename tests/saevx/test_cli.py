@@ -461,7 +461,7 @@ def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(
     file = write("targets = [Square(number=Number(value=v)) for v in range(6)]")
     monkeypatch.setenv("TOY_KILLED", killed)
     run = process("run", file)
-    run.communicate(timeout=60)
+    run.communicate()
     assert run.returncode == -signal.SIGKILL
     monkeypatch.delenv("TOY_KILLED")
     from saevx.config import open_store
@@ -482,7 +482,7 @@ def test_a_stopped_run_ends_at_once_and_says_how_to_go_on(number: signal.Signals
         assert run.poll() is None
         time.sleep(0.05)
     run.send_signal(number)
-    _, err = run.communicate(timeout=10)
+    _, err = run.communicate()
     assert run.returncode == 130
     assert "run it again to go on" in err
     assert "Traceback" not in err
@@ -491,7 +491,7 @@ def test_a_stopped_run_ends_at_once_and_says_how_to_go_on(number: signal.Signals
 
 def test_output_to_a_pipe_has_no_bars():
     run = process("run", write(SQUARES))
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate()
     assert run.returncode == 0
     assert "\x1b" not in out + err
     assert err.splitlines()[0] == "squares: to make: 3 Number, 3 Square"

@@ -196,7 +196,7 @@ def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "command", [["sh", "-c", "echo 7; exit 1"], ["no-program-of-that-name"], ["sleep", "5"]]
+    "command", [["sh", "-c", "echo 7; exit 1"], ["no-program-of-that-name"], ["sleep", "3600"]]
 )
 def test_a_command_that_fails_or_takes_too_long_is_no_answer(
     command: list[str], monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -96,9 +95,9 @@ def test_workers_end_with_the_run(place: Place, sign: signal.Signals):
     wait_until(lambda: len(place.makings("begin")) == 2)
     assert len(workers(place)) == 2
     process.send_signal(sign)
-    process.communicate(timeout=15)
+    process.communicate()
     assert process.returncode != 0
-    wait_until(lambda: not workers(place), 10)
+    wait_until(lambda: not workers(place))
     assert place.leases() == []
     assert place.json("status")[0]["artifacts"] == {"unknown": 3}
 
@@ -121,7 +120,7 @@ def test_two_runs_at_once_share_the_work(place: Place):
     """)
     runs = [place.start("run", file, "--jobs", "2") for _ in range(2)]
     for run in runs:
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate()
         assert run.returncode == 0, (out, err)
     assert len(place.makings()) == 12
     assert set(place.makings().values()) == {1}
@@ -143,7 +142,7 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     assert len(workers(place)) == 2
     done = place.json("cancel", file)
     assert (done["cancelled"], len(done["keys"]), done["nothing"]) == (3, 3, [])
-    wait_until(lambda: not workers(place), 10)
+    wait_until(lambda: not workers(place))
     assert place.makings() == {}
     assert place.json("status") == []
     assert place.saevx("cancel", file).code == 1
@@ -172,14 +171,14 @@ def test_editing_the_experiment_changes_nothing_that_is_queued(place: Place):
     process = place.start("run", place.write(code), "--jobs", "1")
     wait_until(place.arrays)
     place.write(code.replace("old", "a new one"))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     words = [artifact.manifest.attributes["word"] for artifact in place.store.scan()]
     assert words == ["old"] * 3
 
 
 def test_one_gpu_a_worker(place: Place):
-    file = place.write("targets = [Leaf(value=value, pause_s=1) for value in range(2)]")
+    file = place.write("targets = [Leaf(value=value, pause_s=3600) for value in range(2)]")
     process = place.start("run", file, "--jobs", "2", CUDA_VISIBLE_DEVICES="4,7")
     found = wait_until(lambda: workers(place) if len(workers(place)) == 2 else [])
     seen = set()
@@ -187,7 +186,8 @@ def test_one_gpu_a_worker(place: Place):
         for entry in Path("/proc", str(pid), "environ").read_bytes().split(b"\0"):
             if entry.startswith(b"CUDA_VISIBLE_DEVICES="):
                 seen.add(entry.partition(b"=")[2])
-    process.communicate(timeout=60)
+    place.hurry()
+    process.communicate()
     assert seen == {b"4", b"7"}
 
 
@@ -303,8 +303,6 @@ def test_nothing_hangs_when_a_recipe_ends_the_process(place: Place):
 
         targets = [Rude(value=1)]
     """)
-    began = time.monotonic()
     ran = place.saevx("run", file, "--jobs", "1")
     assert ran.code == 1
     assert "ended with code 3" in ran.err
-    assert time.monotonic() - began < 20

@@ -191,6 +191,7 @@ def test_a_store_without_runs(store: Store):
     assert remove_old_runs(store) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_takes_old_ones_with_it(tmp_path: Path):
     place = Place(tmp_path)
     place.profile("")

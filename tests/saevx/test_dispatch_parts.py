@@ -42,7 +42,7 @@ def pages(place: Place, word: str = "made") -> list[int]:
     return sorted(n for key, n in place.makings(word).items() if "/" in key)
 
 
-@pytest.mark.parametrize("jobs", [2, 3, 9])
+@pytest.mark.parametrize("jobs", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9))])
 def test_processes_share_a_batch_and_the_bytes_are_the_same(place: Place, inline: Place, jobs: int):
     ran = place.saevx("run", place.write(ALBUMS.format(how="")), "--jobs", str(jobs))
     assert ran.code == 0, ran
@@ -125,7 +125,7 @@ def test_an_inline_run_and_processes_share_the_parts(place: Place, inline: Place
     wait_until(lambda: len(pages(place)) > 2)
     second = place.start("run", file)
     for process in (first, second):
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         assert process.returncode == 0, (out, err)
     assert set(pages(place)) == {1}
     assert place.contents() == inline.contents()
@@ -142,7 +142,7 @@ def test_status_and_logs_tell_the_parts(place: Place):
     assert "2 running" in shown  # two artifacts, of two processes each
     (state,) = json.loads(place.saevx("status", "--json").out)
     assert sorted(element["parts"] for element in state["elements"]) == [[0, 1, 2], [3, 4, 5, 6]]
-    assert run.wait(timeout=60) == 0
+    assert run.wait() == 0
     key = next(iter(place.contents()))
     printed = place.saevx("logs", key[:10]).out
     assert printed.index("== parts 0 to 2") < printed.index("== parts 3 to 6")

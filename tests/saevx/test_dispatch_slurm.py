@@ -60,9 +60,7 @@ def test_a_killed_worker_is_found_out_and_tried_again_once(place: Place):
     file = place.write("""
         targets = [Leaf(value=1), Leaf(value=2, how="killed once"), Leaf(value=3, how="killed")]
     """)
-    began = time.monotonic()
     ran = place.saevx("run", file)
-    assert time.monotonic() - began < 60
     assert "2 of 3 targets are there" in ran.out
     assert "killed: Slurm says FAILED" in ran.err
     assert "tried 2 times" in ran.err
@@ -110,7 +108,7 @@ def test_a_job_over_its_time_goes_on_where_it_stopped(place: Place):
     file = place.write("targets = [Leaf(value=value, group=0, pause_s=9) for value in range(6)]")
     process = place.start("run", file)
     job = wait_until(lambda: running(place))[0]
-    wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), 90)
+    wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job))
     out, err = communicate(process, place, 200)
     assert process.returncode == 0, (out, err)
     assert set(place.makings().values()) == {1}
@@ -125,7 +123,7 @@ def test_a_job_over_its_time_that_gets_nowhere_is_reported(place: Place):
     job = wait_until(lambda: running(place))[0]
     wait_until(lambda: place.makings("begin"))
     slurm("scancel", "--signal=USR2", job)  # what Slurm sends shortly before the time is up
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 1, (out, err)
     assert "time limit" in err
     assert "raise hours" in err
@@ -149,7 +147,7 @@ def test_an_element_cancelled_by_hand_is_reported_and_comes_with_the_next_run(pl
     process = place.start("run", file)
     wait_until(lambda: len(place.makings("begin")) == 2)
     slurm("scancel", running(place)[0])
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 1
     assert "2 of 3 targets are there" in out
     assert "cancelled" in err
@@ -214,10 +212,8 @@ def test_a_submitter_killed_before_sbatch_leaves_nothing_to_wait_for(place: Plac
     file = place.write("targets = [Leaf(value=value) for value in range(2)]")
     ran = place.saevx("run", file, code=KILLED_BEFORE_SBATCH)
     assert ran.code == -signal.SIGKILL
-    began = time.monotonic()
     ran = place.saevx("run", file, code=GONE_SOON)
     assert ran.code == 0, ran
-    assert time.monotonic() - began < 30
     assert set(place.makings("begin").values()) == {1}
 
 
@@ -227,7 +223,7 @@ def test_two_submitters_at_once(place: Place):
     """)
     runs = [place.start("run", file) for _ in range(2)]
     for run in runs:
-        out, err = run.communicate(timeout=120)
+        out, err = run.communicate()
         assert run.returncode == 0, (out, err)
     assert len(place.makings()) == 12
     assert set(place.makings("begin").values()) == {1}
@@ -239,7 +235,7 @@ def test_ctrl_c_detaches_and_the_same_command_attaches(place: Place):
     process = place.start("run", file)
     wait_until(lambda: place.makings("begin"))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate()
     assert process.returncode == 3, (out, err)
     assert "detached" in out
     ran = place.saevx("run", file)
@@ -265,7 +261,7 @@ def test_slurmctld_restarts_in_the_middle(place: Place):
         subprocess.run(
             [control, "resume"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert set(place.makings("begin").values()) == {1}
     assert len(place.arrays()) == 1
@@ -277,10 +273,8 @@ def test_without_accounting_a_killed_worker_is_still_found_out(place: Place):
     (programs / "sacct").write_text("#!/bin/sh\necho 'connection refused' >&2\nexit 1\n")
     (programs / "sacct").chmod(0o755)
     file = place.write('targets = [Leaf(value=1), Leaf(value=2, how="killed once")]')
-    began = time.monotonic()
     ran = place.saevx("run", file, PATH=f"{programs}:{os.environ['PATH']}")
     assert ran.code == 0, ran
-    assert time.monotonic() - began < 60
 
 
 def test_a_run_outlives_an_outage(place: Place):
@@ -296,12 +290,14 @@ def test_a_run_outlives_an_outage(place: Place):
     away.touch()
     file = place.write("targets = [Leaf(value=1)]")
     process = place.start("run", file, PATH=f"{programs}:{os.environ['PATH']}")
-    time.sleep(28)
-    assert process.poll() is None
+    err = ""
+    while "Slurm gives no answer for" not in err:
+        err += process.stderr.readline()
+        assert process.poll() is None, err
     away.unlink()
-    out, err = process.communicate(timeout=60)
+    out, rest = process.communicate()
+    err += rest
     assert process.returncode == 0, (out, err)
-    assert "Slurm gives no answer for" in err
     assert "slurm_load_jobs" not in err
     assert len(place.jobs()) == 1
 
@@ -349,7 +345,7 @@ def test_a_staged_experiment_goes_on_unattended(place: Place):
     # The follower and what is queued rest on a copy of the code.
     (place.folder / file).write_text("this is no Python")
     log = next((place.folder / ".saevx" / ".jobs" / ".follow").glob("*")) / "follow.log"
-    wait_until(lambda: log.exists() and "targets are there" in log.read_text(), 90)
+    wait_until(lambda: log.exists() and "targets are there" in log.read_text())
     assert "3 of 3 targets are there" in log.read_text()
     assert set(place.makings().values()) == {1}
     assert len(place.makings()) == 3
@@ -362,7 +358,7 @@ def test_a_follower_is_seen_and_cancelled_with_its_file(place: Place):
     assert place.saevx("run", file, "--follow").code == 3
     (alone,) = place.json("status")
     assert (alone["name"], alone["elements"]) == ("trial", [])
-    wait_until(lambda: place.makings("begin"), 60)
+    wait_until(lambda: place.makings("begin"))
     (run,) = place.json("status")
     assert run["follower"]["running"]
     assert f"followed by Slurm job {run['follower']['job']}" in place.saevx("status").out
@@ -371,6 +367,6 @@ def test_a_follower_is_seen_and_cancelled_with_its_file(place: Place):
     done = place.saevx("cancel", file)
     assert "1 jobs cancelled" in done.out, (done, key)
     assert f"Slurm job {run['follower']['job']}, which followed" in done.out
-    wait_until(lambda: place.json("status") == [], 60)
+    wait_until(lambda: place.json("status") == [])
     assert len(place.jobs()) == 1
     assert place.saevx("cancel", file).code == 1

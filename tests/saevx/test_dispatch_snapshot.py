@@ -90,7 +90,7 @@ def test_what_is_imported_is_as_it_was(place: Place, head: str, body: str, execu
     process = place.start("run", "word.py", "--executor", executor)
     wait_until(place.arrays)
     write(place.folder, helper="ANSWER = 2")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert answers(place) == [1]
 
@@ -121,7 +121,7 @@ def test_packages_from_elsewhere_are_whole_and_as_they_were(place: Place):
     process = place.start("run", "here/word.py", "--jobs", "1", PYTHONPATH=str(library))
     (array,) = wait_until(lambda: list(place.folder.glob(".saevx/.jobs/*/arrays/*.json")))
     write(library, mylib_in_later="f = lambda: 2")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert answers(place) == [1]
     files = array.parents[1] / "code" / "files" / "mylib"

@@ -172,6 +172,7 @@ def be_killed(images: str, store: str) -> None:
     run([shards(ImageFolder(root=images), layer) for layer in (1, 4)], Path(store))
 
 
+@pytest.mark.slow
 def test_a_killed_recording_goes_on_and_ends_the_same(images: ImageFolder, tmp_path: Path):
     specs = [shards(images, layer) for layer in (1, 4)]
     whole, _ = run(specs, tmp_path / "whole")

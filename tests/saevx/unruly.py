@@ -44,6 +44,12 @@ def note(word: str, key: str) -> None:
             file.write(f"{word} {key} {os.environ.get('SLURM_JOB_ID', os.getpid())}\n")
 
 
+def is_in_a_hurry() -> bool:
+    """Whether the test has seen what it made a pause for."""
+    log = os.environ.get("UNRULY_LOG")
+    return log is not None and Path(log).with_name("hurry").exists()
+
+
 def is_first_time(spec: Leaf) -> bool:
     """Whether this is asked for the first time about a spec."""
     try:
@@ -67,7 +73,7 @@ def make_leaf(batch: Batch[Leaf]) -> None:
             time.sleep(4)
             del fat
         end = time.monotonic() + spec.pause_s
-        while time.monotonic() < end:
+        while time.monotonic() < end and not is_in_a_hurry():
             time.sleep(0.05)
         batch.draft(spec).write("value", np.arange(1000) + spec.value)
         batch.publish(spec)

@@ -131,7 +131,7 @@ class Maker(Actor):
         """A clean run, and what a collection sweeps up."""
         self.run(random.Random(0))
         if self.leases:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while list(self.store.leases(KIND, self.race.keys)) and time.monotonic() < deadline:
                 for key in self.race.keys:
                     if lease := self.store.lease(KIND, key):

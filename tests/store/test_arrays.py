@@ -38,7 +38,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @given(stream=streams(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_round_trip(key: str, publish: Any, stream: Any, data: st.DataObject) -> None:
     values, per_chunk, per_shard, cuts = stream
     with tempfile.TemporaryDirectory() as root, Store(root).draft("shards", key) as draft:

@@ -24,6 +24,7 @@ def damage(artifact: Any) -> None:
 KILLS = ("mkdir", "open", "write", "fsync", "close", "rename")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "a damaged one", "a whole one"])
 def test_kill_at_every_point(
     store: Store, key: str, make: Any, entries: Any, in_child: Any, before: str

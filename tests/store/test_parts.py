@@ -155,7 +155,7 @@ def parts_of_arrays(draw: Any) -> tuple[list[Any], dict[str, int]]:
     return arrays, {"rows_per_chunk": rows_per_chunk, "rows_per_shard": rows_per_shard}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=parts_of_arrays(), copies=st.booleans())
 def test_joined_equals_written_at_once(
     drawn: Any, copies: bool, tmp_path_factory: Any, key: str, publish: Any
@@ -381,6 +381,7 @@ def test_parts_that_cannot_be_dropped_stay(
 KILLS = ("mkdir", "open", "write", "link", "close", "rename", "unlink", "rmdir")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [True, False])
 def test_kill_at_every_point(
     tmp_path: Path, key: str, publish: Any, entries: Any, in_child: Any, links: bool

@@ -51,10 +51,9 @@ def dead(in_child: Any, tmp_path: Path) -> str:
 
 def test_an_old_announcement_delays_no_run(store: Store) -> None:
     announcement(store, ELSEWHERE, age_s=gc.PATIENCE_S + 1)
-    start, waited = time.monotonic(), list[int]()
+    waited: list[int] = []
     wait_for_collectors(store, lambda: waited.append(1))
     assert waited == []
-    assert time.monotonic() - start < 5
 
 
 def test_announcements_are_swept_once_nobody_waits_for_them(

@@ -30,7 +30,7 @@ def round_trip(store: Store, publish: Any, frame: pl.DataFrame) -> Any:
 
 
 @given(frame=dataframes(allowed_dtypes=DTYPES, allow_null=True, max_cols=5, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_round_trip(publish: Any, frame: pl.DataFrame) -> None:
     with tempfile.TemporaryDirectory() as root:
         artifact = round_trip(Store(root), publish, frame)
@@ -39,7 +39,7 @@ def test_round_trip(publish: Any, frame: pl.DataFrame) -> None:
 
 
 @given(frame=dataframes(allowed_dtypes=DTYPES, allow_null=True, min_cols=1, max_cols=3, max_size=9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_zarr_reader_can_put_it_together(publish: Any, frame: pl.DataFrame) -> None:
     with tempfile.TemporaryDirectory() as root:
         group = round_trip(Store(root), publish, frame).zarr()["table"]
@@ -56,7 +56,7 @@ def test_any_zarr_reader_can_put_it_together(publish: Any, frame: pl.DataFrame) 
 
 
 @given(words=st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_strings_of_any_script(publish: Any, words: list[str | None]) -> None:
     frame = pl.DataFrame({"word": words}, schema={"word": pl.String})
     with tempfile.TemporaryDirectory() as root:
