@@ -334,7 +334,7 @@ def test_a_signal_ends_a_run_whose_sbatch_hangs(tmp_path: Path, number: signal.S
     process = place.start("run", file, "--executor", "slurm", PATH=path)
     wait_until(began.exists)
     process.send_signal(number)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=80)  # less than sbatch takes
     assert process.returncode == 3, err
     # It may have been submitted: a job of that name has something to do.
     (folder,) = active_runs(place.store)
