@@ -1,0 +1,75 @@
+"""Specs drawn as trees, for people."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from spec import Artifact, DatasetError, Keys, Site, Spec
+from spec.tree import build_tree, draw_html, draw_text, short
+
+
+class Drawn(Spec):
+    rate: float = 0.5
+    nothing: int | None = None
+
+
+class Ground(Artifact):
+    kind: ClassVar = "shards"
+    size: int = 3
+    drawn: Drawn = Drawn()
+
+
+class Study(Artifact):
+    kind: ClassVar = "results"
+    left: Ground
+    right: Ground
+    named: dict[str, int]
+    pair: tuple[int, int] = (7, 8)
+    more: tuple[Ground, ...] = ()
+
+
+class Lost(Artifact):
+    kind: ClassVar = "results"
+
+    def fingerprints(self, site: Site) -> dict[str, str]:
+        raise DatasetError("the images are gone")
+
+
+def test_a_tree_shows_fields_keys_and_inputs_once():
+    keys, ground, other = Keys(Site()), Ground(), Ground(size=4)
+    study = Study(left=ground, right=other, named={"a": 1, "b": 2}, more=(ground,))
+    ground_key, other_key = keys.of(ground)[:8], keys.of(other)[:8]
+    assert draw_text(build_tree(study, keys)) == [
+        f"Study named=a 1, b 2 pair=7, 8  {keys.of(study)[:8]}",
+        f"├─ Ground size=3 drawn=Drawn(rate=0.5)  {ground_key}",
+        f"├─ Ground size=4 drawn=Drawn(rate=0.5)  {other_key}",
+        f"└─ Ground  {ground_key}  (as above)",
+    ]
+
+
+def test_what_is_no_artifact_and_what_has_no_key_are_drawn_without_one():
+    assert draw_text(build_tree(Drawn(rate=2), Keys(Site()))) == ["Drawn rate=2.0 nothing=None"]
+    assert draw_text(build_tree(Lost(), Keys(Site()))) == ["Lost"]
+
+
+def test_states_are_asked_of_the_site():
+    class Seen(Site):
+        def state_of(self, *asked: object) -> str:
+            return {"shards": "present", "results": "short by 3 bytes"}[str(asked[0])]
+
+    keys = Keys(Seen())
+    study = Study(left=Ground(), right=Ground(), named={})
+    top, left, _ = draw_text(build_tree(study, keys))
+    assert top.startswith("○ Study ")
+    assert top.endswith("  (short by 3 bytes)")
+    assert left.startswith("├─ ● Ground ")
+    html = draw_html(study, Seen())
+    assert html.count("<li>") == 3
+    assert html.count("●") == 2
+    assert "<i>short by 3 bytes</i>" in html
+
+
+def test_values_are_short():
+    assert short([1, "a", {"b": None}]) == "1, a, b None"
+    assert short({"type": "T", "fields": {"x": 1, "y": None, "z": [2, 3]}}) == "T(x=1, z=2, 3)"
+    assert short({"type": 1, "b": 2}) == "type 1, b 2"
