@@ -84,7 +84,9 @@ def test_logs_for_programs(place: Place):
     found = place.json("logs", key_of(place, file))
     assert [one["parts"] for one in found] == [[0, 1], [2, 3]]
     assert all(Path(one["file"]).read_text() == one["text"] for one in found)
-    assert all("made" in one["text"] and one["job"].isdigit() for one in found)
+    # On a busy machine, one process may have made everything before the other begins.
+    assert any("made" in one["text"] for one in found)
+    assert all(one["text"] and one["job"].isdigit() for one in found)
     assert place.saevx("logs", "0", "-f", "--json").code == 2
 
 
