@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from spec import Artifact, DatasetError, Keys, Site, Spec
+import pytest
+
+from spec import Artifact, DatasetError, Keys, Site, Spec, SpecError
 from spec.tree import build_tree, draw_html, draw_text, short
 
 
@@ -73,3 +75,20 @@ def test_values_are_short():
     assert short([1, "a", {"b": None}]) == "1, a, b None"
     assert short({"type": "T", "fields": {"x": 1, "y": None, "z": [2, 3]}}) == "T(x=1, z=2, 3)"
     assert short({"type": 1, "b": 2}) == "type 1, b 2"
+
+
+def test_inputs_are_named_by_their_places():
+    sizes = (4, 11, 2)
+    study = Study(left=Ground(), right=Ground(), named={}, more=[Ground(size=n) for n in sizes])
+    found = {place: artifact.size for place, artifact in study.inputs().items()}
+    assert found == {"left": 3, "right": 3, "more[0]": 4, "more[1]": 11, "more[2]": 2}
+
+
+def test_a_value_that_no_key_can_hold_is_named_by_its_place():
+    class Loose(Artifact):
+        kind: ClassVar = "results"
+        values: Any
+
+    for ask in (Keys(Site()).of, Keys(Site()).canonical):
+        with pytest.raises(SpecError, match=r"Loose\.values\[1\].*mark the field Exec\(\)"):
+            ask(Loose(values=[1, object()]))
