@@ -1,4 +1,4 @@
-"""Images decoded ahead of the model, in batches that all have the same shape."""
+"""Batches of images of one shape, decoded ahead of the model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AHEAD = 2
-"""Batches decoded or being decoded while the model works on one: what bounds the memory."""
+"""Batches that are decoded while the model works on one. This bounds the memory."""
 
 MAX_DECODERS = 16
 
 
-class ImageSource(Protocol):
-    """The images of a set, decoded one at a time, by several threads at once."""
+class ImageReader(Protocol):
+    """Decodes the images of a set; called by several threads at once."""
 
     @property
     def files(self) -> Sequence[str]:
@@ -36,13 +36,13 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Image.Image:
-        """Image `i` in RGB. Raises DatasetError when it cannot be decoded."""
+        """Return image `i` in RGB. Raises DatasetError when it cannot be decoded."""
         ...
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images `start` to `start + n`; rows of `pixels_bchw` after the n-th are padding."""
+    """Images `start` to `start + n`; later rows of `pixels_bchw` are padding."""
 
     start: int
     n: int
@@ -50,7 +50,7 @@ class ImageBatch:
 
 
 def batches(
-    source: ImageSource,
+    source: ImageReader,
     preprocess: Callable[[Image.Image], NDArray[np.float32]],
     *,
     batch_size: int,
@@ -59,16 +59,16 @@ def batches(
     n_decoders: int | None = None,
     on_check: Callable[[int], None] | None = None,
 ) -> Generator[ImageBatch, None, None]:
-    """Images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
+    """Yield images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
 
-    `start` is a multiple of `batch_size`, so that an image keeps its place in its batch however a
-    set is cut into ranges. Raises what `source.load` raises, when its image's turn has come; a
-    DatasetError only after a look at all images not decoded yet, so that it names the others that
-    are broken. That look calls `on_check` with the number of images looked at.
+    `start` must be a multiple of `batch_size`, so that an image has the same place in the same
+    batch in whatever ranges a set is recorded. Raises what `source.load` raises, in the order of
+    the images. Before a DatasetError is raised, all images not yet decoded are checked, so that
+    the error names every broken one; `on_check` is called with the number of checked images.
     """
     stop = len(source) if stop is None else stop
     if start % batch_size:
-        raise ValueError(f"image {start} does not begin a batch of {batch_size}")
+        raise ValueError(f"start must be a multiple of batch_size={batch_size}, not {start}")
 
     def decode(i: int) -> NDArray[np.float32]:
         return preprocess(source.load(i))
@@ -101,7 +101,7 @@ def batches(
 
 
 def count_decoders() -> int:
-    """As many threads as this process may use cores, within reason."""
+    """Return the number of cores that this process may use, at most MAX_DECODERS."""
     try:
         n_cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS

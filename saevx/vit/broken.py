@@ -1,4 +1,4 @@
-"""Finding every image of a set that cannot be used, once one was found that cannot."""
+"""Find all broken images of a set after the first one was found."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from spec import DatasetError
 
 BUDGET_S = 60.0
-"""How long the other images are looked at: a fault is told within a minute on any dataset."""
+"""Time limit of the check, so that an error is reported within a minute on any dataset."""
 
 SHOWN = 10
-"""Broken images that are named."""
+"""Broken images named in the error."""
 
 AHEAD = 64
-"""Images looked at or about to be."""
+"""Images being checked or queued."""
 
 REPORT_S = 0.2
-"""Time between two reports of progress."""
+"""Time between progress reports."""
 
 
 def report_broken(
@@ -31,10 +31,10 @@ def report_broken(
     pool: ThreadPoolExecutor,
     on_check: Callable[[int], None] | None = None,
 ) -> DatasetError:
-    """One error for `first` and all those that `load` raises over the `others`, in their order.
+    """Return one error for `first` and all that `load` raises for the `others`, in their order.
 
-    Looks at others for BUDGET_S seconds, and says how many it did not get to. `on_check` is called
-    with the number looked at.
+    Checks others for BUDGET_S seconds; the error says how many were not checked. `on_check` is
+    called with the number of checked images.
     """
     faults = [str(first)]
     upcoming, waiting = iter(others), deque[Future[Any]]()
@@ -65,7 +65,7 @@ def _fault(load: Callable[[int], Any], i: int) -> str | None:
 
 
 def _summary(faults: list[str], n_left: int) -> DatasetError:
-    many = f"{len(faults):,} images cannot be used:\n" if len(faults) > 1 else ""
+    many = f"{len(faults):,} images are broken:\n" if len(faults) > 1 else ""
     more = f"\n... and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
-    left = f"\n{n_left:,} images were not looked at, to keep this short" if n_left else ""
+    left = f"\n{n_left:,} images were not checked, to limit the time" if n_left else ""
     return DatasetError(many + "\n".join(faults[:SHOWN]) + more + left)

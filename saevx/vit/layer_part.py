@@ -1,4 +1,4 @@
-"""A part of a layer's recording: the images of one shard file. Joined, parts are the recording.
+"""A part of a layer's recording: the images of one shard file. A recording joins its parts.
 
     patches  (n_images, n_patches, d)  patch tokens, row by row of the image
     cls      (n_images, 1, d)          the class token, where the ViT has one
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     import store
 
 SHARD_BYTES = 256 << 20
-"""About how large a file of patch tokens is."""
+"""Approximate size of a file of patch tokens."""
 
 MAX_ROWS_PER_SHARD = 1 << 16
-"""Images in a file, unless one batch has more: the index has an entry for each."""
+"""Most images in a file, unless one batch has more: the index has an entry for each."""
 
 
 def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) -> int:
-    """Images in a shard file: about SHARD_BYTES of patch tokens, and a whole number of batches.
+    """Return the images per shard file: about SHARD_BYTES of tokens, in whole batches.
 
-    No more of them than the set has, nor than MAX_ROWS_PER_SHARD.
+    It is limited by MAX_ROWS_PER_SHARD and by the batches of the set.
     """
     image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
     n_batches = min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD) // batch_size
@@ -45,7 +45,7 @@ def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) 
 
 
 class LayerPart:
-    """The sink that writes some images of a layer into a draft, as the rows of one shard."""
+    """A sink that writes images of a layer into a draft, as the rows of one shard file."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class LayerPart:
         self._moments = Moments(d)
 
     def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
-        """The next images. Raises Overflow."""
+        """Append the tokens of the next images. Raises Overflow."""
         rounded = round_tokens(tokens_bnd, self._facts, self._dtype, self._layer, names)
         patches_npd = rounded[:, -self._facts.n_patches :]
         self._patches.append(patches_npd)
@@ -78,13 +78,13 @@ class LayerPart:
             self._moments.add_image(tokens_pd)
 
     def abandon(self) -> None:
-        """Give the layer up; its draft cannot be published any more."""
+        """Drop the layer; its draft can no longer be published."""
         self._patches.abandon()
         if self._cls is not None:
             self._cls.abandon()
 
     def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Close the arrays; gives what `join` needs as attributes, `facts` among it."""
+        """Close the arrays and return the attributes that `join` needs, including `facts`."""
         self._patches.close()
         if self._cls is not None:
             self._cls.close()
@@ -97,10 +97,10 @@ class LayerPart:
 
 
 def join(parts: Sequence[store.Artifact], draft: store.Draft, n_images: int) -> dict[str, Any]:
-    """Write a layer from its parts, in their order; gives what readers need as attributes.
+    """Write a layer from its parts, in order, and return its attributes.
 
-    What is added to the above: mean (d,) float64, of all patch tokens as stored. Raises
-    RecipeError for parts that do not belong together.
+    Adds the array `mean`, (d,) float64, over all stored patch tokens. Raises RecipeError when the
+    parts do not belong together.
     """
     import polars as pl
 
@@ -108,26 +108,26 @@ def join(parts: Sequence[store.Artifact], draft: store.Draft, n_images: int) -> 
     for part in parts:
         if (found := part.manifest.attributes["facts"]) != facts:
             raise RecipeError(
-                f"{parts[0].path} was recorded with {facts}, and {part.path} with {found}: delete "
-                f"one of the two, or {part.path.parent}, and run again"
+                f"{parts[0].path} was recorded with {facts}, but {part.path} with {found}: delete "
+                f"{part.path.parent} and run again"
             )
     images = pl.concat([part.table("images") for part in parts])
     files = [part.array("patches") for part in parts]
     rows = {file.grid.rows_per_shard for file in files}
     if len(images) != n_images or len(rows) > 1 or any(file.grid.n_shards != 1 for file in files):
-        # Another saevx, which makes files of another size, may have begun this recording.
+        # Another version of saevx, with files of another size, may have started this recording.
         raise RecipeError(
-            f"the parts in {parts[0].path.parent} are no {len(parts)} files of {n_images} images, "
-            f"but hold {', '.join(str(len(file)) for file in files)}: delete that folder, and run "
-            "again"
+            f"the {len(parts)} parts in {parts[0].path.parent} hold "
+            f"{', '.join(str(len(file)) for file in files)} images, instead of one file each of "
+            f"{n_images} images: delete that folder and run again"
         )
     draft.table("images", images)
-    arrays = {
+    arrays_of = {
         name: [part.array(name) for part in parts] for name in parts[0].arrays() if name != "sum"
     }
-    for name, of_parts in arrays.items():
-        draft.join(name, of_parts)
-    _, n_patches, d = arrays["patches"][0].shape
+    for name, arrays in arrays_of.items():
+        draft.join(name, arrays)
+    _, n_patches, d = arrays_of["patches"][0].shape
     moments = Moments(d)
     for part in parts:
         moments.merge(_moments_of(part, d))
@@ -159,6 +159,6 @@ def _name_table(names: Sequence[str]) -> pl.DataFrame:
             name.encode()
         except UnicodeEncodeError as error:
             raise DatasetError(
-                f"the file name {name!r} is no valid UTF-8: rename the file"
+                f"the file name {name!r} is not valid UTF-8: rename the file"
             ) from error
     return pl.DataFrame({"file": list(names)}, schema={"file": pl.String})

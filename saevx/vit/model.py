@@ -1,4 +1,4 @@
-"""A frozen ViT that gives its residual stream, and what is known of one before it has weights."""
+"""A frozen ViT that returns its residual stream, and facts that need no weights."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViTFacts:
-    """What a timm name and an image size say about a ViT."""
+    """Facts about a ViT that follow from its timm name and image size."""
 
     d_model: int
     n_blocks: int
     n_prefix: int
-    """Tokens ahead of the patches: class token and registers."""
+    """Tokens before the patches: class token and registers."""
     has_cls: bool
     """Whether the first token is a class token."""
     grid: tuple[int, int]
     """Patches per image: rows, columns."""
     mean: tuple[float, float, float]
-    """What timm's data config subtracts from pixels in [0, 1]: red, green, blue."""
+    """Subtracted from pixels in [0, 1]: red, green, blue, from timm's data config."""
     std: tuple[float, float, float]
-    """What it divides them by."""
+    """The divisor, likewise."""
     interpolation: str
-    """How it resizes images, as "bicubic"."""
+    """Resampling of images, such as "bicubic"."""
 
     @property
     def n_patches(self) -> int:
@@ -45,21 +45,21 @@ class ViTFacts:
 
 @dataclass(frozen=True)
 class LoadedViT:
-    """A ViT in evaluation mode, in float32, on a device, that takes no gradients."""
+    """A ViT on a device, in evaluation mode and float32, without gradients."""
 
     model: nn.Module
     facts: ViTFacts
     device: torch.device
     revision: str | None = None
-    """Commit of the weights on the hub, where they come from there."""
+    """Commit of the weights on the hub, if they come from there."""
 
     def residual(
         self, images_bchw: torch.Tensor, layers: Collection[int]
     ) -> dict[int, torch.Tensor]:
-        """The residual stream after each block of `layers`: (b, n_prefix + n_patches, d), float32.
+        """Return the residual stream after each block: (b, n_prefix + n_patches, d), float32.
 
-        The forward pass ends after the highest of them. What comes out for a layer does not
-        depend on the others.
+        The forward pass ends after the highest of `layers`. The result for a layer does not depend
+        on the others.
         """
         import torch
 
@@ -68,10 +68,10 @@ class LoadedViT:
 
 
 def load_vit(vit: ViT, on: torch.device | None = None, site: Site | None = None) -> LoadedViT:
-    """The ViT with its weights on a device, unless given that of `device()`.
+    """Return the ViT with its weights on the device `on`, by default `device()`.
 
-    Given a site, weights on disk must be those that it counted in keys. Raises SpecError when timm
-    knows no such ViT, WeightsError when its weights cannot be had or changed meanwhile.
+    With a site, weights on disk must be those whose digest it gave for keys. Raises SpecError when
+    timm has no such ViT, and WeightsError when its weights cannot be loaded or have changed.
     """
     import torch
 
@@ -83,7 +83,7 @@ def load_vit(vit: ViT, on: torch.device | None = None, site: Site | None = None)
 
 
 def check_layers(vit: ViT, layers: Collection[int]) -> None:
-    """Raise SpecError when timm knows no such ViT, or it has no such blocks. Loads no weights."""
+    """Raise SpecError when timm has no such ViT, or the ViT no such blocks. Loads no weights."""
     n_blocks = inspect_vit(vit).n_blocks
     if outside := sorted(layer for layer in layers if not 0 <= layer < n_blocks):
         raise SpecError(
@@ -93,7 +93,7 @@ def check_layers(vit: ViT, layers: Collection[int]) -> None:
 
 
 def inspect_vit(vit: ViT) -> ViTFacts:
-    """What the name and the image size say, without weights. Raises SpecError."""
+    """Return the facts of a ViT, without weights. Raises SpecError when timm cannot build it."""
     return _inspect(vit.name, vit.resize.size)
 
 
@@ -113,11 +113,11 @@ def _inspect(name: str, size: int) -> ViTFacts:
         if size % rows or size % columns:
             raise ValueError(f"{rows} x {columns} patches do not tile {size} x {size} px")
         if last.shape != (1, n_prefix + rows * columns, d_model):
-            raise ValueError(f"a block gives {tuple(last.shape)}")
-    except Exception as error:  # timm's models fail in their own ways on what they do not offer
+            raise ValueError(f"a block returns shape {tuple(last.shape)}")
+    except Exception as error:  # timm's models raise all sorts of errors
         raise SpecError(
-            f"{name} does not work as a ViT on images of {size} px: saevx needs blocks that pass "
-            f"on a class token, registers and patches ({error})"
+            f"{name} does not work as a ViT on images of {size} px ({error}): saevx needs blocks "
+            "whose output is a class token, registers and patches; use another model or size"
         ) from error
     data: dict[str, Any] = resolve_data_config(model=model)  # type: ignore[no-untyped-call]
     mean, std = (_three(data[name]) for name in ("mean", "std"))
@@ -139,14 +139,14 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _check_name(name: str) -> None:
-    """Raise SpecError, with near matches, for a name that timm does not know."""
+    """Raise SpecError, with close matches, for a name that timm does not have."""
     import timm
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; near are {', '.join(near)}" if near else ""
-        raise SpecError(f"timm {timm.__version__} knows no model {architecture!r}{hint}")
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise SpecError(f"timm {timm.__version__} has no model {architecture!r}{hint}")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         known = ", ".join(f"{architecture}.{t}" for t in tags) or "none"
@@ -155,14 +155,14 @@ def _check_name(name: str) -> None:
         )
 
 
-class _Enough(Exception):
+class _StopForward(Exception):
     """Ends a forward pass."""
 
 
 def capture(
     model: Any, images_bchw: torch.Tensor, layers: Collection[int]
 ) -> dict[int, torch.Tensor]:
-    """What each block of `layers` gives, in a forward pass that ends after the highest."""
+    """Return the output of each block of `layers`; the forward pass ends after the highest."""
     found: dict[int, torch.Tensor] = {}
     last = max(layers)
 
@@ -171,14 +171,14 @@ def capture(
             # A copy, since a later block may add to its input in place.
             found[layer] = output.clone() if layer < last else output
             if layer == last:
-                raise _Enough
+                raise _StopForward
 
         return hook
 
     hooks = [model.blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
     try:
         model.forward_features(images_bchw)
-    except _Enough:
+    except _StopForward:
         pass
     finally:
         for hook in hooks:

@@ -1,4 +1,4 @@
-"""Mean and variance of recorded tokens, summed in an order that no batch or job changes."""
+"""Mean and variance of recorded tokens, summed in an order independent of batches and jobs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 class Moments:
     """First and second moments of tokens in R^d, as float64 sums.
 
-    Sums run over the tokens of an image, then over the images of a shard file; the sums of shard
-    files are merged in their order. So the same tokens give the same bits, in whatever parts they
-    come.
+    Sums run over the tokens of an image, then over the images of a shard file; sums of shard files
+    are merged in order. So the same tokens give the same bits, in whatever parts they are recorded.
     """
 
     d: int
@@ -27,21 +26,21 @@ class Moments:
         self.sum_d = np.zeros(self.d)
 
     def add_image(self, tokens_nd: NDArray[np.floating]) -> None:
-        """Count the tokens (n, d) of one image."""
+        """Add the tokens (n, d) of one image."""
         exact = tokens_nd.astype(np.float64)
         self.n_tokens += len(exact)
         self.sum_d += exact.sum(axis=0)
         self.sum_squares += float(np.square(exact).sum())
 
     def merge(self, later: Moments) -> None:
-        """Count the tokens of `later`, which follow those counted here."""
+        """Add the tokens of `later`, which follow these."""
         self.n_tokens += later.n_tokens
         self.sum_d += later.sum_d
         self.sum_squares += later.sum_squares
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(d,)"""
+        """Mean token: (d,)."""
         return self.sum_d / self.n_tokens
 
     @property

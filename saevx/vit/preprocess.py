@@ -1,4 +1,4 @@
-"""From a photo to the square of numbers that a ViT sees, and back from patches to pixels."""
+"""Conversion of images to the input of a ViT, and of patches back to image regions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ Box = tuple[float, float, float, float]
 
 
 def visible_box(resize: Resize, width: int, height: int) -> Box:
-    """The part of an image that the ViT sees; raises SpecError for an unknown policy."""
+    """Return the part of an image that the ViT sees. Raises SpecError for an unknown policy."""
     if isinstance(resize, Squash):
         return (0.0, 0.0, float(width), float(height))
     if isinstance(resize, CenterCrop):
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         return (left, top, left + side, top + side)
-    raise SpecError(f"saevx does not know how to apply {type(resize).__name__}")
+    raise SpecError(
+        f"{type(resize).__name__} is not implemented as a resize policy: use CenterCrop or Squash"
+    )
 
 
 def patch_boxes(
     resize: Resize, grid: tuple[int, int], width: int, height: int
 ) -> NDArray[np.float64]:
-    """Where each patch lies in an image of `width` x `height` px: (rows, columns, 4).
+    """Return the region of each patch in an image of `width` x `height` px: (rows, columns, 4).
 
     Patch (r, c) is token r * columns + c. Edges are left, top, right, bottom in pixels of the
     original image; they may lie between pixels. The patches tile what the ViT sees.
@@ -50,10 +52,10 @@ def patch_boxes(
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resizes by `resize`, then normalises as timm's data config says for the ViT.
+    """Resizes by `resize`, then normalises by timm's data config of the ViT.
 
-    timm's `crop_pct` is not applied: the resize policy alone says what is cut off. Resampling is
-    Pillow's in 8-bit integers, which gives the same bytes on every machine.
+    timm's `crop_pct` is ignored: the resize policy alone decides what is cropped. Pillow resamples
+    in 8-bit integers, which gives the same bytes on every machine.
     """
 
     resize: Resize
@@ -66,7 +68,7 @@ class Preprocess:
         return cls(resize, facts.mean, facts.std, facts.interpolation)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """An image of any size -> (3, size, size), red, green, blue, about zero mean."""
+        """Return the normalised image: (3, size, size), channels red, green, blue."""
         from PIL import Image
 
         try:

@@ -1,7 +1,7 @@
-"""Recording: images go through a ViT once, and each wanted layer goes to a sink of its own.
+"""Recording: one forward pass over the images, with a sink for the activations of each layer.
 
-What is recorded for a layer does not depend on the other layers, and what is recorded for an image
-depends on its batch only: images `b * batch_size` onwards, in the order of the set.
+The activations of a layer do not depend on which other layers are recorded. Those of an image
+depend on its batch alone: images `b * batch_size` onwards, in the order of the set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RecipeError
-from .batches import ImageSource, batches
+from .batches import ImageReader, batches
 from .model import LoadedViT, ViTFacts
 from .preprocess import Preprocess
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 class Overflow(RecipeError):
-    """An activation that the dtype cannot hold."""
+    """An activation is not finite, or too large for the dtype."""
 
 
 class Sink(Protocol):
-    """Takes what one layer gives."""
+    """Receives the activations of one layer."""
 
     def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
-        """The next images: prefix and patch tokens. Raises Overflow to give this layer up."""
+        """Append prefix and patch tokens of the next images. Raises Overflow to drop the layer."""
         ...
 
 
 def record(
-    source: ImageSource,
+    source: ImageReader,
     vit: LoadedViT,
     resize: Resize,
     sinks: Mapping[int, Sink],
@@ -49,12 +49,11 @@ def record(
     on_check: Callable[[int], None] | None = None,
     n_decoders: int | None = None,
 ) -> dict[int, Overflow]:
-    """Give the activations of images `start` to `stop` to the sink of each layer, in order.
+    """Pass the activations of images `start` to `stop` to the sink of each layer, in order.
 
-    A layer whose sink raises Overflow is left out from then on, and comes back with its error.
-    `progress` is called with the number of images done. Raises DatasetError for images that cannot
-    be decoded, after a look at the others, of which `on_check` tells how many were looked at; and
-    whatever else a sink raises.
+    Returns the errors of layers whose sink raised Overflow; those layers are dropped from then on.
+    `progress` is called with the number of images done. Raises DatasetError naming the images that
+    cannot be decoded, `on_check` as in `batches`; and any other error of a sink.
     """
     import torch
 
@@ -71,7 +70,7 @@ def record(
         n_decoders=n_decoders,
         on_check=on_check,
     )
-    with closing(stream):  # its threads would go on while an error is remembered
+    with closing(stream):  # else its threads keep running while an error holds the frame
         for batch in stream:
             acts = vit.residual(torch.from_numpy(batch.pixels_bchw), open_sinks)
             for layer, tokens_bnd in acts.items():
@@ -91,14 +90,16 @@ def record(
 def round_tokens(
     tokens_bnd: torch.Tensor, facts: ViTFacts, dtype: str, layer: int, names: Sequence[str]
 ) -> NDArray[Any]:
-    """The class token, if any, and the patches, in `dtype`, in memory: (b, 1 + n_patches, d).
+    """Return the class token, if any, and the patches, in `dtype`: (b, 1 + n_patches, d).
 
-    Raises Overflow naming the first image with a value that is not finite, or not once rounded.
+    Raises Overflow naming the first image with a value that is not finite after rounding.
     """
     import torch
 
     if tokens_bnd.shape[1:] != (facts.n_prefix + facts.n_patches, facts.d_model):
-        raise RecipeError(f"layer {layer} gave {tuple(tokens_bnd.shape)}, which fits no {facts}")
+        raise RecipeError(
+            f"layer {layer} returned shape {tuple(tokens_bnd.shape)}, which does not fit {facts}"
+        )
     # The class token comes first, registers after it.
     kept = tokens_bnd[:, facts.n_prefix :]
     if facts.has_cls and facts.n_prefix == 1:
@@ -106,7 +107,7 @@ def round_tokens(
     elif facts.has_cls:
         kept = torch.cat([tokens_bnd[:, :1], kept], dim=1)
     rounded = kept.to(getattr(torch, dtype))
-    lowest_and_highest = torch.stack(torch.aminmax(rounded))  # nan when there is any nan
+    lowest_and_highest = torch.stack(torch.aminmax(rounded))  # NaN if any value is NaN
     if not bool(torch.isfinite(lowest_and_highest).all()):
         bad = ~torch.isfinite(rounded)
         image = int(bad.flatten(1).any(dim=1).nonzero()[0])
@@ -119,10 +120,10 @@ def _overflow(name: str, layer: int, value: float, dtype: str) -> str:
     where = f"layer {layer} of image {name!r}"
     if not np.isfinite(value):
         return (
-            f"{where} holds {value}: the ViT itself gives no finite number there, whatever the "
-            "dtype. Are its weights whole?"
+            f"{where} has the value {value} before rounding, so no dtype can hold it: check the "
+            "weights of the ViT"
         )
     return (
-        f"{where} holds {value:,.1f}, which {dtype} cannot (its largest number is "
-        f'{np.finfo(dtype).max:,.0f}): use Shards(..., dtype="float32")'
+        f"{where} has the value {value:,.1f}, above the largest {dtype}, "
+        f'{np.finfo(dtype).max:,.0f}: use Shards(..., dtype="float32")'
     )

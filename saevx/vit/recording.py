@@ -1,6 +1,6 @@
 """The recipe of Shards: one forward pass over the images for all layers of a batch.
 
-A recording is made in parts, its shard files: a killed one goes on at the next file.
+A recording is made in parts, one per shard file: after a kill it resumes at the next file.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 
 
 def check(specs: Sequence[Shards], site: Site) -> None:
-    """Refuse ViTs that timm does not know, layers that they lack, image sets without images, and a
-    device that cannot be used.
-    """
+    """Refuse unknown ViTs, layers that they lack, empty image sets and unusable devices."""
     from .model import check_layers
 
     keys = Keys(site)
     layers: dict[str, tuple[ViT, set[int]]] = {}
     for spec in specs:
         layers.setdefault(keys.text(spec.vit), (spec.vit, set()))[1].add(spec.layer)
-    faults = [f"{spec.images!r} has no images" for spec in specs if not spec.images.n_images(site)]
+    faults = [
+        f"{spec.images!r} has no images: choose another split or root"
+        for spec in specs
+        if not spec.images.n_images(site)
+    ]
     checks: list[Callable[[], object]] = [device]
-    checks += [partial(check_layers, vit, wanted) for vit, wanted in layers.values()]
-    for look in checks:
+    checks += [partial(check_layers, vit, indices) for vit, indices in layers.values()]
+    for run_check in checks:
         try:
-            look()
+            run_check()
         except SpecError as error:
             faults.append(str(error))
     if faults:
@@ -44,14 +46,14 @@ def check(specs: Sequence[Shards], site: Site) -> None:
 
 
 def read_tokens(artifact: store.Artifact) -> Any:
-    """The `Tokens` of stored shards."""
+    """Return the `Tokens` of stored shards."""
     from .tokens import Tokens
 
     return Tokens(artifact)
 
 
 def count_files(spec: Shards, site: Site) -> int:
-    """Parts of a recording: its shard files."""
+    """Return the number of parts of a recording, which are its shard files."""
     return -(-spec.images.n_images(site) // _rows_per_shard(spec, spec.images.n_images(site)))
 
 
@@ -63,7 +65,7 @@ def _rows_per_shard(spec: Shards, n_images: int) -> int:
 
 
 def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
-    """Record shard files, each of them for every layer that lacks it in one forward pass."""
+    """Record shard files, each in one forward pass for all layers that lack it."""
     from ..datasets.images import open_images
     from .layer_part import LayerPart
     from .model import load_vit
@@ -120,10 +122,9 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
     parts=Parts(count_files, record_files),
 )
 def record_shards(batch: Batch[Shards]) -> None:
-    """Join the files of every layer of the batch.
+    """Join the shard files of every layer of the batch.
 
-    A layer that overflowed has failed alone, and so does one whose files do not fit together: it
-    must not keep the others from being joined, now and at each further run.
+    A layer fails alone if it overflowed or its files do not fit together; the others are joined.
     """
     from .layer_part import join
 

