@@ -1,8 +1,8 @@
-"""Datasets at work: images decoded, labels read.
+"""Readers of datasets: images are decoded and labels are read here.
 
-A new image set or trait set is a class of `spec.ImageSet` or `spec.TraitSet`; how it is read is
-registered here for its type, with `decoder.register`, `read_traits.register` and, where names are
-had cheaply, `trait_names.register`.
+To add a dataset, subclass `spec.ImageSet` or `spec.TraitSet`, and register how its type is read:
+with `decoder.register`, `read_traits.register` and, if names can be read without labels,
+`trait_names.register`.
 """
 
 from . import cub200, openmoji

@@ -1,12 +1,12 @@
 """The attribute labels of CUB-200-2011.
 
-attributes.txt has a line "<attribute id> <name>" each. image_attribute_labels.txt has a line
+attributes.txt has a line "<attribute id> <name>" per attribute. image_attribute_labels.txt has a
+line
 
     <image id> <attribute id> <is present: 0 or 1> <certainty: 1 to 4> <seconds>
 
-for each of 11,788 x 312 pairs. In the published file all lines of the images 2275 and 9364 have a
-stray column, as in "2275 10 0 1 0  1.509", so only the first four columns are read, and whatever
-follows is passed over.
+for each of 11,788 x 312 pairs. In the published file the lines of images 2275 and 9364 have a stray
+column, as in "2275 10 0 1 0  1.509", so only the first four columns are read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 _ROW = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+[01]\s+[1-4](?:\s|$)")
 
 SHOWN = 5
-"""How many faults an error spells out."""
+"""Most faults listed in an error."""
 
 
 @read_traits.register
@@ -50,13 +50,14 @@ def _names(trait_set: CUB200, site: Site) -> tuple[str, ...]:
 def read_table(
     path: Path, image_ids: Sequence[int], attribute_ids: Sequence[int], min_certainty: int
 ) -> NDArray[np.bool_]:
-    """Present with at least `min_certainty`, as (n_images, n_attributes); ids must be sorted.
+    """Return what is present with at least `min_certainty`: (n_images, n_attributes).
 
-    Raises DatasetError naming the lines at fault, or the pairs that stand there not exactly once.
+    Ids must be sorted. Raises DatasetError naming malformed lines, or pairs that do not occur
+    exactly once.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "no data": the pairs are counted below
+            warnings.simplefilter("ignore")  # of an empty file: the pairs are counted below
             rows = np.loadtxt(path, np.int64, comments=None, usecols=(0, 1, 2, 3), ndmin=2)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
@@ -77,7 +78,7 @@ def read_table(
 def _place(
     values: NDArray[np.int64], known: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The place of each value within the sorted `known`, and whether it is there at all."""
+    """Return the place of each value within the sorted `known`, and whether it is one of them."""
     ids = np.asarray(known, np.int64)
     places = np.searchsorted(ids, values).clip(max=len(ids) - 1).astype(np.int64)
     return places, ids[places] == values
@@ -90,7 +91,7 @@ def _within(values: NDArray[np.int64], low: int, high: int) -> NDArray[np.bool_]
 def _check_each_once(
     path: Path, pairs: NDArray[np.int64], image_ids: Sequence[int], attribute_ids: Sequence[int]
 ) -> None:
-    """Raise DatasetError unless each of the n_images x n_attributes pairs stands there once."""
+    """Raise DatasetError unless each of the n_images x n_attributes pairs occurs once."""
     counts = np.bincount(pairs, minlength=len(image_ids) * len(attribute_ids))
     wrong = np.flatnonzero(counts != 1)
     if len(wrong):
@@ -102,14 +103,14 @@ def _check_each_once(
         raise DatasetError(
             f"{path} must have one line for each of {len(image_ids):,} images and "
             f"{len(attribute_ids)} attributes; {len(wrong):,} pairs differ: {'; '.join(shown)}"
-            f"{'; ...' if len(wrong) > SHOWN else ''}; was the file cut short or pasted together?"
+            f"{'; ...' if len(wrong) > SHOWN else ''}; download the file again"
         )
 
 
 def _faults(
     path: Path, image_ids: Sequence[int], attribute_ids: Sequence[int], otherwise: str
 ) -> DatasetError:
-    """The error that names the lines at fault, looked for one by one."""
+    """Return the error that names the malformed lines, found one by one."""
     images, attributes = set(image_ids), set(attribute_ids)
     found: list[str] = []
     with path.open(encoding="utf-8", errors="backslashreplace") as lines:
@@ -127,12 +128,12 @@ def _faults(
 
 def _fault(words: list[str], images: Set[int], attributes: Set[int]) -> str:
     if len(words) < 4 or not all(_NUMBER.fullmatch(word) for word in words):
-        return "does not begin with four numbers"
+        return "must begin with four numbers"
     image, attribute, present, certainty = map(int, words)
     faults = {
         f"no image has the id {image}": image not in images,
         f"no attribute has the id {attribute}": attribute not in attributes,
-        f"is present is {present}, not 0 or 1": present not in (0, 1),
+        f"is_present is {present}, not 0 or 1": present not in (0, 1),
         f"the certainty is {certainty}, not 1 to 4": not 1 <= certainty <= 4,
     }
     return "; ".join(fault for fault, true in faults.items() if true)

@@ -1,4 +1,4 @@
-"""From an image set to decoded images, in the order of its listing."""
+"""Decoded images of an image set, in the order of its listing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from spec.fingerprint import Listing
 from .photos import decode_photo
 
 _BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
-"""What Pillow calls a file that it was given as bytes."""
+"""Pillow's name for a file passed as bytes."""
 
 Decode = Callable[[bytes], Image.Image]
-"""The bytes of a file to an RGB image. May raise anything when they cannot be decoded."""
+"""Converts the bytes of a file to an RGB image. May raise any error."""
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The images of a listing, decoded one at a time. Can be pickled, for worker processes."""
+    """Decodes the images of a listing. Can be pickled, for worker processes."""
 
     listing: Listing
     decode: Decode
@@ -39,22 +39,23 @@ class ImageSource:
         return len(self.listing)
 
     def path(self, i: int) -> Path:
-        """Where image i lies."""
+        """Return the path of image i."""
         return self.listing.root / self.listing.paths[i]
 
     def read(self, i: int) -> bytes:
-        """The bytes of image i. Raises DatasetError when they are not those that were listed."""
+        """Return the bytes of image i. Raises DatasetError if they changed since the listing."""
         path, size = self.path(i), self.listing.sizes[i]
         try:
             data = path.read_bytes()
         except OSError as error:
             raise DatasetError(
-                f"cannot read {path}: {error.strerror}; it was there when the set was listed"
+                f"cannot read {path}: {error.strerror}; it was there when the set was listed, so "
+                "restore it, or run again"
             ) from error
         if len(data) != size:
             raise DatasetError(
-                f"{path} has {len(data):,} bytes, and had {size:,} when the set was listed: it "
-                "changed meanwhile; run again once nothing writes there"
+                f"{path} has {len(data):,} bytes, but had {size:,} when the set was listed: run "
+                "again when no process writes to it"
             )
         digests = self.listing.digests
         if digests is not None and xxhash.xxh3_128_hexdigest(data) != digests[i]:
@@ -62,47 +63,45 @@ class ImageSource:
         return data
 
     def load(self, i: int) -> Image.Image:
-        """Image i in RGB.
+        """Return image i in RGB.
 
-        Raises DatasetError when the file changed since it was listed, is cut short, or cannot be
-        decoded.
+        Raises DatasetError when the file changed since the listing or cannot be decoded.
         """
         data = self.read(i)
         try:
             return self.decode(data)
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise whatever they please over a broken file
+        except Exception as error:  # decoders raise all sorts of errors for broken files
             reason = _BUFFER.sub("", str(error))
             raise DatasetError(
                 f"cannot decode {self.path(i)} ({len(data):,} bytes): {reason}; download or copy "
-                "it again, or take it out of the set"
+                "it again, or remove it from the set"
             ) from error
 
 
 def open_images(images: ImageSet, site: Site) -> ImageSource:
-    """The images of a set. Raises DatasetError when they are not those that its key counts."""
+    """Return the images of a set. Raises DatasetError if they are not those of its key."""
     return ImageSource(current_listing(images, site), decoder(images))
 
 
 def current_listing(images: ImageSet, site: Site) -> Listing:
-    """The listing of a set, now; raises DatasetError when it is not the one that its key counts."""
+    """List the images of a set. Raises DatasetError if they are not those of its key."""
     listing = images.listing(site)
     if listing.digest != images.fingerprint(site).digest:
-        # The next plan must not trust what is remembered, or it would end here again.
+        # The next plan must not use the cached fingerprint, or it would fail here again.
         images.fingerprint(site.refreshing())
         raise DatasetError(
-            f"the files below {listing.root} are not those that the key of "
-            f"{type(images).__name__} was made from: they changed; run again, which plans with "
-            f"the {len(listing):,} images that are there now"
+            f"the files below {listing.root} changed since the key of {type(images).__name__} was "
+            f"computed: run again to use the {len(listing):,} images that are there now"
         )
     return listing
 
 
 @singledispatch
 def decoder(images: ImageSet) -> Decode:
-    """How the files of a set are decoded: as photos, unless its type registers something else.
+    """Return the function that decodes files of a set: `decode_photo` unless one is registered.
 
-    The function given back must be importable by name, or a `functools.partial` of such a one.
+    The function must be importable by name, or be a `functools.partial` of such a function.
     """
     return decode_photo

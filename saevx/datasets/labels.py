@@ -1,4 +1,4 @@
-"""Trait labels, aligned with the images of a set."""
+"""Trait labels in the order of the images of a set."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .images import current_listing
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Which image has which trait. Raises DatasetError when the parts do not fit."""
+    """Which image has which trait. Raises DatasetError when the fields are inconsistent."""
 
     images: tuple[str, ...]
-    """Names of the images, each once."""
+    """Unique names of the images."""
     traits: tuple[str, ...]
-    """Names of the traits, each once."""
+    """Unique names of the traits."""
     y: NDArray[np.bool_]
     """(n_images, n_traits); read-only."""
 
     def __post_init__(self) -> None:
         faults = []
-        for what, names in (("image", self.images), ("trait", self.traits)):
+        for noun, names in (("image", self.images), ("trait", self.traits)):
             if not names:
-                faults.append(f"there is no {what}")
+                faults.append(f"there is no {noun}")
             if len(set(names)) != len(names):
                 twice = [name for name, n in Counter(names).items() if n > 1]
-                faults.append(f"more than one {what} is called {', '.join(twice[:5])}")
+                faults.append(f"more than one {noun} is called {', '.join(twice[:5])}")
         if self.y.dtype != np.bool_:
             faults.append(f"y is {self.y.dtype}, not bool")
         if self.y.shape != (len(self.images), len(self.traits)):
@@ -42,32 +42,33 @@ class Labels:
                 f"y is {self.y.shape}, for {len(self.images)} images and {len(self.traits)} traits"
             )
         if faults:
-            raise DatasetError(f"labels that make no sense: {'; '.join(faults)}")
+            raise DatasetError(f"labels are inconsistent: {'; '.join(faults)}")
         self.y.setflags(write=False)
 
     def select(self, traits: Sequence[str]) -> Labels:
-        """The labels of some traits, in the order given. Raises SpecError for unknown names."""
+        """Return the labels of the given traits, in order. Raises SpecError for unknown names."""
         check_known(traits, self.traits)
         column = {name: t for t, name in enumerate(self.traits)}
         return Labels(self.images, tuple(traits), self.y[:, [column[name] for name in traits]])
 
     def align(self, images: Sequence[str]) -> Labels:
-        """The labels of some images, in the order given. Raises DatasetError for other images."""
+        """Return the labels of the images, in order. Raises DatasetError for unlabelled images."""
         row = {name: i for i, name in enumerate(self.images)}
-        lost = [name for name in images if name not in row]
-        if lost:
+        missing = [name for name in images if name not in row]
+        if missing:
             raise DatasetError(
-                f"{len(lost)} of {len(images)} images have no labels: {', '.join(lost[:5])}"
-                f"{', ...' if len(lost) > 5 else ''}; are the label files of this dataset?"
+                f"{len(missing)} of {len(images)} images have no labels: {', '.join(missing[:5])}"
+                f"{', ...' if len(missing) > 5 else ''}; check that the label files are of this "
+                "dataset"
             )
         return Labels(tuple(images), self.traits, self.y[[row[name] for name in images]])
 
 
 def read_labels(trait_set: TraitSet, site: Site) -> Labels:
-    """The labels of a trait set, one row per image of its listing.
+    """Return the labels of a trait set, one row per image of its listing.
 
-    Raises DatasetError when files are missing, at fault, or not those that the key counts, and
-    SpecError when the set names traits that there are not.
+    Raises DatasetError when files are missing, malformed or not those of the key, and SpecError
+    when the set names unknown traits.
     """
     files = current_listing(trait_set.images, site).files
     labels = read_traits(trait_set, site).align(files)
@@ -81,38 +82,38 @@ def read_labels(trait_set: TraitSet, site: Site) -> Labels:
 
 
 def check_traits(trait_set: TraitSet, site: Site) -> None:
-    """Raise SpecError when a trait set names traits that there are not. Reads no labels."""
+    """Raise SpecError when a trait set names unknown traits. Reads no labels."""
     if trait_set.traits is not None:
         check_known(trait_set.traits, trait_names(trait_set, site))
 
 
 def check_known(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SpecError for names that are not among the `known`, with those that come near."""
-    there = set(known)
+    """Raise SpecError for names that are not among the `known`, with close matches."""
+    known_set = set(known)
     faults = []
     for name in names:
-        if name not in there:
+        if name not in known_set:
             near = get_close_matches(name, known, n=3)
             faults.append(repr(name) + (f" (did you mean {' or '.join(near)}?)" if near else ""))
     if faults:
         raise SpecError(
-            f"no trait is called {', '.join(faults)}; there are {len(known)}, as {known[0]}"
+            f"no trait is called {', '.join(faults)}; there are {len(known)}, such as {known[0]}"
         )
 
 
 @singledispatch
 def read_traits(trait_set: TraitSet, site: Site) -> Labels:
-    """All labels that the files of a trait set hold, of any images in any order.
+    """Return all labels in the files of a trait set, of any images in any order.
 
-    Registered for each type of trait set. Raises DatasetError for faults in the files.
+    Registered for each type of trait set. Raises DatasetError for malformed files.
     """
     raise SpecError(
-        f"nobody knows how to read {type(trait_set).__name__}: give a function "
+        f"no reader is registered for {type(trait_set).__name__}: pass a function "
         "(trait_set, site) -> Labels to saevx.datasets.read_traits.register"
     )
 
 
 @singledispatch
 def trait_names(trait_set: TraitSet, site: Site) -> tuple[str, ...]:
-    """The names of all traits, had without reading labels where a type registers a way."""
+    """Return the names of all traits, without reading labels if the type registers how."""
     return read_traits(trait_set, site).traits

@@ -1,4 +1,4 @@
-"""OpenMoji: drawings rendered, words of their names as traits, and masks of their parts."""
+"""OpenMoji: rendered drawings, words of their names as traits, and masks of their parts."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ STOP_WORDS = frozenset(
         "without",
     ]
 )
-"""Words that say nothing about a picture."""
+"""Words that do not describe a picture."""
 
 PARTS = ("color", "skin", "hair", "line")
-"""What OpenMoji draws in layers: coloured areas, skin, hair, and the outlines over them."""
+"""The layers of OpenMoji drawings: coloured areas, skin, hair, and the outlines on top."""
 
 _LAYER = re.compile(rf"({'|'.join(PARTS)})(?:[-_].*)?")
 
@@ -54,46 +54,46 @@ def _decoder(images: OpenMojiImages) -> Decode:
 
 @read_traits.register
 def _read(trait_set: OpenMoji, site: Site) -> Labels:
-    every = emojis(trait_set.skin_tones)
-    words = [words_of(emoji.name) for emoji in every]
+    drawings = emojis(trait_set.skin_tones)
+    words = [words_of(emoji.name) for emoji in drawings]
     traits = trait_names(trait_set, site)
     y = np.array([[trait in own for trait in traits] for own in words], np.bool_)
-    return Labels(tuple(emoji.file for emoji in every), traits, y.reshape(-1, len(traits)))
+    return Labels(tuple(emoji.file for emoji in drawings), traits, y.reshape(-1, len(traits)))
 
 
 @trait_names.register
 def _names(trait_set: OpenMoji, site: Site) -> tuple[str, ...]:
-    every = emojis(trait_set.skin_tones)
-    counts = Counter(word for emoji in every for word in words_of(emoji.name))
+    drawings = emojis(trait_set.skin_tones)
+    counts = Counter(word for emoji in drawings for word in words_of(emoji.name))
     traits = sorted(word for word, n in counts.items() if n >= trait_set.min_images)
     if not traits:
         raise DatasetError(
-            f"no word names {trait_set.min_images} of the {len(every):,} drawings: the most "
-            f"frequent, {counts.most_common(1)[0][0]!r}, names {counts.most_common(1)[0][1]}; "
-            "lower min_images"
+            f"no word is in the names of {trait_set.min_images} of the {len(drawings):,} drawings: "
+            f"the most frequent, {counts.most_common(1)[0][0]!r}, is in "
+            f"{counts.most_common(1)[0][1]}; lower min_images"
         )
     return tuple(traits)
 
 
 def words_of(name: str) -> frozenset[str]:
-    """The words of an emoji's name, "O_button_(blood_type)", as they are spelled there.
+    """Return the words of an emoji's name, such as "O_button_(blood_type)".
 
-    Names are split at "_" and "-". Case is kept: "NO" is what a person gestures, "no" forbids.
+    Names are split at "_" and "-". Case is kept: "NO" is a gesture, "no" a prohibition.
     """
     return frozenset(re.split("[_-]", name)) - STOP_WORDS - {""}
 
 
 def render(svg: bytes, size: int) -> Image.Image:
-    """A drawing on white, RGB, `size` x `size` pixels."""
+    """Render a drawing on white: RGB, `size` x `size` pixels."""
     return _render(svg, size, background="white").convert("RGB")
 
 
 def part_masks(svg: bytes, size: int) -> NDArray[np.bool_]:
-    """Where each of PARTS is drawn: (n_parts, size, size).
+    """Return masks of where each of PARTS is drawn: (n_parts, size, size).
 
-    A part is what its layers draw when the others are taken away, at least half opaque. So masks
-    overlap where one part is drawn over another. A drawing without hair has an empty mask for it.
-    Raises DatasetError when the bytes are no SVG.
+    Each part is rendered alone; its mask holds the pixels that are at least half opaque. So masks
+    overlap where one part covers another, and the mask of a missing part is empty. Raises
+    DatasetError when the bytes are not an SVG.
     """
     try:
         root = ET.fromstring(svg)
@@ -108,7 +108,7 @@ def part_masks(svg: bytes, size: int) -> NDArray[np.bool_]:
 
 
 def _only(element: ET.Element, part: str, inside: str | None) -> ET.Element:
-    """A copy of `element`, itself inside a layer of a part, that draws nothing but `part`."""
+    """Copy `element`, which lies in a layer of the part `inside`, so that only `part` is drawn."""
     copy = ET.Element(element.tag, element.attrib)
     copy.text = element.text
     for child in element:
@@ -127,6 +127,6 @@ def _render(svg: bytes, size: int, background: str | None = None) -> Image.Image
         width=size,
         height=size,
         background=background,
-        skip_system_fonts=True,  # a drawing must not depend on the fonts of a machine
+        skip_system_fonts=True,  # a rendering must not depend on installed fonts
     )
     return Image.open(BytesIO(bytes(png)))

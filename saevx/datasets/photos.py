@@ -21,13 +21,13 @@ _ORIENTATION = 0x0112
 
 
 def decode_photo(data: bytes) -> Image.Image:
-    """An image file as RGB, upright.
+    """Decode an image file to RGB, upright.
 
-    The EXIF orientation is applied. What is transparent shows white. 16 bits become 8 by dropping
-    the lower ones. Colour profiles are not applied; of animations the first frame is taken.
+    The EXIF orientation is applied. Transparent areas become white. 16-bit values lose their low
+    byte. Colour profiles are ignored; animations yield their first frame.
 
-    Raises ValueError for files that are cut short or have pixels of unknown range, and what Pillow
-    raises for broken ones.
+    Raises ValueError for truncated files and pixels of unknown range, and Pillow's errors for
+    broken files.
     """
     image = Image.open(BytesIO(data))
     image.load()
@@ -38,31 +38,30 @@ def decode_photo(data: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit RGB, on white."""
+    """Convert an image of any mode to 8-bit RGB, on white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers of unknown range; convert it to 8 bits")
+        raise ValueError("its pixels are 32-bit numbers of unknown range: convert it to 8 bits")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return on_white(image.convert("RGBA"))
     return image.convert("RGB")
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """An RGBA image over a white ground, as RGB."""
+    """Blend an RGBA image over white and return it as RGB."""
     ground = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(ground, image).convert("RGB")
 
 
 def check_whole(data: bytes, format: str) -> None:
-    """Raise ValueError for a file that lacks its end.
+    """Raise ValueError for a truncated file.
 
-    Pillow notices files that simply stop. It does not notice a JPEG, PNG or WebP that was given
-    its full length before its content, as some downloaders do, and still ends in zeros: it paints
-    the rest grey or black.
+    Pillow detects files that end early. It does not detect a JPEG, PNG or WebP that a downloader
+    allocated at full length and left ending in zeros: it fills the rest with grey or black.
     """
     whole = True
     if format in ("JPEG", "MPO"):
@@ -76,10 +75,10 @@ def check_whole(data: bytes, format: str) -> None:
 
 
 def _start_of_scan(data: bytes) -> int:
-    """Where the pixels of a JPEG begin; thumbnails within its headers are stepped over."""
+    """Return the offset of a JPEG's pixels, after thumbnails in its headers."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] == 0xFF:  # fill bytes may stand before a marker
+        if data[at + 1] == 0xFF:  # fill bytes may precede a marker
             at += 1
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -89,5 +88,5 @@ def _start_of_scan(data: bytes) -> int:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a photo whose EXIF cannot be read is still a photo
+    except Exception:  # unreadable EXIF does not invalidate the photo
         return 1

@@ -1,4 +1,4 @@
-"""The recipe of RandomPrototypes: tokens drawn from the activations."""
+"""The recipe of RandomPrototypes: vectors drawn from recorded patch tokens."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from .scorer import load_prototypes
 
 
 def draw(n_tokens: int, n: int, seed: int) -> NDArray[np.int64]:
-    """`n` different token indices below `n_tokens`, uniform, in the order drawn: (n,).
+    """Draw `n` different token indices below `n_tokens`, uniformly: (n,), in the order drawn.
 
-    The first ones of a longer draw with the same seed are those of a shorter one. Built on the raw
-    stream of PCG64, which numpy keeps stable across versions, as it does not keep `Generator`'s.
+    A longer draw with the same seed begins with the shorter one. It uses the raw stream of PCG64,
+    which numpy keeps stable across versions, unlike that of `Generator`.
     """
     if n > n_tokens:
-        raise SpecError(f"cannot draw {n} prototypes from {n_tokens} tokens")
+        raise SpecError(
+            f"cannot draw {n} prototypes from {n_tokens} tokens: use n of at most {n_tokens}"
+        )
     stream = np.random.PCG64(seed)
-    drawn: dict[int, None] = {}  # a set that keeps its order
+    drawn: dict[int, None] = {}  # an ordered set
     while len(drawn) < n:
         raw = stream.random_raw(4096)
         uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -33,7 +35,7 @@ def draw(n_tokens: int, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
-    """Refuse to draw more prototypes than there are tokens."""
+    """Refuse draws of more prototypes than there are tokens."""
     faults = []
     for spec in specs:
         try:
@@ -51,7 +53,7 @@ def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
 
 
 def _n_patches(vit: ViT) -> int:
-    """Patch tokens per image, of timm where the ViT's name does not say."""
+    """Return the patch tokens per image, from timm if the ViT's name does not tell."""
     if vit.n_patches is not None:
         return vit.n_patches
     from ..vit.model import inspect_vit
@@ -61,7 +63,7 @@ def _n_patches(vit: ViT) -> int:
 
 @recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
 def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
-    """Gather the drawn tokens of one layer's shards, for every n and seed of the batch."""
+    """Copy the drawn tokens of one layer's shards, for every n and seed of the batch."""
     from ..vit.tokens import Tokens
 
     tokens_nd = Tokens(batch.input(batch.specs[0].shards)).tokens()

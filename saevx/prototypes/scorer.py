@@ -1,4 +1,4 @@
-"""Scorers: what maps activations to one score per prototype."""
+"""Fitted scorers, which map activations to one score per prototype."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     from store import Artifact as Stored
 
 
-class Scorer(Protocol):
-    """The interface of everything that scores activations."""
+class FittedScorer(Protocol):
+    """Maps activations to scores. `saevx.load` returns one for a `Scorer` spec."""
 
     @property
     def n_prototypes(self) -> int:
-        """How many scores each activation gets (K)."""
+        """Number of scores per activation (K)."""
         ...
 
     def __call__(self, acts_bd: torch.Tensor) -> torch.Tensor:
-        """Scores (B, K) of activations (B, d)."""
+        """Return scores (B, K) for activations (B, d)."""
         ...
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Whether it is torch's, without importing torch: where nobody has, there are no tensors."""
+    """Return whether a value is a tensor of torch, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 class Prototypes:
-    """Scores activations by their dot product with fixed vectors."""
+    """Scores activations by their dot products with fixed vectors."""
 
     def __init__(self, vectors_kd: NDArray[np.float32]) -> None:
         self.vectors_kd = vectors_kd
 
     @property
     def n_prototypes(self) -> int:
-        """How many vectors there are (K)."""
+        """Number of vectors (K)."""
         return int(self.vectors_kd.shape[0])
 
     @property
     def d_model(self) -> int:
-        """The width of the activations (d)."""
+        """Width of the activations (d)."""
         return int(self.vectors_kd.shape[1])
 
     @overload
@@ -57,11 +57,11 @@ class Prototypes:
     @overload
     def __call__(self, acts_bd: npt.ArrayLike) -> NDArray[np.float32]: ...
     def __call__(self, acts_bd: torch.Tensor | npt.ArrayLike) -> torch.Tensor | NDArray[np.float32]:
-        """Scores (B, K), in float32, of activations (B, d): a tensor for a tensor.
+        """Return scores (B, K) in float32 for activations (B, d): a tensor for a tensor.
 
-        Anything else goes through `numpy.asarray`: arrays, lists of lists, and what `Tokens` gives,
-        as `tokens.patches[3]` or `tokens.tokens()`. Raises RecipeError when the activations are no
-        numbers, or have another shape.
+        Anything else is converted by `numpy.asarray`: arrays, lists of lists, and the results of
+        `Tokens`, such as `tokens.patches[3]` or `tokens.tokens()`. Raises RecipeError when the
+        activations are not numbers or have another shape.
         """
         if is_tensor(acts_bd):
             return self._score_tensor(acts_bd)
@@ -69,7 +69,7 @@ class Prototypes:
             plain = np.asarray(acts_bd).astype(np.float32, copy=False)
         except (TypeError, ValueError) as error:
             raise RecipeError(
-                f"activations (B, {self.d_model}) are rows of numbers, all of one length: {error}"
+                f"activations must be an array (B, {self.d_model}) of numbers: {error}"
             ) from error
         self._check(plain.shape)
         scores: NDArray[np.float32] = plain @ self.vectors_kd.T
@@ -83,20 +83,20 @@ class Prototypes:
         return acts_bd.float() @ vectors.T
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        """Raise RecipeError for activations of another shape than (B, d)."""
+        """Raise RecipeError unless the activations have shape (B, d)."""
         if len(shape) == 2 and shape[1] == self.d_model:
             return
         hint = ""
         if shape == (self.d_model,):
-            hint = "; for a single one write x[None]"
+            hint = ": for a single activation pass x[None]"
         elif shape and shape[-1] == self.d_model:
-            hint = f"; write x.reshape(-1, {self.d_model})"
-        raise RecipeError(f"a scorer of activations (B, {self.d_model}) was given {shape}{hint}")
+            hint = f": pass x.reshape(-1, {self.d_model})"
+        raise RecipeError(f"activations must have shape (B, {self.d_model}), not {shape}{hint}")
 
     def __repr__(self) -> str:
         return f"Prototypes(n_prototypes={self.n_prototypes}, d_model={self.d_model})"
 
 
 def load_prototypes(artifact: Stored) -> Prototypes:
-    """The scorer kept in a checkpoint of prototypes."""
+    """Return the scorer stored in a checkpoint of prototypes."""
     return Prototypes(np.array(artifact.array("prototypes").read(), dtype=np.float32))

@@ -1,7 +1,7 @@
 """Average precision of every prototype for every trait.
 
 AP = sum over thresholds of (R_n - R_{n-1}) P_n, with equal scores as one threshold: the definition
-of `sklearn.metrics.average_precision_score`. Only positives add to it, so it is computed as
+of `sklearn.metrics.average_precision_score`. Only positives contribute, so it is computed as
 
     AP = 1/P * sum over groups of tied positives of  m * c / r
 
@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 32
-"""Prototypes at a time: enough to read whole cache lines, few enough to stay in cache."""
+"""Prototypes per block: enough to read whole cache lines, few enough to stay in cache."""
 
 _GROUP = 4096
-"""Positives at a time, for the same reason."""
+"""Positives per group, for the same reason."""
 
 
 class _Positives(NamedTuple):
-    """The positives of some traits, one trait after the other. No trait is empty."""
+    """The positives of some traits, trait after trait. Every trait has at least one."""
 
     columns_t: NDArray[np.int64]
     """Column of each trait in the labels."""
@@ -35,33 +35,33 @@ class _Positives(NamedTuple):
     nth_p: NDArray[np.float64]
     """1, 2, ... within each trait."""
     starts_t: NDArray[np.int64]
-    """Where each trait begins in `image_p`."""
+    """First place of each trait in `image_p`."""
     stops_t: NDArray[np.int64]
-    """Where each trait ends in `image_p`."""
+    """Place after the last of each trait in `image_p`."""
 
 
 def average_precision(
     scores_ik: NDArray[np.floating], labels_it: NDArray[np.bool_], *, block: int = _BLOCK
 ) -> NDArray[np.float64]:
-    """AP of every prototype for every trait, as scikit-learn's `average_precision_score` has it.
+    """Return the AP of every prototype for every trait, as `average_precision_score` defines it.
 
-    Tied scores share one threshold, so the order of the images does not change a single bit of
-    the result; nor does `block`, nor a split of the prototypes or traits over several calls.
-    0.0 and -0.0 tie. Infinite scores are ranked like any others.
+    Tied scores share one threshold. So the bits of the result do not depend on the order of the
+    images, on `block`, or on how prototypes and traits are split over calls. 0.0 and -0.0 tie.
+    Infinite scores are ranked like others.
 
     Args:
         scores_ik: (n_images, n_prototypes) float32 or float16. May be a memory map: it is read
-            once to look for NaN, and then in strips of columns.
+            once to find NaN, and then in blocks of columns.
         labels_it: (n_images, n_traits) bool.
-        block: prototypes at a time. Beyond the result and the list of positives, memory is about
-            50 bytes for each of the block * n_images scores.
+        block: prototypes per block. Needs about 50 bytes of memory for each of the
+            block * n_images scores, besides the result and the list of positives.
 
     Returns:
         ap_kt: (n_prototypes, n_traits) float64 in (0, 1]; NaN for traits without positives.
 
     Raises:
         TypeError: scores are not float32 or float16, or labels are not bool.
-        ValueError: the shapes do not fit together, a score is NaN, or `block` is below 1.
+        ValueError: the shapes do not match, a score is NaN, or `block` is below 1.
     """
     _check(scores_ik, labels_it, block)
     n_prototypes = scores_ik.shape[1]
@@ -77,15 +77,15 @@ def average_precision(
 def paired_average_precision(
     scores_it: NDArray[np.floating], labels_it: NDArray[np.bool_], *, block: int = _BLOCK
 ) -> NDArray[np.float64]:
-    """AP of column t of the scores for column t of the labels.
+    """Return the AP of column t of the scores for column t of the labels.
 
     This is the diagonal of `average_precision(scores_it, labels_it)`, to the bit.
 
     Args:
-        scores_it: (n_images, n_traits) float32 or float16: the scores of the prototype that was
-            picked for each trait.
+        scores_it: (n_images, n_traits) float32 or float16: the scores of the prototype picked for
+            each trait.
         labels_it: (n_images, n_traits) bool.
-        block: traits at a time.
+        block: traits per block.
 
     Returns:
         ap_t: (n_traits,) float64 in (0, 1]; NaN for traits without positives.
@@ -98,8 +98,8 @@ def paired_average_precision(
     if scores_it.shape != labels_it.shape:
         raise ValueError(
             f"scores have shape {scores_it.shape} and labels {labels_it.shape}; paired average "
-            "precision needs one column of scores for each trait. To score every prototype for "
-            "every trait, call average_precision."
+            "precision needs one column of scores for each trait: for all pairs of prototypes and "
+            "traits, call average_precision"
         )
     ap_t = np.full(labels_it.shape[1], np.nan)
     for start in range(0, ap_t.size, block):
@@ -111,7 +111,7 @@ def paired_average_precision(
 
 
 def _ranks(scores_ik: NDArray[np.floating]) -> NDArray[np.int32]:
-    """(n_prototypes, n_images) number of images that score at least as high; the worst has n."""
+    """Count the images that score at least as high: (n_prototypes, n_images); the worst has n."""
     n_images, n_prototypes = scores_ik.shape
     # Sorting (score, place) pairs as single integers takes half the time of an argsort.
     keys_ki = np.ascontiguousarray(_descending_keys(scores_ik).T).astype(np.int64)
@@ -133,9 +133,9 @@ def _ranks(scores_ik: NDArray[np.floating]) -> NDArray[np.int32]:
 
 
 def _descending_keys(scores: NDArray[np.floating]) -> NDArray[np.int32]:
-    """Integers that sort as the scores do, highest first, and are equal where scores are equal."""
-    # Adding 0.0 makes -0.0 a plain 0.0. Rows first: the caller transposes this small copy, since
-    # walking down the columns of a wide table misses the cache at every step.
+    """Return integers that sort like the scores, highest first, and are equal for equal scores."""
+    # Adding 0.0 turns -0.0 into 0.0. Rows first: the caller transposes this small copy, since
+    # reading the columns of a wide table misses the cache at every step.
     plain: NDArray[np.float32] = np.add(scores, np.float32(0), dtype=np.float32, order="C")
     bits = plain.view(np.int32)
     # The bits of floats sort as integers, but those of negative floats sort backwards.
@@ -147,7 +147,7 @@ def _descending_keys(scores: NDArray[np.floating]) -> NDArray[np.int32]:
 
 
 def _ap_of_ranks(ranks_ki: NDArray[np.int32], positives: _Positives) -> NDArray[np.float64]:
-    """(n_prototypes, n_traits) AP, from the ranks of all images."""
+    """Compute the AP, (n_prototypes, n_traits), from the ranks of all images."""
     ranks_kp = ranks_ki.take(positives.image_p, axis=1)
     for start, stop in zip(positives.starts_t, positives.stops_t, strict=True):
         ranks_kp[:, start:stop].sort(axis=1)
@@ -156,11 +156,11 @@ def _ap_of_ranks(ranks_ki: NDArray[np.int32], positives: _Positives) -> NDArray[
     np.equal(ranks_kp[:, 1:], ranks_kp[:, :-1], out=tied_kp[:, :-1])
     tied_kp[:, positives.stops_t - 1] = False
     last, n_before = _tied_groups(tied_kp)
-    # The last of a tied group knows the precision of the group, and stands for all of it.
+    # The last of a tied group has the precision of the group, and represents all of it.
     terms_kp = positives.nth_p / ranks_kp
     terms_kp[tied_kp] = 0.0
     terms_kp.reshape(-1)[last] *= n_before + 1
-    # Terms lie in order of rank, so rounding cannot depend on the order of the images.
+    # Terms are in order of rank, so rounding does not depend on the order of the images.
     sums_kt: NDArray[np.float64] = np.add.reduceat(terms_kp, positives.starts_t, axis=1)
     return sums_kt / (positives.stops_t - positives.starts_t)
 
@@ -168,13 +168,13 @@ def _ap_of_ranks(ranks_ki: NDArray[np.int32], positives: _Positives) -> NDArray[
 def _tied_groups(
     tied_with_next: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Flat place of the last member of each tied group, and how many members come before it."""
+    """Return the flat place of the last member of each tied group, and the number before it."""
     edges = np.flatnonzero(np.diff(tied_with_next.reshape(-1), prepend=False))
     return edges[1::2], edges[1::2] - edges[::2]
 
 
 def _groups_of_traits(labels_it: NDArray[np.bool_]) -> Iterator[_Positives]:
-    """The traits that have positives, some at a time: `_GROUP` positives or a single trait."""
+    """Yield the traits with positives, in groups of up to `_GROUP` positives or a single trait."""
     n_positives_t = np.count_nonzero(labels_it, axis=0)
     left_t = np.flatnonzero(n_positives_t)
     while left_t.size:
@@ -189,25 +189,24 @@ def _groups_of_traits(labels_it: NDArray[np.bool_]) -> Iterator[_Positives]:
 
 
 def _check(scores: NDArray[np.floating], labels: NDArray[np.bool_], block: int) -> None:
-    """Refuses what has no average precision, before any work is done."""
+    """Raise TypeError or ValueError for input without an average precision."""
     if scores.dtype not in (np.float32, np.float16):
         raise TypeError(
-            f"scores are {scores.dtype}; average precision needs float32 or float16. Convert them "
-            "where they are made: rounding can tie scores that differ."
+            f"scores are {scores.dtype}; average precision needs float32 or float16: convert them "
+            "where they are computed, since rounding can tie scores that differ"
         )
     if labels.dtype != np.bool_:
         raise TypeError(
-            f"labels are {labels.dtype}; average precision needs bool. Say which values count as "
-            "positive, as in `labels == 1`."
+            f"labels are {labels.dtype}; average precision needs bool: pass the positives, as in "
+            "`labels == 1`"
         )
     if scores.ndim != 2 or labels.ndim != 2 or len(scores) != len(labels):
         raise ValueError(
             f"scores have shape {scores.shape} and labels {labels.shape}; average precision needs "
-            "(n_images, n_prototypes) and (n_images, n_traits), with the same images in the same "
-            "order."
+            "(n_images, n_prototypes) and (n_images, n_traits), with the images in one order"
         )
     if block < 1:
-        raise ValueError(f"block is {block}; it must be at least 1.")
+        raise ValueError(f"block is {block}; it must be at least 1")
     _refuse_nan(scores)
 
 
@@ -225,6 +224,6 @@ def _refuse_nan(scores: NDArray[np.floating]) -> None:
         raise ValueError(
             f"{n_nan_by_column.sum()} of {scores.size} scores are NaN, in "
             f"{np.count_nonzero(n_nan_by_column)} of {scores.shape[1]} columns; the first is in "
-            f"row {first[0]}, column {first[1]}. A NaN has no rank: find out why the scorer made "
-            "it, or leave these columns out."
+            f"row {first[0]}, column {first[1]}. NaN has no rank: fix the scorer, or leave these "
+            "columns out"
         )

@@ -1,9 +1,9 @@
-"""The recipe of ImageScores: every patch is scored, an image gets the highest of its patches."""
+"""The recipe of ImageScores: the score of an image is the highest score of its patches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from spec import ImageScores, Site
 from ..device import device
 from ..errors import RecipeError
 from ..numerics import exact_float32
+from ..prototypes.scorer import FittedScorer
 from ..resolve.batch import Batch
 from ..resolve.recipe import recipe
 
@@ -20,27 +21,27 @@ if TYPE_CHECKING:
     from store.array_writer import ArrayWriter
 
 TOKENS_PER_BLOCK = 8192
-"""Patches scored at once. Fixed, since a matrix product's last bits depend on its shape."""
+"""Patches per matrix product. Fixed, since the last bits of a product depend on its shape."""
 
 SHARD_BYTES = 256 << 20
-"""About how large a file of scores may be."""
+"""Approximate size limit of a file of scores."""
 
 MAX_ROWS_PER_SHARD = 1 << 16
-"""Rows in a file of scores: its index has an entry for each."""
+"""Most rows in a file of scores: its index has an entry for each."""
 
 
 def check(specs: Sequence[ImageScores], site: Site) -> None:
-    """Refuse a device that cannot be used."""
+    """Refuse an unusable device."""
     device()
 
 
 @recipe(ImageScores, batch_by=lambda spec: spec.shards, preflight=check)
 def image_scores(batch: Batch[ImageScores]) -> None:
-    """Read the activations once, and score them with every scorer of the batch."""
+    """Read the activations once and score them with all scorers of the batch."""
     shards = batch.input(batch.specs[0].shards)
     patches_npd = shards.array("patches")
     n_images, n_patches, _ = patches_npd.shape
-    writers: list[tuple[ImageScores, Any, ArrayWriter]] = []
+    writers: list[tuple[ImageScores, FittedScorer, ArrayWriter]] = []
     for spec in batch.specs:
         scorer = batch.load(spec.scorer)
         k = scorer.n_prototypes
@@ -53,12 +54,12 @@ def image_scores(batch: Batch[ImageScores]) -> None:
         writers.append((spec, scorer, writer))
     step = max(1, TOKENS_PER_BLOCK // n_patches)
     for start in range(0, n_images, step):
-        # A copy: torch warns of memory that cannot be written to, as a memory map's.
+        # A copy: torch warns about read-only memory such as a memory map's.
         block_npd = np.array(patches_npd[start : start + step], dtype=np.float32)
         for spec, scorer, writer in writers:
             try:
                 if writer.state == "open":
-                    writer.append(highest(scorer, block_npd))
+                    writer.append(max_over_patches(scorer, block_npd))
             except RecipeError as error:
                 writer.abandon()
                 batch.fail(spec, error)
@@ -69,10 +70,10 @@ def image_scores(batch: Batch[ImageScores]) -> None:
             batch.publish(spec)
 
 
-def highest(scorer: Any, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each image's highest score over its patches, (n, K), from activations (n, p, d).
+def max_over_patches(scorer: FittedScorer, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return each image's highest score over its patches, (n, K), for activations (n, p, d).
 
-    Raises RecipeError when a score is not a number.
+    Raises RecipeError when a score is not finite.
     """
     import torch
 
@@ -82,5 +83,5 @@ def highest(scorer: Any, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
         scores_nk = scorer(acts).reshape(n, p, -1).amax(dim=1)
     found: NDArray[np.float32] = scores_nk.float().cpu().numpy()
     if not np.isfinite(found).all():
-        raise RecipeError(f"{scorer!r} gave scores that are not finite")
+        raise RecipeError(f"{scorer!r} returned scores that are not finite: check its training")
     return found

@@ -1,4 +1,4 @@
-"""The recipe of TraitAP: each trait's best prototype, picked on train, judged on test."""
+"""The recipe of TraitAP: pick each trait's best prototype on train, and test it on test."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ if TYPE_CHECKING:
 SUSPICIOUS_PREVALENCE = 0.5
 """Mean constant-score AP above which labels were probably read wrong."""
 
-
 SHOWN = 5
-"""Traits listed that only one side has."""
+"""Most traits listed that only one set has."""
 
 
 def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
-    """The order in which images join the train subsets, (n,): by the hash of their names.
+    """Return the order in which images join the train subsets, (n,): by the hash of their names.
 
-    It depends on nothing but the names, so the first 64 contain the first 16 on every machine.
+    It depends only on the names, so the first 64 contain the first 16 on every machine.
     """
     hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in images], np.uint64)
     return np.argsort(hashes, kind="stable")
 
 
 def check(specs: Sequence[TraitAP], site: Site) -> None:
-    """Refuse train subsets larger than the train set, train and test sets that share their images
-    or have different traits, and traits that the labels do not know.
+    """Refuse train subsets larger than the train set, train and test sets with the same images or
+    different traits, and traits without labels.
     """
     keys = Keys(site)
     sides = {keys.text((spec.train, spec.test)): spec for spec in specs}
@@ -61,26 +60,26 @@ def check(specs: Sequence[TraitAP], site: Site) -> None:
                     faults.append(str(error))
         train, test = traits[keys.text(spec.train)], traits[keys.text(spec.test)]
         if train is not None and test is not None and train != test:
-            faults.append(f"{spec.train!r} and {spec.test!r}: {_differ(train, test)}")
+            faults.append(f"{spec.train!r} and {spec.test!r}: {_trait_difference(train, test)}")
     for spec in specs:
         n_images = spec.train.images.n_images(site)
         if spec.n_train is not None and spec.n_train > n_images:
             faults.append(
                 f"TraitAP(n_train={spec.n_train}) is more than the {n_images} images of its train "
-                "set: use fewer, or None for all"
+                f"set: use at most {n_images}, or None for all"
             )
     if faults:
         raise SpecError("\n".join(dict.fromkeys(faults)))
 
 
 def _chosen_traits(trait_set: TraitSet, site: Site) -> tuple[str, ...]:
-    """The traits of a set, in order. Raises SpecError when it names some that there are not."""
+    """Return the traits of a set, in order. Raises SpecError when it names unknown traits."""
     check_traits(trait_set, site)
     return trait_names(trait_set, site) if trait_set.traits is None else trait_set.traits
 
 
-def _differ(train: Sequence[str], test: Sequence[str]) -> str:
-    """How the traits of two sets differ, and what to do."""
+def _trait_difference(train: Sequence[str], test: Sequence[str]) -> str:
+    """Say how the traits of two sets differ, and what to do."""
     only = [
         f"only {side} has {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
         for side, names in (
@@ -90,8 +89,8 @@ def _differ(train: Sequence[str], test: Sequence[str]) -> str:
         if names
     ]
     return (
-        f"train and test have different traits: {'; '.join(only) or 'they come in another order'}. "
-        "Make both sets with the same settings, or name the same traits=(...) for both"
+        f"train and test have different traits: {'; '.join(only) or 'their order differs'}; "
+        "use the same settings, or pass the same traits=(...) to both"
     )
 
 
@@ -102,18 +101,18 @@ def _differ(train: Sequence[str], test: Sequence[str]) -> str:
     load=lambda artifact: artifact.table("traits"),
 )
 def trait_ap(batch: Batch[TraitAP]) -> None:
-    """One pair of score arrays serves every n_train of the batch."""
+    """Read one pair of score arrays for every n_train of the batch."""
     first = batch.specs[0]
     train = read_labels(first.train, batch.site)
     test = read_labels(first.test, batch.site)
     if train.traits != test.traits:
-        raise DatasetError(_differ(train.traits, test.traits))
+        raise DatasetError(_trait_difference(train.traits, test.traits))
     train_scores = _scores(batch.input(first.train_scores), train)
     test_scores = _scores(batch.input(first.test_scores), test)
     order = nested_order(train.images)
     for done, spec in enumerate(batch.specs, start=1):
         chosen = np.sort(order[: spec.n_train])
-        frame = pick_and_judge(
+        frame = pick_and_test(
             train_scores[chosen], train.y[chosen], test_scores, test.y, train.traits
         )
         batch.draft(spec).table("traits", frame)
@@ -121,16 +120,16 @@ def trait_ap(batch: Batch[TraitAP]) -> None:
         batch.progress(done, len(batch.specs), "tables")
 
 
-def pick_and_judge(
+def pick_and_test(
     train_scores_ik: NDArray[np.float32],
     train_it: NDArray[np.bool_],
     test_scores_ik: NDArray[np.float32],
     test_it: NDArray[np.bool_],
     traits: Sequence[str],
 ) -> pl.DataFrame:
-    """One row per trait: the prototype with the highest train AP (the first of equals), its APs.
+    """Return one row per trait: the prototype with the highest train AP, first of equals, its APs.
 
-    A trait without positives on either side is left out: its row says why, and has no AP.
+    A trait without positives in train or test is left out: its row says why, and has no AP.
     """
     import polars as pl
 
@@ -174,7 +173,7 @@ def pick_and_judge(
 
 
 def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """The facts of a table that are shown without opening it, and a warning if it looks wrong."""
+    """Return the facts shown without opening the table, with a warning if it looks wrong."""
     import polars as pl
 
     scored = frame.filter(pl.col("left_out").is_null())
@@ -189,17 +188,17 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
         if constant > SUSPICIOUS_PREVALENCE:
             facts["warnings"] = [
                 f"constant scores alone give a mean AP of {constant:.3f}: more than half of all "
-                "labels are positive, which usually means that labels were read wrong"
+                "labels are positive, which usually means that they were read wrong"
             ]
     return facts
 
 
 def _scores(artifact: Stored, labels: Labels) -> NDArray[np.float32]:
-    """The image scores (n_images, K), checked to be in the order of the labels."""
+    """Return the image scores (n_images, K), checked to be in the order of the labels."""
     if tuple(artifact.table("images")["file"]) != labels.images:
         raise DatasetError(
-            f"the images of {artifact.path} are not those that labels were read for: the dataset "
-            "changed while this ran; run again"
+            f"the images of {artifact.path} are not those of the labels: the dataset changed "
+            "during the run; run again"
         )
     scores: NDArray[np.float32] = artifact.array("scores").read()
     return scores

@@ -241,7 +241,7 @@ class TestSource:
         path = source.path(1)
         size = path.stat().st_size
         path.write_bytes(path.read_bytes() + b"\0")
-        with pytest.raises(DatasetError, match=rf"has {size + 1:,} bytes, and had {size:,}"):
+        with pytest.raises(DatasetError, match=rf"has {size + 1:,} bytes, but had {size:,}"):
             source.load(1)
         path.unlink()
         with pytest.raises(DatasetError, match="cannot read"):
@@ -251,7 +251,7 @@ class TestSource:
         site = Site().frozen()
         folder.fingerprint(site)
         picture(9).save(Path(folder.root) / "a/new.png")
-        with pytest.raises(DatasetError, match=r"they changed; run again, .* the 4 images"):
+        with pytest.raises(DatasetError, match=r"changed since .* run again to use the 4 images"):
             open_images(folder, site)
         assert len(open_images(folder, Site())) == 4
 

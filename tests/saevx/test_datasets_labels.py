@@ -56,7 +56,7 @@ class TestLabels:
         assert found.traits == tuple(some_t)
         assert found.y.tolist() == [[truth[i, t] for t in some_t] for i in some_i]
 
-    def test_unknown_names_come_with_near_ones(self) -> None:
+    def test_unknown_names_suggest_close_ones(self) -> None:
         labels = Labels(("a",), ("has_wing_colour", "has_bill"), np.ones((1, 2), np.bool_))
         message = r"'has_wing_color' \(did you mean has_wing_colour\?\), 'qq'; there are 2"
         with pytest.raises(SpecError, match=message):
@@ -120,22 +120,22 @@ class TestCub:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("1 1 0", r"line 3 \('1 1 0'\): does not begin with four numbers"),
-            ("1 1 yes 4 1.0", "line 3 .*does not begin with four numbers"),
-            ("1 1 0 3.5 1.0", "line 3 .*does not begin with four numbers"),
-            ("1 1 -1 3 1.0", "line 3 .*does not begin with four numbers"),
+            ("1 1 0", r"line 3 \('1 1 0'\): must begin with four numbers"),
+            ("1 1 yes 4 1.0", "line 3 .*must begin with four numbers"),
+            ("1 1 0 3.5 1.0", "line 3 .*must begin with four numbers"),
+            ("1 1 -1 3 1.0", "line 3 .*must begin with four numbers"),
             ("99 1 0 3 1.0", "line 3 .*no image has the id 99"),
             ("1 99 0 3 1.0", "line 3 .*no attribute has the id 99"),
-            ("0 0 2 5 1.0", "id 0; no attribute .*is present is 2.*; the certainty is 5"),
+            ("0 0 2 5 1.0", "id 0; no attribute .*is_present is 2.*; the certainty is 5"),
             ("1 1 0 0 1.0", "the certainty is 0, not 1 to 4"),
-            ("1 1 0 99999999999999999999 1", "line 3 .*does not begin with four numbers"),
-            ("# 1 1 0 3", "line 3 .*does not begin with four numbers"),
+            ("1 1 0 99999999999999999999 1", "line 3 .*must begin with four numbers"),
+            ("# 1 1 0 3", "line 3 .*must begin with four numbers"),
         ],
     )
-    def test_garbage_is_named_by_its_line(self, cub: CubTree, line: str, message: str) -> None:
+    def test_malformed_lines_are_named(self, cub: CubTree, line: str, message: str) -> None:
         path = cub.file("image_attribute_labels.txt")
         lines = path.read_text().splitlines()
-        # A blank line is passed over, and counted.
+        # A blank line is skipped, and counted.
         path.write_text("\n".join([lines[0], "", line, *lines[2:]]))
         with pytest.raises(DatasetError, match=message):
             read_labels(traits_of(cub), Site())
@@ -146,13 +146,13 @@ class TestCub:
         with pytest.raises(DatasetError, match=r"line 1 .*line 5 .*; and \d+ more"):
             read_labels(traits_of(cub), Site())
 
-    def test_pairs_must_stand_there_once(self, cub: CubTree) -> None:
+    def test_each_pair_must_occur_once(self, cub: CubTree) -> None:
         path = cub.file("image_attribute_labels.txt")
         lines = path.read_text().splitlines()
         path.write_text("\n".join([*lines[:-1], lines[0]]))
         message = (
             r"24 images and 6 attributes; 2 pairs differ: image 1, attribute 1: 2 lines; "
-            r"image 24, attribute 6: 0 lines; was the file cut short"
+            r"image 24, attribute 6: 0 lines; download the file again"
         )
         with pytest.raises(DatasetError, match=message):
             read_labels(traits_of(cub), Site())
@@ -226,5 +226,7 @@ def test_users_may_bring_their_own_traits(cub: CubTree) -> None:
     found = read_labels(FirstHalf(split="test", root=str(cub.root)), Site())
     assert found.traits == ("first half",)
     assert found.y[:, 0].tolist() == [n in sorted(cub.names)[:12] for n in found.images]
-    with pytest.raises(SpecError, match=r"how to read Nobody: .*read_traits\.register"):
+    with pytest.raises(
+        SpecError, match=r"no reader is registered for Nobody: .*read_traits\.register"
+    ):
         read_traits(Nobody(), Site())

@@ -55,7 +55,9 @@ class TestTraits:
         some = trait_names(OpenMoji(split="train", min_images=12), Site())
         more = trait_names(OpenMoji(split="train", min_images=4), Site())
         assert set(some) < set(more)
-        with pytest.raises(DatasetError, match=r"no word names 5000 .* lower min_images"):
+        with pytest.raises(
+            DatasetError, match=r"no word is in the names of 5000 .* lower min_images"
+        ):
             trait_names(OpenMoji(split="train", min_images=5000), Site())
 
     def test_skin_tones_are_traits_where_they_are_drawn(self) -> None:

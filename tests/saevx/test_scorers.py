@@ -19,7 +19,7 @@ import saevx.traits.trait_ap
 from saevx.datasets.labels import Labels, read_traits, trait_names
 from saevx.errors import RecipeError, SpecError
 from saevx.prototypes.scorer import Prototypes
-from saevx.traits.scores import highest
+from saevx.traits.scores import max_over_patches
 from saevx.vit.token_rows import TokenRows
 from spec import (
     CUB200,
@@ -80,14 +80,14 @@ def test_tokens_are_scored_as_they_come(scorer, tmp_path):
 @pytest.mark.parametrize(
     ("acts", "says"),
     [
-        (np.zeros((2, 5)), r"\(B, 4\) was given \(2, 5\)$"),
-        (torch.zeros(2, 5), r"\(B, 4\) was given \(2, 5\)$"),
-        (np.zeros(4), r"was given \(4,\); for a single one write x\[None\]"),
-        (np.zeros((2, 3, 4)), r"was given \(2, 3, 4\); write x\.reshape\(-1, 4\)"),
+        (np.zeros((2, 5)), r"shape \(B, 4\), not \(2, 5\)$"),
+        (torch.zeros(2, 5), r"shape \(B, 4\), not \(2, 5\)$"),
+        (np.zeros(4), r"not \(4,\): for a single activation pass x\[None\]"),
+        (np.zeros((2, 3, 4)), r"not \(2, 3, 4\): pass x\.reshape\(-1, 4\)"),
         (torch.zeros(2, 3, 4), r"reshape\(-1, 4\)"),
-        ([[1, 2, 3, 4], [1, 2]], "rows of numbers, all of one length"),
-        ([["a", "b", "c", "d"]], "rows of numbers"),
-        (3.0, r"was given \(\)"),
+        ([[1, 2, 3, 4], [1, 2]], r"must be an array \(B, 4\) of numbers"),
+        ([["a", "b", "c", "d"]], "of numbers"),
+        (3.0, r"not \(\)"),
     ],
     ids=repr,
 )
@@ -109,7 +109,7 @@ def test_scoring_arrays_costs_no_torch():
 def test_the_highest_patch_is_the_score_of_the_image(scorer):
     acts = np.random.default_rng(2).standard_normal((6, 5, D)).astype(np.float32)
     expected = np.stack([(image @ VECTORS.T).max(axis=0) for image in acts])
-    np.testing.assert_allclose(highest(scorer, acts), expected, rtol=1e-5)
+    np.testing.assert_allclose(max_over_patches(scorer, acts), expected, rtol=1e-5)
 
 
 def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPrototypes:
@@ -197,7 +197,7 @@ def test_traits_that_differ_are_refused_before_the_run(tmp_path):
     assert said.count("different traits") == 1
     assert "only train has big; only test has tall" in said
     test = tagged(tmp_path / "b", 2, "big", "red")
-    assert "they come in another order" in faults(tables(tmp_path, train, test))
+    assert "their order differs" in faults(tables(tmp_path, train, test))
     chosen = test.model_copy(update={"traits": ("red", "big")})
     saevx.traits.trait_ap.check([tables(tmp_path, train, chosen)], Site())
     unknown = test.model_copy(update={"traits": ("rod",)})
