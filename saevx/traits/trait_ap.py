@@ -188,7 +188,7 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
         if constant > SUSPICIOUS_PREVALENCE:
             facts["warnings"] = [
                 f"constant scores alone give a mean AP of {constant:.3f}: more than half of all "
-                "labels are positive, which usually means that they were read wrong"
+                "labels are positive, which usually means that labels were read wrong"
             ]
     return facts
 
