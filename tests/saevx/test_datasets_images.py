@@ -97,7 +97,7 @@ class TestModes:
         assert decoded(encode(image, "PNG"))[0].tolist() == [[50] * 3, [255] * 3]
 
     @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-    def test_sixteen_bits_lose_the_lower_ones(self, format: str) -> None:
+    def test_sixteen_bits_lose_the_low_byte(self, format: str) -> None:
         values = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
         found = decoded(encode(Image.fromarray(values), format))
         assert found[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
@@ -162,7 +162,7 @@ MARKED = [name for name in FORMATS if name.endswith(("jpg", "png"))]
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_short_is_refused_or_lost_nothing(name: str, share: float) -> None:
+def test_a_truncated_file_is_refused_or_complete(name: str, share: float) -> None:
     data = FORMATS[name]
     try:
         found = decoded(data[: int(len(data) * share)])
@@ -180,7 +180,7 @@ def test_a_file_that_ends_in_zeros_is_refused(name: str, share: float) -> None:
 
 
 @given(st.integers(0, 1000))
-def test_bytes_after_the_end_do_no_harm(n: int) -> None:
+def test_bytes_after_the_end_are_ignored(n: int) -> None:
     for name in MARKED:
         assert np.array_equal(decoded(FORMATS[name] + bytes(n)), WHOLE[name])
 
@@ -231,7 +231,7 @@ class TestSource:
         with pytest.raises(DatasetError, match=message):
             open_images(folder, Site()).load(2)
 
-    def test_what_is_no_image_is_named(self, folder: ImageFolder) -> None:
+    def test_files_that_are_not_images_are_named(self, folder: ImageFolder) -> None:
         (Path(folder.root) / "b/0.jpg").write_text("<html>404</html>")
         with pytest.raises(DatasetError, match=r"cannot decode .*b/0\.jpg \(16 bytes\)"):
             open_images(folder, Site()).load(2)
@@ -255,21 +255,21 @@ class TestSource:
             open_images(folder, site)
         assert len(open_images(folder, Site())) == 4
 
-    def test_a_change_that_folders_hide_is_refused_once(
+    def test_a_change_in_place_is_refused_once(
         self, folder: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Large sets are not listed at every plan, so running again must not fail for ever.
         monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
         monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -(10**12))
-        folder.fingerprint(Site(cache=tmp_path / "memory"))
+        folder.fingerprint(Site(cache=tmp_path / "cache"))
         path = Path(folder.root) / "a/1.png"
         with path.open("ab") as file:
             file.write(b"\0")
         with pytest.raises(DatasetError, match="run again"):
-            open_images(folder, Site(cache=tmp_path / "memory"))
-        assert len(open_images(folder, Site(cache=tmp_path / "memory"))) == 3
+            open_images(folder, Site(cache=tmp_path / "cache"))
+        assert len(open_images(folder, Site(cache=tmp_path / "cache"))) == 3
 
-    def test_users_may_bring_their_own_sets(self, tmp_path: Path) -> None:
+    def test_users_can_register_their_own_image_sets(self, tmp_path: Path) -> None:
         (tmp_path / "1.png").write_bytes(b"\x07")
 
         class Shades(ImageSet):

@@ -27,7 +27,7 @@ def traits_of(cub: CubTree, split: str = "train", **fields: object) -> CUB200:
 
 
 class TestLabels:
-    def test_parts_must_fit(self) -> None:
+    def test_inconsistent_labels_are_refused(self) -> None:
         y = np.zeros((2, 1), np.bool_)
         for images, traits, array, message in (
             (("a", "a"), ("t",), y, "more than one image is called a"),
@@ -210,7 +210,7 @@ class TestCub:
         ]
 
 
-def test_users_may_bring_their_own_traits(cub: CubTree) -> None:
+def test_users_can_register_their_own_trait_sets(cub: CubTree) -> None:
     class FirstHalf(CUB200):
         pass
 

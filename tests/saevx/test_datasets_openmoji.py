@@ -60,7 +60,7 @@ class TestTraits:
         ):
             trait_names(OpenMoji(split="train", min_images=5000), Site())
 
-    def test_skin_tones_are_traits_where_they_are_drawn(self) -> None:
+    def test_skin_tones_are_traits_only_with_toned_drawings(self) -> None:
         labels = read_labels(OpenMoji(split="test", skin_tones=True), Site())
         assert {"skin", "tone", "dark"} <= set(labels.traits)
         tone = labels.y[:, labels.traits.index("tone")]
@@ -90,7 +90,7 @@ class TestRendering:
         with pytest.raises(DatasetError, match="was changed since the set was listed"):
             source.load(0)
 
-    def test_what_is_no_drawing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_files_that_are_not_drawings_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         source = open_images(OpenMojiImages(split="train"), Site())
         monkeypatch.setattr(type(source), "read", lambda self, i: b"<svg")
         with pytest.raises(DatasetError, match=r"cannot decode .*\.svg \(4 bytes\)"):
@@ -139,6 +139,6 @@ class TestPartMasks:
         columns = {part: sorted({x // 10 for x in np.nonzero(at[part])[1]}) for part in PARTS}
         assert columns == {"color": [0], "skin": [1], "hair": [2], "line": []}
 
-    def test_what_is_no_drawing_is_named(self) -> None:
+    def test_files_that_are_not_drawings_are_named(self) -> None:
         with pytest.raises(DatasetError, match="not an SVG"):
             part_masks(b"<svg", 8)

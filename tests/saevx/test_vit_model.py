@@ -106,7 +106,7 @@ def test_the_pass_ends_after_the_highest_layer(vit, images):
     assert not any(block._forward_hooks for block in vit.model.blocks)
 
 
-def test_an_image_depends_neither_on_its_place_nor_on_its_mates(vit, images):
+def test_an_image_does_not_depend_on_the_rest_of_its_batch(vit, images):
     alone = vit.residual(images, [5])[5]
     swapped = vit.residual(torch.stack([images[2], images[0] * 9, images[1]]), [5])[5]
     assert torch.equal(swapped[0], alone[2])
@@ -145,7 +145,7 @@ def test_device(monkeypatch):
     assert device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_global_settings_are_left_as_found(vit, images):
+def test_global_settings_are_restored(vit, images):
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
     vit.residual(images, [0])

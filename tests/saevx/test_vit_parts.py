@@ -173,7 +173,7 @@ def be_killed(images: str, store: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_recording_goes_on_and_ends_the_same(images: ImageFolder, tmp_path: Path):
+def test_a_killed_recording_resumes_with_the_same_result(images: ImageFolder, tmp_path: Path):
     specs = [shards(images, layer) for layer in (1, 4)]
     whole, _ = run(specs, tmp_path / "whole")
 
@@ -193,7 +193,7 @@ def test_a_killed_recording_goes_on_and_ends_the_same(images: ImageFolder, tmp_p
     assert [path.name for path in store.glob("*/.build/*")] == []
 
 
-def test_a_layer_added_later_records_what_it_lacks(
+def test_a_layer_added_later_records_only_missing_parts(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store = tmp_path / "store"
@@ -236,7 +236,7 @@ def test_an_overflow_in_a_later_file_fails_its_layer_alone(
         assert files_of(made[layer]) == files_of(whole[layer])
 
 
-def test_images_changed_between_parts_are_another_recording(
+def test_images_changed_between_parts_start_another_recording(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """By their listing: nothing of the old images is joined with the new ones."""

@@ -49,7 +49,7 @@ def test_center_crop_equals_torchvision_where_sides_are_whole(shape):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_interpolation_is_the_one_asked_for(interpolation):
+def test_the_requested_interpolation_is_used(interpolation):
     ours = Preprocess(Squash(size=8), (0, 0, 0), (1, 1, 1), interpolation)(noise(50, 40))
     theirs = noise(50, 40).resize((8, 8), Image.Resampling[interpolation.upper()])
     np.testing.assert_array_equal(np.rint(ours * 255), np.asarray(theirs).transpose(2, 0, 1))

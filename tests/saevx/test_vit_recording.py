@@ -105,7 +105,7 @@ def run(specs: list[Shards], store: Path, progress=None):
     return made, {layer_of[key]: error for key, error in batch.failed.items()}
 
 
-def test_what_is_stored_is_what_the_vit_gives(vit, images, tmp_path):
+def test_stored_tokens_equal_the_output_of_the_vit(vit, images, tmp_path):
     """Against a loop without batches' prefetching, sinks or drafts."""
     seen: list[tuple[int, int, str]] = []
     made, failed = run(
@@ -174,7 +174,7 @@ def test_every_batch_has_the_same_shape(n, batch_size, n_decoders):
     assert seen == list(range(1, n + 1))
 
 
-def test_decoding_runs_ahead_but_not_away():
+def test_decoding_runs_ahead_by_a_bounded_number():
     source = Pictures(100)
     stream = batches(source, lambda image: np.zeros((3, 2, 2), np.float32), batch_size=5)
     next(stream)
@@ -302,7 +302,7 @@ def test_an_overflow_fails_its_layer_alone(images, tmp_path, loud):
     assert record_shards.load(stored[3]).patches.read().max() > 65504
 
 
-def test_a_number_that_is_none_fails_whatever_the_dtype(images, tmp_path, loud):
+def test_nan_fails_in_every_dtype(images, tmp_path, loud):
     loud(float("nan"))
     made, failed = run([shards(images, i, dtype="float32") for i in (2, 3)], tmp_path)
     assert sorted(made) == [2]
@@ -397,14 +397,14 @@ class Listed(Weights):
     parts: list[int]
 
 
-def test_preflight_takes_specs_that_cannot_be_hashed(images):
+def test_preflight_accepts_specs_that_cannot_be_hashed(images):
     vit = ViT(name="test_vit", weights=Listed(parts=[1, 2]), resize=Squash(size=32))
     check([Shards(images=images, vit=vit, layer=5)], Site())
     with pytest.raises(SpecError, match="no layer 6"):
         check([Shards(images=images, vit=vit, layer=6)], Site())
 
 
-def test_preflight_names_a_device_that_is_not_there(images, monkeypatch):
+def test_preflight_names_an_unusable_device(images, monkeypatch):
     monkeypatch.setenv("SAEVX_DEVICE", "abacus")
     with pytest.raises(SpecError, match="SAEVX_DEVICE=abacus"):
         check([shards(images, 2)], Site())

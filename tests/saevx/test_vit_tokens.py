@@ -54,7 +54,7 @@ def many_files(tmp_path_factory) -> Tokens:
     return record(tmp_path_factory.mktemp("many"), 2 * N_PATCHES * D * 2)
 
 
-def test_files_are_no_part_of_what_is_read(one_file, many_files):
+def test_reading_does_not_depend_on_file_sizes(one_file, many_files):
     assert one_file.patches.grid.n_shards == 1
     assert many_files.patches.grid.n_shards == 4
     np.testing.assert_array_equal(one_file.patches.read(), many_files.patches.read())
@@ -164,7 +164,7 @@ def test_the_whole_as_an_array(both):
         np.array(rows, dtype=np.float32, copy=False)
 
 
-def test_the_whole_is_no_copy_where_it_lies_in_one_file(one_file, many_files):
+def test_an_array_from_one_file_is_not_a_copy(one_file, many_files):
     assert np.shares_memory(np.asarray(one_file.tokens()), one_file.patches.memmaps()[0])
     with pytest.raises(ValueError, match="several files"):
         np.array(many_files.tokens(), copy=False)
@@ -176,7 +176,7 @@ def test_the_whole_is_no_copy_where_it_lies_in_one_file(one_file, many_files):
      np.zeros(0), (0, 1, 2), (0, None), (..., ...), (N, 0), (0, D), ([0], [D])],
     ids=repr,
 )  # fmt: skip
-def test_what_numpy_refuses_or_gives_more_axes_is_refused(both, index):
+def test_unsupported_indices_are_refused(both, index):
     with pytest.raises(IndexError):
         both[0][index]
 

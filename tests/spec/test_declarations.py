@@ -57,7 +57,7 @@ def declare(annotation: Any, base: type[Spec] = Spec, name: str = "root") -> typ
 
 @pytest.mark.parametrize("mark", [Exec(), Exec, Since(legacy=None), Since])
 @pytest.mark.parametrize("base", [Spec, Artifact])
-def test_a_mark_within_an_annotation_is_refused(mark: Any, base: type[Spec]) -> None:
+def test_nested_markers_are_refused(mark: Any, base: type[Spec]) -> None:
     name = "Exec" if mark in (Exec(), Exec) else "Since"
     for annotation in (
         Annotated[str, mark] | None,
@@ -69,14 +69,14 @@ def test_a_mark_within_an_annotation_is_refused(mark: Any, base: type[Spec]) -> 
             declare(annotation, base)
 
 
-def test_an_outermost_mark_is_heard_and_since_says_since_what() -> None:
+def test_an_outermost_marker_counts_and_since_needs_a_legacy_value() -> None:
     field = declare(Annotated[Annotated[str | None, Exec()], "note"]).model_fields["root"]
     assert Exec() in field.metadata
     with pytest.raises(TypeError, match=r"Odd\.root is marked Since: .*legacy=\.\.\."):
         declare(Annotated[str | None, Since])
 
 
-def test_annotations_known_only_later_are_looked_at_later() -> None:
+def test_annotations_resolved_later_are_checked_later() -> None:
     class Early(Artifact):
         kind: ClassVar = "results"
         late: "Annotated[Late, Exec()] | None" = None
@@ -145,7 +145,7 @@ def test_abstract_specs_cannot_be_built(build: Any, message: str) -> None:
         build()
 
 
-def test_users_may_declare_abstract_specs_and_must_give_a_kind() -> None:
+def test_users_can_declare_abstract_specs_and_must_give_a_kind() -> None:
     class Base(Spec, abstract=True):
         n: int = 1
 
@@ -163,7 +163,7 @@ def test_users_may_declare_abstract_specs_and_must_give_a_kind() -> None:
 
 
 class TestInputs:
-    def test_artifacts_are_found_wherever_a_field_holds_them(self) -> None:
+    def test_artifacts_are_found_anywhere_in_a_field(self) -> None:
         a, b, c = (Part(n=n) for n in range(3))
         whole = Whole(
             parts=(a, b), named={"x": c, "y": 3}, deep=[(a,), (b, c)], student=Student(teacher=b)
@@ -182,7 +182,7 @@ class TestInputs:
             "Part n=1",
         ]
 
-    def test_those_below_an_input_are_not_its_reader_s(self) -> None:
+    def test_inputs_of_an_input_are_not_inputs(self) -> None:
         class Above(Artifact):
             kind: ClassVar = "results"
             whole: Whole
@@ -190,7 +190,7 @@ class TestInputs:
         whole = Whole(parts=(Part(n=1),))
         assert Above(whole=whole).inputs() == {"whole": whole}
 
-    def test_sets_come_in_one_order_in_all_processes(self) -> None:
+    def test_sets_have_the_same_order_in_all_processes(self) -> None:
         code = (
             "from tests.spec.test_declarations import Part, Whole\n"
             "whole = Whole(some=frozenset(Part(n=n) for n in range(9)))\n"
@@ -211,7 +211,7 @@ class TestInputs:
         }
         assert texts == {str({f"some[{n}]": n for n in range(9)}) + "\n"}
 
-    def test_key_and_document_count_them(self) -> None:
+    def test_keys_and_documents_include_them(self) -> None:
         keys = Keys(Site())
         whole = Whole(parts=(Part(n=1),), named={"x": Part(n=2)})
         assert keys.of(whole) != keys.of(Whole(parts=(Part(n=3),), named={"x": Part(n=2)}))
@@ -229,11 +229,11 @@ def test_a_split_is_the_name_of_a_folder_in_root(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "a/b", "..a", "x..y/z", ".hidden"])
-def test_other_names_of_splits_are_taken(split: str) -> None:
+def test_other_names_of_splits_are_accepted(split: str) -> None:
     assert ImageFolder(root="/photos", split=split).folder(Site()) == Path("/photos", split)
 
 
-def test_what_json_cannot_hold_is_refused_in_a_name() -> None:
+def test_names_refuse_values_without_json() -> None:
     from spec.identity import portable_name
 
     with pytest.raises(SpecError, match=r"Odd\.root is a bytes"):

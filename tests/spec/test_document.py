@@ -8,7 +8,7 @@ import spec
 from spec.document import known_types
 
 
-def test_a_type_declared_again_takes_the_place_of_the_first():
+def test_a_type_declared_again_replaces_the_first():
     """As when a notebook's cell is run twice."""
 
     def declare(version_now: int) -> type[spec.Artifact]:

@@ -35,12 +35,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Path:
-    return tmp_path / "memory"
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
-def digest(root: Path, memory: Path | None = None) -> str:
-    return ImageFolder(root=str(root)).fingerprint(Site(cache=memory)).digest
+def digest(root: Path, cache: Path | None = None) -> str:
+    return ImageFolder(root=str(root)).fingerprint(Site(cache=cache)).digest
 
 
 def age(root: Path, ns: int) -> None:
@@ -49,7 +49,7 @@ def age(root: Path, ns: int) -> None:
         os.utime(folder, ns=(ns, ns))
 
 
-def test_walk_takes_wanted_files_sorted(photos: Path) -> None:
+def test_walk_returns_accepted_files_sorted(photos: Path) -> None:
     found = walk(photos, lambda name: name.endswith("g"))
     assert found.files == ("a/one.jpg",)
     assert found.folders == ("", "a", "b")
@@ -73,7 +73,7 @@ def test_unreadable_folders_are_all_named(photos: Path, monkeypatch: pytest.Monk
         ImageFolder(root=str(photos)).listing(Site())
 
 
-def test_links_are_followed_but_not_round_in_circles(photos: Path, tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(photos: Path, tmp_path: Path) -> None:
     before = ImageFolder(root=str(photos)).listing(Site())
     (photos / "self").symlink_to(".")
     (photos / "b/up").symlink_to(photos)
@@ -86,7 +86,7 @@ def test_links_are_followed_but_not_round_in_circles(photos: Path, tmp_path: Pat
     assert walk(photos, lambda name: name == "x.jpg").files == ("more/in/x.jpg",)
 
 
-def test_two_links_to_each_other_end(tmp_path: Path) -> None:
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(b"1")
@@ -95,26 +95,26 @@ def test_two_links_to_each_other_end(tmp_path: Path) -> None:
     assert files == ("a/1.jpg", "a/to/1.jpg", "b/1.jpg", "b/to/1.jpg")
 
 
-def test_a_moved_root_keeps_its_digest(photos: Path, tmp_path: Path, memory: Path) -> None:
-    before = digest(photos, memory)
+def test_a_moved_root_keeps_its_digest(photos: Path, tmp_path: Path, cache: Path) -> None:
+    before = digest(photos, cache)
     moved = shutil.move(photos, tmp_path / "elsewhere")
-    assert digest(Path(moved), memory) == before
+    assert digest(Path(moved), cache) == before
 
 
-def test_another_size_name_or_file_is_another_set(photos: Path, memory: Path) -> None:
-    seen = {digest(photos, memory)}
+def test_a_changed_size_name_or_file_changes_the_digest(photos: Path, cache: Path) -> None:
+    seen = {digest(photos, cache)}
     (photos / "a/one.jpg").write_bytes(b"longer than before")
-    seen.add(digest(photos, memory))
+    seen.add(digest(photos, cache))
     (photos / "a/one.jpg").rename(photos / "a/uno.jpg")
-    seen.add(digest(photos, memory))
+    seen.add(digest(photos, cache))
     (photos / "b/five.gif").write_bytes(b"5")
-    seen.add(digest(photos, memory))
+    seen.add(digest(photos, cache))
     (photos / "four.tiff").unlink()
-    seen.add(digest(photos, memory))
+    seen.add(digest(photos, cache))
     assert len(seen) == 5
 
 
-def test_content_of_the_same_size_counts_only_with_digests() -> None:
+def test_content_counts_only_with_digests() -> None:
     def listing(*digests: str) -> Listing:
         return Listing(Path("/x"), ("a", "b"), ("a", "b"), (1, 2), digests or None)
 
@@ -122,29 +122,29 @@ def test_content_of_the_same_size_counts_only_with_digests() -> None:
     assert listing("p", "q").digest != listing().digest
 
 
-def test_what_is_gone_is_remembered(photos: Path, memory: Path) -> None:
-    before = digest(photos, memory)
+def test_the_fingerprint_of_a_missing_folder_is_cached(photos: Path, cache: Path) -> None:
+    before = digest(photos, cache)
     shutil.rmtree(photos)
-    assert digest(photos, memory) == before
+    assert digest(photos, cache) == before
     with pytest.raises(DatasetError, match="there is no folder"):
         digest(photos)
 
 
-def test_what_is_emptied_is_remembered_but_cannot_be_listed(photos: Path, memory: Path) -> None:
-    before = digest(photos, memory)
+def test_the_fingerprint_of_an_emptied_folder_is_cached(photos: Path, cache: Path) -> None:
+    before = digest(photos, cache)
     for path in photos.rglob("*.*"):
         path.unlink()
-    assert digest(photos, memory) == before
+    assert digest(photos, cache) == before
     with pytest.raises(DatasetError, match="no image below"):
         ImageFolder(root=str(photos)).listing(Site())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"what": 3}', '{"digest": "x", "n": "many"}'])
-def test_a_spoilt_memory_only_costs_time(photos: Path, memory: Path, text: str) -> None:
-    before = digest(photos, memory)
-    for file in memory.iterdir():
+def test_a_damaged_cache_only_costs_time(photos: Path, cache: Path, text: str) -> None:
+    before = digest(photos, cache)
+    for file in cache.iterdir():
         file.write_text(text)
-    assert digest(photos, memory) == before
+    assert digest(photos, cache) == before
 
 
 class TestLargeSets:
@@ -168,95 +168,95 @@ class TestLargeSets:
         return calls
 
     def test_untouched_folders_are_not_listed_again(
-        self, photos: Path, memory: Path, listed: list[str]
+        self, photos: Path, cache: Path, listed: list[str]
     ) -> None:
         age(photos, 10**18)
-        assert digest(photos, memory) == digest(photos, memory)
+        assert digest(photos, cache) == digest(photos, cache)
         assert len(listed) == 1
 
-    def test_files_that_come_go_or_get_other_names_are_noticed(
-        self, photos: Path, memory: Path, listed: list[str]
+    def test_added_removed_and_renamed_files_are_noticed(
+        self, photos: Path, cache: Path, listed: list[str]
     ) -> None:
         age(photos, 10**18)
-        seen = {digest(photos, memory)}
+        seen = {digest(photos, cache)}
         (photos / "b/new.jpg").write_bytes(b"new")
-        seen.add(digest(photos, memory))
+        seen.add(digest(photos, cache))
         age(photos, 10**18 + 1)
-        seen.add(digest(photos, memory))
+        seen.add(digest(photos, cache))
         (photos / "b/new.jpg").rename(photos / "b/newer.jpg")
-        seen.add(digest(photos, memory))
+        seen.add(digest(photos, cache))
         (photos / "a/one.jpg").unlink()
-        seen.add(digest(photos, memory))
+        seen.add(digest(photos, cache))
         assert len(seen) == 4
         assert len(listed) == 5
 
-    def test_a_new_folder_is_noticed(self, photos: Path, memory: Path) -> None:
+    def test_a_new_folder_is_noticed(self, photos: Path, cache: Path) -> None:
         age(photos, 10**18)
-        before = digest(photos, memory)
+        before = digest(photos, cache)
         (photos / "c/deep").mkdir(parents=True)
         (photos / "c/deep/new.jpg").write_bytes(b"new")
-        assert digest(photos, memory) != before
+        assert digest(photos, cache) != before
 
-    def test_a_folder_that_held_no_image_is_watched(self, photos: Path, memory: Path) -> None:
+    def test_an_image_added_to_an_empty_folder_is_noticed(self, photos: Path, cache: Path) -> None:
         (photos / "b/empty").mkdir()
         age(photos, 10**18)
-        seen = {digest(photos, memory)}
+        seen = {digest(photos, cache)}
         (photos / "b/empty/first.jpg").write_bytes(b"1")
-        seen.add(digest(photos, memory))
+        seen.add(digest(photos, cache))
         assert len(seen) == 2
 
     def test_folders_that_just_changed_are_not_trusted(
-        self, photos: Path, memory: Path, listed: list[str]
+        self, photos: Path, cache: Path, listed: list[str]
     ) -> None:
         # One mtime tick may hold both the listing and a change after it.
-        digest(photos, memory)
+        digest(photos, cache)
         age_now = (photos / "a").stat().st_mtime_ns
         (photos / "a/one.jpg").write_bytes(b"longer than before")
         os.utime(photos / "a", ns=(age_now, age_now))
-        digest(photos, memory)
+        digest(photos, cache)
         assert len(listed) == 2
 
-    def test_a_change_in_place_is_seen_only_when_listed_anew(
-        self, photos: Path, memory: Path, listed: list[str]
+    def test_a_change_in_place_is_seen_only_by_a_refreshing_site(
+        self, photos: Path, cache: Path, listed: list[str]
     ) -> None:
         age(photos, 10**18)
-        before = digest(photos, memory)
+        before = digest(photos, cache)
         (photos / "a/one.jpg").write_bytes(b"longer than before")
-        assert digest(photos, memory) == before
-        fresh = ImageFolder(root=str(photos)).fingerprint(Site(cache=memory).refreshing())
+        assert digest(photos, cache) == before
+        fresh = ImageFolder(root=str(photos)).fingerprint(Site(cache=cache).refreshing())
         assert fresh.digest != before
-        assert digest(photos, memory) == fresh.digest
+        assert digest(photos, cache) == fresh.digest
 
-    def test_a_root_that_is_gone_is_remembered(self, photos: Path, memory: Path) -> None:
+    def test_the_fingerprint_of_a_missing_root_is_cached(self, photos: Path, cache: Path) -> None:
         age(photos, 10**18)
-        before = digest(photos, memory)
+        before = digest(photos, cache)
         shutil.rmtree(photos)
-        assert digest(photos, memory) == before
+        assert digest(photos, cache) == before
 
 
 class TestContents:
-    def test_it_is_the_bytes_that_count(self, tmp_path: Path, memory: Path) -> None:
+    def test_only_the_bytes_count(self, tmp_path: Path, cache: Path) -> None:
         file, copy = tmp_path / "labels.txt", tmp_path / "copy.txt"
         file.write_text("1 a\n")
         copy.write_text("1 a\n")
-        site = Site(cache=memory)
+        site = Site(cache=cache)
         digest = fingerprint_contents(site, "labels", [file]).digest
         assert fingerprint_contents(site, "labels", [copy]).digest == digest
         file.write_text("1 b\n")
         os.utime(file, ns=(1, 1))
-        assert fingerprint_contents(Site(cache=memory), "labels", [file]).digest != digest
+        assert fingerprint_contents(Site(cache=cache), "labels", [file]).digest != digest
 
     def test_bytes_are_read_once(
-        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "labels.txt"
         file.write_text("1 a\n")
-        before = fingerprint_contents(Site(cache=memory), "labels", [file])
+        before = fingerprint_contents(Site(cache=cache), "labels", [file])
         monkeypatch.setattr(fingerprint_module, "digest_file", lambda path: pytest.fail("read"))
-        assert fingerprint_contents(Site(cache=memory), "labels", [file]) == before
+        assert fingerprint_contents(Site(cache=cache), "labels", [file]) == before
 
     def test_a_change_while_reading_is_noticed_next_time(
-        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "labels.txt"
         file.write_text("old\n")
@@ -268,11 +268,11 @@ class TestContents:
             return digest
 
         monkeypatch.setattr(fingerprint_module, "digest_file", reads_then_somebody_writes)
-        torn = fingerprint_contents(Site(cache=memory), "labels", [file])
+        torn = fingerprint_contents(Site(cache=cache), "labels", [file])
         monkeypatch.setattr(fingerprint_module, "digest_file", real)
-        assert fingerprint_contents(Site(cache=memory), "labels", [file]) != torn
+        assert fingerprint_contents(Site(cache=cache), "labels", [file]) != torn
 
-    def test_files_may_be_found_elsewhere_or_not_at_all(self, tmp_path: Path, memory: Path) -> None:
+    def test_files_may_move_or_disappear(self, tmp_path: Path, cache: Path) -> None:
         def find() -> list[Path]:
             found = sorted(tmp_path.rglob("labels.txt"))
             if not found:
@@ -280,14 +280,14 @@ class TestContents:
             return found
 
         with pytest.raises(DatasetError, match="missing"):
-            fingerprint_found(Site(cache=memory), "labels", find)
+            fingerprint_found(Site(cache=cache), "labels", find)
         (tmp_path / "labels.txt").write_text("1 a\n")
-        before = fingerprint_found(Site(cache=memory), "labels", find)
+        before = fingerprint_found(Site(cache=cache), "labels", find)
         (tmp_path / "sub").mkdir()
         (tmp_path / "labels.txt").rename(tmp_path / "sub/labels.txt")
-        assert fingerprint_found(Site(cache=memory), "labels", find) == before
+        assert fingerprint_found(Site(cache=cache), "labels", find) == before
         (tmp_path / "sub/labels.txt").unlink()
-        assert fingerprint_found(Site(cache=memory), "labels", find) == before
+        assert fingerprint_found(Site(cache=cache), "labels", find) == before
 
     def test_unreadable_files_are_dataset_errors(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"cannot read .*gone"):

@@ -90,7 +90,7 @@ def keys_now() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_keys_are_as_they_ever_were(name: str):
+def test_keys_equal_the_golden_keys(name: str):
     assert keys_now()[name] == json.loads(GOLDEN.read_text())[name]
 
 
@@ -103,7 +103,7 @@ def test_every_spec_type_has_a_golden_key():
     assert {each.__name__ for each in ours - ABSTRACT} == {type(s).__name__ for s in SPECS.values()}
 
 
-def test_keys_do_not_depend_on_where_things_lie():
+def test_keys_do_not_depend_on_paths():
     keys = Keys(FixedSite())
     move: dict[str, Callable[[], Spec]] = {
         "CUB200": lambda: CUB200(split="train", root="/elsewhere"),

@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> CubTree:
 
 class TestCub:
     @pytest.mark.parametrize("split", ["train", "test"])
-    def test_both_layouts_are_one_dataset(
+    def test_both_layouts_have_the_same_key(
         self, official: CubTree, tree: CubTree, split: str
     ) -> None:
         site = Site()
@@ -75,17 +75,17 @@ class TestCub:
         with pytest.raises(DatasetError, match=r"no folder is known .*'cub200'.*saevx\.toml"):
             CUB200Images(split="test").fingerprint(Site())
 
-    def test_an_empty_folder_of_a_tree_is_watched(
+    def test_an_image_added_to_an_empty_class_is_noticed(
         self, tree: CubTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
         (tree.root / "train/999.New").mkdir()
         for folder in [tree.root, *(p for p in tree.root.rglob("*") if p.is_dir())]:
             os.utime(folder, ns=(10**18, 10**18))
-        images, memory = CUB200Images(split="train", root=str(tree.root)), tmp_path / "memory"
-        before = images.fingerprint(Site(cache=memory))
+        images, cache = CUB200Images(split="train", root=str(tree.root)), tmp_path / "cache"
+        before = images.fingerprint(Site(cache=cache))
         (tree.root / "train/999.New/new.jpg").write_bytes(b"1")
-        assert images.fingerprint(Site(cache=memory)).n == before.n + 1
+        assert images.fingerprint(Site(cache=cache)).n == before.n + 1
 
     def test_splits_share_no_image(self, official: CubTree) -> None:
         site = Site({"cub200": official.root})
@@ -94,7 +94,7 @@ class TestCub:
         assert train | test == set(official.names)
 
     @pytest.mark.parametrize("place", ["metadata", "attributes", ".."])
-    def test_label_files_of_a_tree_may_lie_apart(self, tree: CubTree, place: str) -> None:
+    def test_label_files_of_a_tree_may_be_in_subfolders(self, tree: CubTree, place: str) -> None:
         before = CUB200(split="test", root=str(tree.root)).label_fingerprint(Site())
         (tree.root / place).mkdir(exist_ok=True)
         for name in ("images.txt", "attributes.txt", "image_attribute_labels.txt"):
@@ -117,11 +117,13 @@ class TestCub:
         assert after["listing"] == before["listing"]
         assert after["labels"] != before["labels"]
 
-    def test_a_purged_dataset_is_remembered(self, official: CubTree, tmp_path: Path) -> None:
+    def test_the_fingerprints_of_a_purged_dataset_are_cached(
+        self, official: CubTree, tmp_path: Path
+    ) -> None:
         traits = CUB200(split="train", root=str(official.root))
-        before = traits.fingerprints(Site(cache=tmp_path / "memory"))
+        before = traits.fingerprints(Site(cache=tmp_path / "cache"))
         shutil.rmtree(official.root)
-        assert traits.fingerprints(Site(cache=tmp_path / "memory")) == before
+        assert traits.fingerprints(Site(cache=tmp_path / "cache")) == before
 
     def test_unknown_layouts_are_named(self, tmp_path: Path) -> None:
         for root, message in (
@@ -153,7 +155,7 @@ class TestCub:
             ("train_test_split.txt", "3 0\n", "", "1 images have no line, 0 lines have an unknown"),
         ],
     )
-    def test_faults_in_the_lists_are_named(
+    def test_malformed_lists_are_reported(
         self, official: CubTree, file: str, old: str, new: str, message: str
     ) -> None:
         path = official.file(file)
@@ -178,7 +180,7 @@ class TestCub:
 
 
 class TestTraits:
-    def test_a_choice_of_traits_must_be_a_choice(self) -> None:
+    def test_chosen_traits_are_unique_and_not_empty(self) -> None:
         with pytest.raises(ValidationError, match="a more than once"):
             OpenMoji(split="train", traits=("a", "b", "a"))
         with pytest.raises(ValidationError, match="traits is empty"):
@@ -214,7 +216,7 @@ class TestOpenMoji:
         n_train = sum(emoji.split == "train" for emoji in every)
         assert 0.48 < n_train / len(every) < 0.53
 
-    def test_every_variant_stands_by_its_base(self) -> None:
+    def test_every_variant_is_in_the_split_of_its_base(self) -> None:
         """Told apart from code points alone, whereas the code goes by names."""
         people = {
             "1FAF1 1FAF2": "1F91D",  # two hands: handshake
@@ -238,7 +240,7 @@ class TestOpenMoji:
         assert {len(bases) for bases in groups.values()} == {1}
         assert len(groups) == len({emoji.base for emoji in emojis(skin_tones=True)}) == 1919
 
-    def test_a_base_is_a_drawing_but_for_the_samples_of_tones(self) -> None:
+    def test_every_base_is_a_drawing_except_colour_samples(self) -> None:
         plain = {emoji.file[:-4] for emoji in emojis(skin_tones=False)}
         lost = [emoji for emoji in emojis(skin_tones=True) if emoji.base not in plain]
         assert sorted(emoji.file[:5] for emoji in lost) == [f"1F3F{c}" for c in "BCDEF"]
@@ -248,48 +250,48 @@ class TestOpenMoji:
         chosen = ["1F600.svg", "1F91D.svg", "1F46D.svg", "1F48F.svg", "2764.svg"]
         assert [side[file] for file in chosen] == ["test", "test", "train", "train", "test"]
 
-    def test_content_counts_though_sizes_agree(self, package: Path, tmp_path: Path) -> None:
-        memory = tmp_path / "memory"
+    def test_content_counts_at_equal_size(self, package: Path, tmp_path: Path) -> None:
+        cache = tmp_path / "cache"
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(cache=memory))
+        before = images.fingerprint(Site(cache=cache))
         file = package / images.listing(Site()).files[0]
         file.write_bytes(file.read_bytes()[:-1] + b" ")
         os.utime(file, ns=(1, 1))
-        assert images.fingerprint(Site(cache=memory)).digest != before.digest
+        assert images.fingerprint(Site(cache=cache)).digest != before.digest
 
-    def test_a_drawing_that_comes_or_goes_is_noticed(self, package: Path, tmp_path: Path) -> None:
-        memory = tmp_path / "memory"
+    def test_added_and_removed_drawings_are_noticed(self, package: Path, tmp_path: Path) -> None:
+        cache = tmp_path / "cache"
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(cache=memory))
+        before = images.fingerprint(Site(cache=cache))
         (package / images.listing(Site()).files[0]).unlink()
         os.utime(package, ns=(1, 1))
-        assert images.fingerprint(Site(cache=memory)).n == before.n - 1
+        assert images.fingerprint(Site(cache=cache)).n == before.n - 1
 
-    def test_nothing_is_read_while_nothing_changes(
+    def test_unchanged_drawings_are_not_read_again(
         self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = OpenMojiImages(split="train")
-        before = images.fingerprint(Site(cache=tmp_path / "memory"))
+        before = images.fingerprint(Site(cache=tmp_path / "cache"))
         monkeypatch.setattr(openmoji, "digest_file", lambda path: pytest.fail("read"))
         monkeypatch.setattr(openmoji, "_emojis", lambda *a: pytest.fail("names read"))
-        assert images.fingerprint(Site(cache=tmp_path / "memory")) == before
+        assert images.fingerprint(Site(cache=tmp_path / "cache")) == before
 
-    def test_an_uninstalled_package_is_remembered(
+    def test_the_fingerprints_of_an_uninstalled_package_are_cached(
         self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         traits = OpenMoji(split="train")
-        before = traits.fingerprints(Site(cache=tmp_path / "memory"))
+        before = traits.fingerprints(Site(cache=tmp_path / "cache"))
 
         def gone() -> Path:
             raise DatasetError("the package is not installed")
 
         monkeypatch.setattr(openmoji, "svg_folder", gone)
         monkeypatch.setattr(openmoji, "names_file", gone)
-        assert traits.fingerprints(Site(cache=tmp_path / "memory")) == before
+        assert traits.fingerprints(Site(cache=tmp_path / "cache")) == before
         with pytest.raises(DatasetError, match="not installed"):
             traits.fingerprints(Site())
 
-    def test_a_table_of_names_of_another_shape_is_named(
+    def test_another_format_of_the_names_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         names = tmp_path / "emoji.json"

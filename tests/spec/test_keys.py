@@ -86,7 +86,7 @@ def test_exec_fields_do_not_count():
     assert Tip(device="cuda").key == Tip().key
 
 
-def test_a_change_below_changes_the_key_above():
+def test_a_changed_input_changes_the_key():
     assert Tree(leaf=Tip(size=2)).key != Tree(leaf=Tip()).key
     assert Tree(leaf=Tip(device="cuda")).key == Tree(leaf=Tip()).key
 
@@ -114,18 +114,18 @@ def test_version_counts():
     assert newer().key != Tip().key
 
 
-def test_spellings_of_one_value_have_one_key():
+def test_equal_values_have_one_key():
     assert Tip(rate=-0.0).key == Tip(rate=0.0).key
     assert Tip(rate=1).key == Tip(rate=1.0).key
     assert Tip(facts={"a": 1, "b": 2}).key == Tip(facts={"b": 2, "a": 1}).key
     assert Tip(tags=frozenset("abc")).key == Tip(tags=frozenset("cba")).key
 
 
-def test_values_that_python_calls_equal_keep_apart():
+def test_values_that_are_equal_only_in_python_have_other_keys():
     assert len({Tip(facts={"x": value}).key for value in (1, 1.0, True, "1")}) == 4
 
 
-def test_numbers_are_spelled_by_shortest_round_trip():
+def test_floats_are_written_by_shortest_round_trip():
     text = Keys(Site()).canonical(Tip(rate=0.1))
     assert '"rate":0.1' in text
 
@@ -139,7 +139,7 @@ def test_nan_and_infinity_are_refused(value: float):
 
 
 @pytest.mark.parametrize("value", [b"bytes", object(), complex(1, 2)])
-def test_what_json_does_not_know_is_refused_with_its_place(value: object):
+def test_values_without_json_are_refused_with_their_place(value: object):
     with pytest.raises(SpecError, match=r"Tip\.facts\.deep\[0\] is a "):
         _ = Tip(facts={"deep": [value]}).key
 
@@ -192,7 +192,7 @@ trees = st.builds(Tree, leaf=leaves, optimiser=optimisers, seed=st.integers(0, 1
 
 
 @given(st.lists(trees, max_size=8))
-def test_what_is_remembered_of_other_specs_changes_no_key(specs: list[Tree]):
+def test_forms_cached_for_other_specs_change_no_key(specs: list[Tree]):
     keys = Keys(Site())
     for spec in specs * 2:
         assert keys.of(spec) == spelled_plainly(spec)["key"]
@@ -241,7 +241,7 @@ def test_since_keeps_old_keys_and_follows_a_later_default():
     assert leaf(2)(size=1, depth=0).key == old(size=1).key
 
 
-def test_since_tells_zero_from_false():
+def test_since_distinguishes_zero_from_false():
     class Flagged(Artifact):
         kind: ClassVar = "results"
         flag: Annotated[Any, Since(legacy=0)] = 0
@@ -256,7 +256,7 @@ def test_specs_are_frozen_and_closed():
         Tip(sise=3)  # type: ignore[call-arg]
 
 
-def test_a_kind_that_no_store_has_is_refused():
+def test_unknown_kinds_are_refused():
     with pytest.raises(TypeError, match="kind is 'tables'"):
         type("Wrong", (Artifact,), {"kind": "tables"})
 

