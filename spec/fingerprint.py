@@ -144,7 +144,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def place_of(find: Callable[[], Path]) -> str:
-    """Return where files lie, for the name under which their fingerprint is cached."""
+    """Return the path of files, for the name under which their fingerprint is cached."""
     try:
         return str(find())
     except DatasetError:
@@ -205,7 +205,7 @@ def fingerprint_found(
 ) -> Fingerprint:
     """Return the fingerprint of the bytes of the files that `find` returns.
 
-    It is cached under `name`, also for when the files are gone. `find` raises DatasetError when
+    It is cached under `name` and used when the files are missing. `find` raises DatasetError when
     they cannot be found. `identity` as in `Site.fingerprint`.
     """
 

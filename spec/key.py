@@ -19,8 +19,7 @@ from .markers import Since, check_markers, is_exec
 from .model import ArtifactModel, SpecModel
 from .site import Site
 
-_quoted = lru_cache(canonical_json)
-"""Return the canonical JSON of a name."""
+_quoted = lru_cache(canonical_json)  # for type names, which repeat
 
 _ATOMS = frozenset({int, bool, float, type(None)})
 

@@ -1,8 +1,8 @@
-"""What a machine knows that a spec does not say: where datasets lie, and what they held before.
+"""What a machine knows beyond specs: where datasets are, and what they contained before.
 
 Keys leave dataset roots out, so computing a key may need files on disk. A `Site` says where to
 find them and caches their fingerprints. So a plan does not list ImageNet each time, and a finished
-table can be found after its dataset is gone.
+table is still found when its dataset has been deleted.
 """
 
 import json
@@ -30,7 +30,7 @@ class Fingerprint:
 
 
 class Site:
-    """Where datasets lie on this machine, and the fingerprints taken of them.
+    """Where datasets are on this machine, and their fingerprints.
 
     data_roots: dataset name -> folder, for specs that are built without a root.
     cache: folder that keeps fingerprints between processes, if any.
@@ -96,7 +96,7 @@ class Site:
         files still match. When files are missing (both may raise DatasetError), the cached
         fingerprint is used, so that what was made from them keeps its key.
 
-        `name` says what the files are and where they lie. `identity` returns a name without paths,
+        `name` says what the files are and where they are. `identity` returns a name without paths,
         or None if there is none. When nothing is cached under `name`, the fingerprint recorded
         under the identity is used, if all those recorded agree. Otherwise the error is raised.
         """

@@ -108,7 +108,7 @@ def part_masks(svg: bytes, size: int) -> NDArray[np.bool_]:
 
 
 def _only(element: ET.Element, part: str, inside: str | None) -> ET.Element:
-    """Copy `element`, which lies in a layer of the part `inside`, so that only `part` is drawn."""
+    """Copy `element`, which is in a layer of the part `inside`, so that only `part` is drawn."""
     copy = ET.Element(element.tag, element.attrib)
     copy.text = element.text
     for child in element:

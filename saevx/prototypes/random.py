@@ -53,7 +53,7 @@ def check(specs: Sequence[RandomPrototypes], site: Site) -> None:
 
 
 def _n_patches(vit: ViT) -> int:
-    """Return the patch tokens per image, from timm if the ViT's name does not tell."""
+    """Return the patch tokens per image, from timm if the ViT's name does not include it."""
     if vit.n_patches is not None:
         return vit.n_patches
     from ..vit.model import inspect_vit

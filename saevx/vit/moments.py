@@ -13,7 +13,7 @@ class Moments:
     """First and second moments of tokens in R^d, as float64 sums.
 
     Sums run over the tokens of an image, then over the images of a shard file; sums of shard files
-    are merged in order. So the same tokens give the same bits, in whatever parts they are recorded.
+    are merged in order. So the same tokens give the same bits in all divisions into parts.
     """
 
     d: int

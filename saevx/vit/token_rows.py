@@ -84,7 +84,7 @@ class TokenRows:
             return self[:]
         if copy is False:
             raise ValueError(
-                "an array of these tokens needs a copy, since they lie in several files or have "
+                "an array of these tokens needs a copy, since they are in several files or have "
                 "another dtype: leave copy=False out"
             )
         whole: AnyArray = self._patches_npd.read().reshape(self.shape).astype(wanted, copy=False)
@@ -101,7 +101,7 @@ class TokenRows:
         return self._gather(np.asarray(wanted))
 
     def _range(self, start: int, stop: int) -> AnyArray:
-        """Return rows `start` to `stop`, as a view if they lie in one file."""
+        """Return rows `start` to `stop`, as a view if they are in one file."""
         first, last = start // self._n_patches, -(-stop // self._n_patches)
         images = self._patches_npd[first:last].reshape(-1, self.shape[1])
         skipped = first * self._n_patches

@@ -18,8 +18,8 @@ class ImageFolder(ImageSet):
     Images are files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif, in any case.
     Hidden files and folders are skipped; links are followed.
 
-    Any folder may hold any images, so the fingerprint of a set is cached by its root. When the
-    folder is gone, its artifacts are found only by a spec with the same root.
+    Any folder may hold any images, so the fingerprint of a set is cached by its root. Once the
+    folder is deleted, its artifacts are found only by a spec with the same root.
     """
 
     root: Annotated[str, Exec(), Field(min_length=1)]

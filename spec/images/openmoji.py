@@ -158,8 +158,8 @@ def _read(file: str) -> dict[str, dict[str, str]]:
 
 
 def _base(name: str, bases: dict[str, str]) -> str:
-    """Return the base of a name. Code points do not tell it: with two skin tones, two women (1F46D)
-    become another sequence.
+    """Return the base of a name. Code points do not show it: two women (1F46D) with two skin tones
+    are another sequence.
     """
     plain = _TONE.sub("", name)
     # The kiss and the couple of unstated gender name both persons only in their toned variants.
