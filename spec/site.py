@@ -112,15 +112,15 @@ class Site:
                 self._write_cache(name, fingerprint, stamp)
         except DatasetError as error:
             if cached is None or name == portable:
-                fingerprint = self._recorded_under(portable, error)
+                fingerprint = self._find_by_identity(portable, error)
             else:
                 fingerprint = cached[0]
         else:
-            self._record_under(portable, fingerprint)
+            self._record_identity(portable, fingerprint)
         self._seen[name] = fingerprint
         return fingerprint
 
-    def _record_under(self, identity: str | None, fingerprint: Fingerprint) -> None:
+    def _record_identity(self, identity: str | None, fingerprint: Fingerprint) -> None:
         # One file for each content: two processes may record different ones at once.
         file = self._file(f"content of {identity}") if identity is not None else None
         if file is not None:
@@ -128,7 +128,7 @@ class Site:
             if not os.path.exists(file):
                 self._write(file, {"identity": identity, **asdict(fingerprint)})
 
-    def _recorded_under(self, identity: str | None, error: DatasetError) -> Fingerprint:
+    def _find_by_identity(self, identity: str | None, error: DatasetError) -> Fingerprint:
         """Return the only fingerprint recorded under an identity. Raises `error` without one."""
         file = self._file(f"content of {identity}") if identity is not None else None
         if file is None:

@@ -103,10 +103,10 @@ class ViT(Spec):
                 f"use name={ImgFocus.architecture!r}"
             )
         if self.patch_size and self.resize.size % self.patch_size:
-            below = self.resize.size // self.patch_size * self.patch_size
+            nearest = max(1, self.resize.size // self.patch_size) * self.patch_size
             raise ValueError(
                 f"size={self.resize.size} is not a multiple of the patch size: use a multiple of "
-                f"{self.patch_size} px, such as {below}"
+                f"{self.patch_size} px, such as {nearest}"
             )
         return self
 

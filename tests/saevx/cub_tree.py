@@ -1,4 +1,4 @@
-"""Miniature CUB-200-2011 datasets on disk, with what is odd about the real one.
+"""Miniature CUB-200-2011 datasets on disk, with the oddities of the real one.
 
 Two images have a stray column in the label file, labels have every certainty, the last class has
 one image, one JPEG is grey and one is CMYK.
@@ -19,7 +19,7 @@ Layout = Literal["official", "tree"]
 
 @dataclass(frozen=True)
 class CubTree:
-    """What was written below `root`."""
+    """A dataset written below `root`."""
 
     root: Path
     """Pass it as `root` to CUB200."""
@@ -34,7 +34,7 @@ class CubTree:
     """(n_images, n_attributes), from 1 to 4"""
 
     def labels(self, split: str, min_certainty: int = 3) -> dict[str, list[bool]]:
-        """What a plain loop makes of the labels: image name -> one truth per attribute."""
+        """Read the labels with a plain loop: image name -> one bool per attribute."""
         return {
             name: [
                 bool(self.present[i, a]) and int(self.certainty[i, a]) >= min_certainty
@@ -45,11 +45,11 @@ class CubTree:
         }
 
     def image(self, name: str) -> Path:
-        """Where an image lies."""
+        """Return the path of an image."""
         return next(path for path in self.root.rglob(Path(name).name) if path.parts[-2:-1])
 
     def file(self, name: str) -> Path:
-        """Where a text file lies."""
+        """Return the path of a text file."""
         return next(iter([*self.root.rglob(name), *self.root.parent.glob(name)]))
 
 
@@ -73,7 +73,7 @@ def make_cub(
     train = np.arange(n_images) % 4 < 2
     present = rng.random((n_images, n_attributes)) < 0.5
     certainty = rng.integers(1, 5, (n_images, n_attributes))
-    # Some of each on both sides, whatever the seed, so that every trait can be scored.
+    # Some of each in both splits for every seed, so that every trait can be scored.
     for a in range(n_attributes):
         for side in (train, ~train):
             some = np.flatnonzero(side)[[a % side.sum(), (a + 1) % side.sum()]]

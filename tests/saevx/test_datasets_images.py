@@ -1,4 +1,4 @@
-"""Images decoded: every mode to RGB, nothing broken let through."""
+"""Decoding of images: every mode becomes RGB, and broken files are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def encode(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """Smooth with some noise, so that no format stores it in next to nothing."""
+    """Smooth with some noise, so that no format compresses it to almost nothing."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(size)
     return Image.fromarray(
@@ -46,7 +46,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 class TestModes:
-    """Pixels that a mode keeps exactly must come out exactly."""
+    """Pixels that a mode stores exactly are decoded exactly."""
 
     rgb = np.asarray(picture())
 
@@ -120,7 +120,7 @@ class TestModes:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_exif_orientation(self, orientation: int) -> None:
-        # How row 0 and column 0 of the stored image lie in the upright one, by the EXIF standard.
+        # Where row 0 and column 0 of the stored image are in the upright one, by the EXIF standard.
         upright = np.asarray(picture(size=(20, 12)))
         stored = {
             1: upright,
@@ -158,7 +158,7 @@ FORMATS: dict[str, bytes] = {
 }
 WHOLE = {name: decoded(data) for name, data in FORMATS.items()}
 MARKED = [name for name in FORMATS if name.endswith(("jpg", "png"))]
-"""Formats whose end can be told, so that zeros in its place are noticed too."""
+"""Formats with a recognisable end, so that zeros in its place are detected too."""
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats(0, 1, exclude_max=True))
@@ -258,7 +258,7 @@ class TestSource:
     def test_a_change_in_place_is_refused_once(
         self, folder: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Large sets are not listed at every plan, so running again must not fail for ever.
+        # Large sets are not listed at every plan; a second run must still succeed.
         monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
         monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -(10**12))
         folder.fingerprint(Site(cache=tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Labels: read as a plain loop reads them, aligned by name, faults named by line."""
+"""Labels: equal to those of a plain loop, aligned by name, with faults named by line."""
 
 from __future__ import annotations
 

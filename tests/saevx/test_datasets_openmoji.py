@@ -1,4 +1,4 @@
-"""OpenMoji: words as traits, drawings rendered, masks of their parts."""
+"""OpenMoji: words as traits, rendered drawings, and masks of their parts."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TestPartMasks:
             whole = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))[..., 3]
             union = part_masks(svg, 96).any(axis=0)
             assert (whole[union] >= 128).all(), source.files[i]
-            # Where two parts meet, each may cover less than half of a pixel.
+            # At the border of two parts, each may cover less than half of a pixel.
             assert (whole == 255)[~union].mean() < 0.02, source.files[i]
 
     def test_a_nested_layer_belongs_to_its_own_part(self) -> None:

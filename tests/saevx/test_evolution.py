@@ -1,4 +1,4 @@
-"""What docs/evolution.md promises: which changes of specs, versions and layouts keep what."""
+"""Tests of docs/evolution.md: which changes of specs, versions and layouts keep what."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from store.manifest import encode_manifest
 
 
 def base_type(version: int = 1, name: str = "Base", **fields: Any) -> type[Artifact]:
-    """`Base` as it is at some time: what it is made of, and how it is made."""
+    """`Base` at some point in time: its fields and its recipe."""
     annotations = {"size": int, **{field: kind for field, (kind, _) in fields.items()}}
     defaults = {field: default for field, (_, default) in fields.items()}
     made = type(
@@ -60,7 +60,7 @@ def make_table(batch: Batch[Table]) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A store that holds what the first `Base` and a table of it were."""
+    """A store with an artifact of the first `Base` and a table made from it."""
     monkeypatch.setattr("os.fsync", lambda fd: None)
     workspace = open_workspace(tmp_path / "store")
     run(Table(base=base_type()(size=3)), workspace)

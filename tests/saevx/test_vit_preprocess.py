@@ -1,4 +1,4 @@
-"""Preprocessing against torchvision's and Pillow's own, and the geometry of patches."""
+"""Preprocessing, compared with torchvision and Pillow, and the geometry of patches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_squash_equals_torchvision(shape):
 
 @pytest.mark.parametrize("shape", [(112, 112), (224, 112), (112, 448), (56, 56)])
 def test_center_crop_equals_torchvision_where_sides_are_whole(shape):
-    """Away from the cut: torchvision resizes first, so its filter reaches beyond the cut."""
+    """Except at the crop: torchvision resizes first, so its filter reaches beyond the crop."""
     theirs = reference(
         transforms.Resize(56, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(56)
     )
@@ -75,7 +75,7 @@ def test_patches_tile_what_is_seen(resize, width, height, rows, columns):
 @pytest.mark.parametrize("resize", [CenterCrop(size=56), Squash(size=56)])
 @pytest.mark.parametrize("shape", [(400, 200), (150, 300)])
 def test_a_patch_shows_the_pixels_of_its_box(resize, shape):
-    """Paint one box of the original white: its patch lights up, and no other."""
+    """Paint one box of the original white: only its patch becomes bright."""
     width, height = shape
     boxes = patch_boxes(resize, (4, 4), width, height)
     for r, c in [(0, 0), (1, 2), (3, 3)]:

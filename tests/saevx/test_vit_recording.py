@@ -1,4 +1,4 @@
-"""Recording: the same bits whatever is recorded together, and clear errors where it cannot be."""
+"""Recording: the same bits for any combination of layers, and clear errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def picture(i: int) -> Image.Image:
 
 
 class Pictures:
-    """An image source in memory; images `broken` cannot be decoded."""
+    """An image reader in memory; the images `broken` cannot be decoded."""
 
     def __init__(self, n: int = N_IMAGES, broken: Collection[int] = ()) -> None:
         self.files = [f"{i}.png" for i in range(n)]
@@ -63,7 +63,7 @@ class Pictures:
 
 
 class Memory:
-    """A sink that keeps what it gets."""
+    """A sink that keeps its tokens in memory."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -96,7 +96,7 @@ def shards(images: ImageFolder, layer: int, **fields) -> Shards:
 
 
 def run(specs: list[Shards], store: Path, progress=None):
-    """What the batch made and what failed, each by layer."""
+    """Return the artifacts made and the errors of a batch, by layer."""
     keys = Keys(Site())
     with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
         make(record_shards, batch)
@@ -106,7 +106,7 @@ def run(specs: list[Shards], store: Path, progress=None):
 
 
 def test_stored_tokens_equal_the_output_of_the_vit(vit, images, tmp_path):
-    """Against a loop without batches' prefetching, sinks or drafts."""
+    """Compare with a loop without prefetching, sinks or drafts."""
     seen: list[tuple[int, int, str]] = []
     made, failed = run(
         [shards(images, 1), shards(images, 4)], tmp_path, lambda *now: seen.append(now)
@@ -267,7 +267,7 @@ def test_the_check_of_other_images_takes_bounded_time(monkeypatch):
 
 @pytest.fixture
 def loud(monkeypatch):
-    """Makes a ViT whose block 3 adds `value` to one channel, and block 4 takes it away again."""
+    """Make a ViT whose block 3 adds `value` to one channel and whose block 4 subtracts it again."""
 
     def install(value: float) -> None:
         def load(spec: ViT, site: Site) -> LoadedViT:
@@ -392,7 +392,7 @@ def test_preflight_names_every_fault(images, tmp_path):
 
 
 class Listed(Weights):
-    """As a user may write them: with a field that cannot be hashed."""
+    """As a user may declare them: with a field that cannot be hashed."""
 
     parts: list[int]
 
@@ -411,7 +411,7 @@ def test_preflight_names_an_unusable_device(images, monkeypatch):
 
 
 def test_threads_do_not_change_the_recording(vit):
-    """Of this CPU, at this size; the promise is one of places, mates and parts alone."""
+    """On this CPU, at this size; only independence of place, batch and parts is promised."""
     found = []
     before = torch.get_num_threads()
     try:

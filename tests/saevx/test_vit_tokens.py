@@ -1,4 +1,4 @@
-"""Reading recorded activations: one file or several, the same rows."""
+"""Reading recorded activations: the same rows from one file or several."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_facts(one_file):
 
 @pytest.fixture(scope="module", params=["one file", "many files"])
 def both(request, one_file, many_files) -> tuple[TokenRows, np.ndarray]:
-    """Rows in one file or several, and what numpy has of them."""
+    """Rows in one file or several, and the same rows as a numpy array."""
     tokens = one_file if request.param == "one file" else many_files
     return tokens.tokens(), tokens.patches.read().reshape(-1, D)
 

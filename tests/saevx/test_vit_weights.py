@@ -1,4 +1,4 @@
-"""Weights: what loads, what is refused, and how it is said."""
+"""Weights: what loads, what is refused, and the messages."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_mismatches_are_listed(tmp_path, state):
 
 
 class Payload:
-    """Pickles as code that would make a file."""
+    """Pickles as code that would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,7 +129,7 @@ def test_damaged_and_missing_files_are_refused(tmp_path, name):
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 @pytest.mark.parametrize("keep_mtime", [False, True])
 def test_a_file_overwritten_after_the_plan_is_refused_once(tmp_path, state, name, keep_mtime):
-    """Also where size and mtime stay, by which the next plan would believe what it remembers."""
+    """Also with the same size and mtime, for which the next plan would use the cached digest."""
     path, memory = tmp_path / name, tmp_path / "memory"
     save = save_file if path.suffix == ".safetensors" else torch.save
     vit = tiny(WeightsFile(path=str(path)))
@@ -215,7 +215,7 @@ def test_an_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path, network):
 
 
 def test_cached_hub_weights_need_no_network(tmp_path, monkeypatch, state):
-    """The cache is laid out as huggingface_hub does; asking the hub would fail."""
+    """The cache has the layout of huggingface_hub; a request to the hub would fail."""
     repo = tmp_path / "models--timm--test_vit.r160_in1k"
     snapshot = repo / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Spec classes that would silently mean something else are refused when they are declared."""
+"""Spec classes that would silently misbehave are refused when they are declared."""
 
 import subprocess
 import sys

@@ -9,7 +9,7 @@ from spec.document import known_types
 
 
 def test_a_type_declared_again_replaces_the_first():
-    """As when a notebook's cell is run twice."""
+    """As when a notebook cell is run twice."""
 
     def declare(version_now: int) -> type[spec.Artifact]:
         class Twice(spec.Artifact):

@@ -1,4 +1,4 @@
-"""Files get names by content: what must change them, what must not, and what may go missing."""
+"""Fingerprints of files: what changes them, what does not, and files that are missing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def digest(root: Path, cache: Path | None = None) -> str:
 
 
 def age(root: Path, ns: int) -> None:
-    """Let all folders below `root` look as if last changed at `ns`."""
+    """Set the mtime of all folders below `root` to `ns`."""
     for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
         os.utime(folder, ns=(ns, ns))
 
@@ -148,7 +148,7 @@ def test_a_damaged_cache_only_costs_time(photos: Path, cache: Path, text: str) -
 
 
 class TestLargeSets:
-    """Beyond RELIST_AT_MOST files, folders' mtimes say whether to list again."""
+    """Sets above RELIST_AT_MOST files are listed again when the mtime of a folder changes."""
 
     @pytest.fixture(autouse=True)
     def _everything_is_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ class TestLargeSets:
 
     @pytest.fixture
     def listed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Grows whenever files are listed."""
+        """Has an entry for each listing."""
         calls: list[str] = []
         real = ImageFolder.listing
 
@@ -208,7 +208,7 @@ class TestLargeSets:
     def test_folders_that_just_changed_are_not_trusted(
         self, photos: Path, cache: Path, listed: list[str]
     ) -> None:
-        # One mtime tick may hold both the listing and a change after it.
+        # The listing and a later change may have the same mtime.
         digest(photos, cache)
         age_now = (photos / "a").stat().st_mtime_ns
         (photos / "a/one.jpg").write_bytes(b"longer than before")

@@ -1,7 +1,7 @@
-"""Golden keys: a change here re-makes years of artifacts, so it must be meant.
+"""Golden keys: a change here makes years of artifacts again, so it must be intended.
 
 A key may only change together with a raised `version`, or through a new field without `Since`. To
-accept what the code gives now: `python tests/spec/test_golden_keys.py`.
+accept the keys of the present code, run `python tests/spec/test_golden_keys.py`.
 """
 
 import json
@@ -42,11 +42,11 @@ from spec.site import Fingerprint
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 
 ABSTRACT = {Spec, Artifact, ImageSet, TraitSet, Weights, Resize, Scorer}
-"""Spelled out, so that a type does not get out of its golden key by a word in its first line."""
+"""Listed here, so that no type can avoid its golden key by declaring itself abstract."""
 
 
 class FixedSite(Site):
-    """Finds the same content behind every name, without looking at a disk."""
+    """Returns the same content for every name, without reading a disk."""
 
     def fingerprint(
         self, what: str, holds: object, take: object, identity: object = None

@@ -1,4 +1,4 @@
-"""Image sets on disk and in packages: what they list, and how they split."""
+"""Image sets on disk and in packages: their listings and splits."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class TestTraits:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a few drawings that stands in for the installed package."""
+    """A copy of a few drawings that replaces the installed package."""
     folder = tmp_path / "svg"
     folder.mkdir()
     for emoji in emojis(skin_tones=False)[:40]:
@@ -217,7 +217,7 @@ class TestOpenMoji:
         assert 0.48 < n_train / len(every) < 0.53
 
     def test_every_variant_is_in_the_split_of_its_base(self) -> None:
-        """Told apart from code points alone, whereas the code goes by names."""
+        """Checked by code points alone, while the code uses names."""
         people = {
             "1FAF1 1FAF2": "1F91D",  # two hands: handshake
             "1F9D1 2764 1F48B 1F9D1": "1F48F",  # kiss

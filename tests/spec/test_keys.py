@@ -150,7 +150,7 @@ def test_paths_are_refused(tmp_path):
 
 
 def spelled_plainly(spec: Spec) -> Any:
-    """What a spec is in a key, with nothing remembered: data first, then json.dumps."""
+    """Return the data of a spec in a key, without caching; json.dumps of it is canonical."""
 
     def data(value: Any) -> Any:
         if isinstance(value, Spec):

@@ -1,4 +1,4 @@
-"""Cached fingerprints of datasets that moved or are gone."""
+"""Cached fingerprints of datasets that moved or were deleted."""
 
 from __future__ import annotations
 
