@@ -10,6 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saevx.errors import (
+        ConfigError,
+        CorruptArtifact,
+        DatasetError,
+        ExperimentError,
+        MissingArtifact,
+        QueryError,
+        RecipeError,
+        RunFailed,
+        SaevxError,
+        SaevxWarning,
+        SpecError,
+        StoreError,
+        WeightsError,
+    )
+    from saevx.notebook import load, run, table
+    from saevx.resolve.batch import Batch
+    from saevx.resolve.parts import Parts, Todo
+    from saevx.resolve.recipe import recipe
+    from saevx.workspace import Workspace, open_workspace
     from spec import (
         CUB200,
         Artifact,
@@ -37,27 +57,6 @@ if TYPE_CHECKING:
         Weights,
         WeightsFile,
     )
-
-    from .errors import (
-        ConfigError,
-        CorruptArtifact,
-        DatasetError,
-        ExperimentError,
-        MissingArtifact,
-        QueryError,
-        RecipeError,
-        RunFailed,
-        SaevxError,
-        SaevxWarning,
-        SpecError,
-        StoreError,
-        WeightsError,
-    )
-    from .notebook import load, run, table
-    from .resolve.batch import Batch
-    from .resolve.parts import Parts, Todo
-    from .resolve.recipe import recipe
-    from .workspace import Workspace, open_workspace
 
 _SPEC_NAMES = (
     "Artifact CUB200 CUB200Images CenterCrop Exec HubWeights ImageFolder ImageScores ImageSet "

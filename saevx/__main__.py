@@ -1,5 +1,5 @@
 """`python -m saevx`, the command line for where scripts are not on the path."""
 
-from .cli import main
+from saevx.cli import main
 
 main(prog_name="saevx")

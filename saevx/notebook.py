@@ -9,28 +9,26 @@ from inspect import isgenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saevx.dispatch.execution import Execution
+from saevx.errors import RunFailed, SpecError
+from saevx.experiments.load import Experiment, load_experiment
+from saevx.experiments.user_types import is_users
+from saevx.query.conditions import Where as Conditions
+from saevx.query.tables import found_table, table_of
+from saevx.query.tables import load as read_spec
+from saevx.recipes import find_recipe
+from saevx.resolve.lookup import plain, read
+from saevx.resolve.run import Listener, explain
+from saevx.session import Display, Session
+from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Kind
 from spec.document import known_types
-
-from .condition import Where as Conditions
-from .declared import is_users
-from .errors import RunFailed, SpecError
-from .execution import Execution
-from .experiment import Experiment, load_experiment
-from .recipes import find_recipe
-from .resolve.lookup import plain, read
-from .resolve.run import Listener, explain
-from .session import Display, Session
-from .tables import found_table, table_of
-from .tables import load as read_spec
-from .workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from saevx.experiments.report import Report
     from store import Store
-
-    from .report import Report
 
 Targets = Artifact | Iterable[Artifact] | Callable[[], Any] | str | Path
 """Specs, a function that gives some, or the path of an experiment file."""
@@ -151,7 +149,7 @@ def _code_of(things: Iterable[Any]) -> Path | None:
 
 
 def _load_key(key: str, store: Store) -> Any:
-    from .cli.choice import find_one
+    from saevx.cli.common.key_lookup import find_one
 
     artifact = find_one(store, key).artifact
     stored = store.open(artifact.kind, artifact.key)

@@ -7,9 +7,8 @@ file may declare recipes for its own spec types with the same decorator.
 from importlib import import_module
 from typing import Any
 
+from saevx.resolve.recipe import Recipe, declared_recipe
 from spec import Artifact
-
-from .resolve.recipe import Recipe, declared_recipe
 
 MODULES = {
     "Shards": "saevx.vit.recording",

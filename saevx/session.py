@@ -8,24 +8,23 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from saevx.errors import SaevxWarning
+from saevx.query.tables import load, table_of
+from saevx.recipes import find_recipe
+from saevx.resolve.context import Context
+from saevx.resolve.plan import Plan, make_plan
+from saevx.resolve.provenance import Origin
+from saevx.resolve.recorded import plan_recorded, run_recorded
+from saevx.resolve.run import Listener, Outcome, run_plan
 from spec import Artifact, Keys
-from store.roots import Recording
-
-from .errors import SaevxWarning
-from .recipes import find_recipe
-from .resolve.context import Context
-from .resolve.plan import Plan, make_plan
-from .resolve.provenance import Origin
-from .resolve.record import plan_recorded, run_recorded
-from .resolve.run import Listener, Outcome, run_plan
-from .tables import load, table_of
+from store.gc.roots import Recording
 
 if TYPE_CHECKING:
-    from .dispatch.request import Counts
-    from .execution import Execution
-    from .experiment import Experiment
-    from .report import Report
-    from .workspace import Workspace
+    from saevx.dispatch.execution import Execution
+    from saevx.dispatch.request import Counts
+    from saevx.experiments.load import Experiment
+    from saevx.experiments.report import Report
+    from saevx.workspace import Workspace
 
 
 class Display:
@@ -102,7 +101,7 @@ class Session:
         """The experiment's report of what was made; None where it defines none."""
         if self.experiment.report is None:
             return None
-        from .report import make_report
+        from saevx.experiments.report import make_report
 
         with _quietly():
             table = table_of(self._results, self.keys, self.store) if self._results else None
@@ -113,8 +112,8 @@ class Session:
         if execution.is_inline:
             with self.display.batches() as listener:
                 return run_plan(plan, context, listener)
-        from .dispatch.coordinate import Coordinator
-        from .dispatch.request import Request
+        from saevx.dispatch.coordinator import Coordinator
+        from saevx.dispatch.request import Request
 
         self.display.warn(execution.doubts(plan, self.keys))
         with self.display.counts() as watch:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from saevx.config import open_store, read_config
 from spec import Site, set_default_site
 from store import Store
-
-from .config import open_store, read_config
 
 
 class Workspace(Site):

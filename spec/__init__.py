@@ -1,21 +1,21 @@
 """Specs: frozen models that declare an experiment. Their keys name its artifacts."""
 
-from .base import Artifact, Spec
-from .document import from_document, to_document
-from .errors import DatasetError, SpecError
-from .images.base import ImageSet, TraitSet
-from .images.cub200 import CUB200, CUB200Images
-from .images.folder import ImageFolder
-from .images.openmoji import OpenMoji, OpenMojiImages
-from .key import Keys
-from .markers import Exec, Since
-from .model import Kind
-from .prototypes import RandomPrototypes, Scorer
-from .scores import ImageScores
-from .shards import Shards
-from .site import Site, current_site, set_default_site
-from .traits import TraitAP
-from .vit import (
+from spec.base import Artifact, Spec
+from spec.document import from_document, to_document
+from spec.errors import DatasetError, SpecError
+from spec.files.site import Site, current_site, set_default_site
+from spec.images.base import ImageSet, TraitSet
+from spec.images.cub200 import CUB200, CUB200Images
+from spec.images.folder import ImageFolder
+from spec.images.openmoji import OpenMoji, OpenMojiImages
+from spec.keys.key import Keys
+from spec.keys.markers import Exec, Since
+from spec.keys.model import Kind
+from spec.prototypes import RandomPrototypes, Scorer
+from spec.scores import ImageScores
+from spec.shards import Shards
+from spec.traits import TraitAP
+from spec.vit import (
     CenterCrop,
     HubWeights,
     ImgFocus,

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import model_validator
 
-from .key import Keys
-from .markers import check_markers
-from .model import ArtifactModel, Kind, SpecModel
-from .site import current_site
-from .tree import draw_html
+from spec.files.site import current_site
+from spec.keys.key import Keys
+from spec.keys.markers import check_markers
+from spec.keys.model import ArtifactModel, Kind, SpecModel
+from spec.tree import draw_html
 
 RESERVED = {
     "kind": "a class attribute: write `kind: ClassVar[Kind] = ...`",

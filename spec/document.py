@@ -8,11 +8,11 @@ leave `Exec` fields out, since those hold paths; documents for other processes k
 
 from typing import Any
 
-from .base import Artifact, Spec
-from .canonical import plain
-from .errors import SpecError
-from .key import Keys
-from .markers import Since, is_exec
+from spec.base import Artifact, Spec
+from spec.errors import SpecError
+from spec.keys.canonical import plain
+from spec.keys.key import Keys
+from spec.keys.markers import Since, is_exec
 
 Document = dict[str, Any]
 

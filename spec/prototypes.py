@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from .base import Artifact
-from .model import Kind
-from .shards import Shards
+from spec.base import Artifact
+from spec.keys.model import Kind
+from spec.shards import Shards
 
 
 class Scorer(Artifact, abstract=True):

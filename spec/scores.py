@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from pydantic import SerializeAsAny
 
-from .base import Artifact
-from .images.base import ImageSet
-from .model import Kind
-from .prototypes import Scorer
-from .shards import Shards
+from spec.base import Artifact
+from spec.images.base import ImageSet
+from spec.keys.model import Kind
+from spec.prototypes import Scorer
+from spec.shards import Shards
 
 
 class ImageScores(Artifact):

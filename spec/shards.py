@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from .base import Artifact
-from .images.base import ImageSet
-from .model import Kind
-from .vit import ViT
+from spec.base import Artifact
+from spec.images.base import ImageSet
+from spec.keys.model import Kind
+from spec.vit import ViT
 
 
 class Shards(Artifact):

@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from .base import Artifact
-from .errors import SpecError
-from .images.base import TraitSet
-from .model import Kind
-from .prototypes import Scorer
-from .scores import ImageScores
-from .site import Site
+from spec.base import Artifact
+from spec.errors import SpecError
+from spec.files.site import Site
+from spec.images.base import TraitSet
+from spec.keys.model import Kind
+from spec.prototypes import Scorer
+from spec.scores import ImageScores
 
 SAME_IMAGES = (
     "train and test are the same images, so the test AP would be the train AP; "

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from .errors import DatasetError
-from .key import Keys
-from .model import ArtifactModel, SpecModel
-from .site import Site
+from spec.errors import DatasetError
+from spec.files.site import Site
+from spec.keys.key import Keys
+from spec.keys.model import ArtifactModel, SpecModel
 
 SYMBOLS = {"present": "●", "missing": "○"}
 """State -> symbol: filled when the store has the artifact, empty when it lacks it."""

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from .base import Spec
-from .fingerprint import fingerprint_contents, fingerprint_found
-from .markers import Exec
-from .packages import package_file
-from .site import Site
+from spec.base import Spec
+from spec.files.fingerprint import fingerprint_contents, fingerprint_found
+from spec.files.packages import package_file
+from spec.files.site import Site
+from spec.keys.markers import Exec
 
 
 class Weights(Spec, abstract=True):

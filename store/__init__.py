@@ -3,13 +3,13 @@
 Knows nothing of what its artifacts mean. Importing it costs neither numpy, polars nor Zarr.
 """
 
-from store.artifact import Artifact
-from store.draft import Draft
+from store.artifact.draft import Draft
+from store.artifact.manifest import Manifest, Reference
+from store.artifact.reader import Artifact
 from store.errors import CorruptArtifact, MissingArtifact, NewerLayout, StoreError
-from store.holder import Holder
 from store.layout import KINDS, LAYOUT
-from store.leases import Lease
-from store.manifest import Manifest, Reference
+from store.locks.lease import Lease
+from store.locks.owner import Holder
 from store.store import Store
 
 __all__ = [

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from store import leases
-from store.artifact import Artifact
-from store.aside import Identity, identity_of, set_aside_this
-from store.draft import Draft
+from store.artifact.draft import Draft
+from store.artifact.manifest import examine, read_manifest
+from store.artifact.reader import Artifact
+from store.artifact.staging import remove_work
 from store.errors import CorruptArtifact, MissingArtifact
-from store.files import list_folder, look_afresh
-from store.holder import Holder
+from store.io import list_folder, look_afresh
 from store.layout import (
     KINDS,
     check_key,
@@ -26,9 +25,10 @@ from store.layout import (
     work,
     works,
 )
-from store.leases import Lease
-from store.leftovers import remove_work
-from store.manifest import examine, read_manifest
+from store.locks import lease as leases
+from store.locks.lease import Lease
+from store.locks.owner import Holder
+from store.trash.move import Identity, identity_of, set_aside_this
 
 
 class Store:

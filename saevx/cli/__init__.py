@@ -5,24 +5,36 @@ from typing import Any
 
 import click
 
-from ..output import output_failures_told, take_every_text
+from saevx.output import output_failures_told, take_every_text
 
 COMMANDS = {
-    "run": ("saevx.cli.run:run", "Make what an experiment lacks, and print its report."),
-    "plan": ("saevx.cli.plan:plan", "Say what `run` would make, and why; run nothing."),
-    "status": ("saevx.cli.status:status", "Say what is queued and running, and how far it is."),
-    "logs": ("saevx.cli.logs:logs", "Print what the job that makes an artifact has printed."),
-    "cancel": ("saevx.cli.cancel:cancel", "Cancel what is queued or running."),
-    "ls": ("saevx.cli.ls:ls", "List the artifacts in the store."),
-    "show": ("saevx.cli.show:show", "Show one artifact: what it is made of, where it came from."),
-    "why": ("saevx.cli.why:why", "Say what keeps an artifact, or why it is stale."),
-    "gc": ("saevx.cli.gc:gc", "Move what nothing needs any more to the trash."),
-    "pin": ("saevx.cli.pin:pin", "Keep an artifact, whatever experiments want; list the pins."),
-    "unpin": ("saevx.cli.pin:unpin", "Let go of a pinned artifact."),
-    "restore": ("saevx.cli.pin:restore", "Bring an artifact back from the trash."),
-    "doctor": ("saevx.cli.doctor:doctor", "Find what is wrong in the store; --fix sets it aside."),
-    "export": ("saevx.cli.export:export", "Copy artifacts to a store, or one to a file."),
-    "import": ("saevx.cli.import_:import_", "Copy artifacts from another store."),
+    "run": ("saevx.cli.run.run:run", "Make what an experiment lacks, and print its report."),
+    "plan": ("saevx.cli.run.plan:plan", "Say what `run` would make, and why; run nothing."),
+    "status": (
+        "saevx.cli.jobs.status:status",
+        "Say what is queued and running, and how far it is.",
+    ),
+    "logs": ("saevx.cli.jobs.logs:logs", "Print what the job that makes an artifact has printed."),
+    "cancel": ("saevx.cli.jobs.cancel:cancel", "Cancel what is queued or running."),
+    "ls": ("saevx.cli.artifacts.ls:ls", "List the artifacts in the store."),
+    "show": (
+        "saevx.cli.artifacts.show:show",
+        "Show one artifact: what it is made of, where it came from.",
+    ),
+    "why": ("saevx.cli.maintenance.why:why", "Say what keeps an artifact, or why it is stale."),
+    "gc": ("saevx.cli.maintenance.gc:gc", "Move what nothing needs any more to the trash."),
+    "pin": (
+        "saevx.cli.maintenance.pin:pin",
+        "Keep an artifact, whatever experiments want; list the pins.",
+    ),
+    "unpin": ("saevx.cli.maintenance.pin:unpin", "Let go of a pinned artifact."),
+    "restore": ("saevx.cli.maintenance.pin:restore", "Bring an artifact back from the trash."),
+    "doctor": (
+        "saevx.cli.maintenance.doctor:doctor",
+        "Find what is wrong in the store; --fix sets it aside.",
+    ),
+    "export": ("saevx.cli.artifacts.export:export", "Copy artifacts to a store, or one to a file."),
+    "import": ("saevx.cli.artifacts.import_:import_", "Copy artifacts from another store."),
 }
 """Name -> where the command is, and its line in the help (kept here, so that help loads none)."""
 

@@ -5,9 +5,9 @@ with `decoder.register`, `read_traits.register` and, if names can be read withou
 `trait_names.register`.
 """
 
-from . import cub200, openmoji
-from .images import ImageSource, decoder, open_images
-from .labels import Labels, check_traits, read_labels, read_traits, trait_names
+from saevx.datasets import cub200, openmoji
+from saevx.datasets.images import ImageSource, decoder, open_images
+from saevx.datasets.labels import Labels, check_traits, read_labels, read_traits, trait_names
 
 __all__ = [
     "ImageSource",

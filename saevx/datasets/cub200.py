@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from saevx.datasets.labels import Labels, read_traits, trait_names
 from spec import DatasetError, Site
 from spec.images.cub200 import CUB200, find_labels, read_image_names, read_pairs
-
-from .labels import Labels, read_traits, trait_names
 
 _NUMBER = re.compile("[0-9]{1,9}")
 _ROW = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+[01]\s+[1-4](?:\s|$)")

@@ -11,10 +11,9 @@ from pathlib import Path
 import xxhash
 from PIL import Image
 
+from saevx.datasets.photos import decode_photo
 from spec import DatasetError, ImageSet, Site
-from spec.fingerprint import Listing
-
-from .photos import decode_photo
+from spec.files.fingerprint import Listing
 
 _BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
 """Pillow's name for a file passed as bytes."""

@@ -11,9 +11,8 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
+from saevx.datasets.images import current_listing
 from spec import DatasetError, Site, SpecError, TraitSet
-
-from .images import current_listing
 
 
 @dataclass(frozen=True, eq=False)

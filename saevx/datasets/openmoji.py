@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saevx.datasets.images import Decode, decoder
+from saevx.datasets.labels import Labels, read_traits, trait_names
 from spec import DatasetError, Site
 from spec.images.openmoji import OpenMoji, OpenMojiImages, emojis
-
-from .images import Decode, decoder
-from .labels import Labels, read_traits, trait_names
 
 STOP_WORDS = frozenset(
     [

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ..errors import ConfigError
+from saevx.errors import ConfigError
 
 EXECUTORS = ("inline", "local", "slurm")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .folder import prefix_of
-from .profiles import Profile
+from saevx.dispatch.profiles import Profile
+from saevx.dispatch.runs.folder import prefix_of
 
 
 @dataclass(frozen=True)

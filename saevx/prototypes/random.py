@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from saevx.prototypes.scorer import load_prototypes
+from saevx.resolve.batch import Batch
+from saevx.resolve.recipe import recipe
 from spec import RandomPrototypes, Site, SpecError, ViT
-
-from ..resolve.batch import Batch
-from ..resolve.recipe import recipe
-from .scorer import load_prototypes
 
 
 def draw(n_tokens: int, n: int, seed: int) -> NDArray[np.int64]:
@@ -56,7 +55,7 @@ def _n_patches(vit: ViT) -> int:
     """Return the patch tokens per image, from timm if the ViT's name does not include it."""
     if vit.n_patches is not None:
         return vit.n_patches
-    from ..vit.model import inspect_vit
+    from saevx.vit.model import inspect_vit
 
     return inspect_vit(vit).n_patches
 
@@ -64,7 +63,7 @@ def _n_patches(vit: ViT) -> int:
 @recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
 def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
     """Copy the drawn tokens of one layer's shards, for every n and seed of the batch."""
-    from ..vit.tokens import Tokens
+    from saevx.vit.tokens import Tokens
 
     tokens_nd = Tokens(batch.input(batch.specs[0].shards)).tokens()
     for done, spec in enumerate(batch.specs, start=1):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from ..errors import RecipeError
+from saevx.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch

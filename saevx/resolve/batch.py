@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from saevx.errors import CorruptArtifact, RecipeError
+from saevx.resolve.context import Context
+from saevx.resolve.lookup import open_input, read
+from saevx.resolve.provenance import Stopwatch, with_parts
 from spec import Artifact, Site, to_document
-
-from ..errors import CorruptArtifact, RecipeError
-from .context import Context
-from .lookup import open_input, read
-from .provenance import Stopwatch, with_parts
 
 if TYPE_CHECKING:
     from store import Artifact as Stored
     from store import Draft
-    from store.aside import Identity
+    from store.trash.move import Identity
 
 A = TypeVar("A", bound=Artifact)
 

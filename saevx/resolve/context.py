@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from saevx.resolve.provenance import Origin
+from saevx.resolve.recipe import FindRecipe, declared_recipe
 from spec import Keys
-
-from .provenance import Origin
-from .recipe import FindRecipe, declared_recipe
 
 if TYPE_CHECKING:
     from store import Store

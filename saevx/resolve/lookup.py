@@ -5,15 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from saevx.errors import CorruptArtifact, MissingArtifact, SaevxWarning
 from spec import Artifact, Keys
 
-from ..errors import CorruptArtifact, MissingArtifact, SaevxWarning
-
 if TYPE_CHECKING:
+    from saevx.resolve.recipe import Recipe
     from store import Artifact as Stored
     from store import Store
-
-    from .recipe import Recipe
 
 
 def look(spec: Artifact, keys: Keys, store: Store) -> Stored | str:

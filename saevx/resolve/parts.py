@@ -12,19 +12,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from saevx.errors import RecipeError
+from saevx.resolve.leases import Patience
+from saevx.resolve.provenance import Stopwatch
 from spec import Artifact, Site
 from store.layout import part_key
 
-from ..errors import RecipeError
-from .claim import Patience
-from .provenance import Stopwatch
-
 if TYPE_CHECKING:
+    from saevx.resolve.batch import Batch
+    from saevx.resolve.recipe import Recipe
     from store import Artifact as Stored
     from store import Draft
-
-    from .batch import Batch
-    from .recipe import Recipe
 
 A = TypeVar("A", bound=Artifact)
 

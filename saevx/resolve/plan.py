@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from saevx.compute.memory import gc_paused
+from saevx.resolve.lookup import look, warnings_of
 from spec import Artifact, Keys
-
-from ..memory import gc_paused
-from .lookup import look, warnings_of
 
 if TYPE_CHECKING:
     from store import Store

@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from saevx.errors import RecipeError
 from spec import Artifact, Site
 
-from ..errors import RecipeError
-
 if TYPE_CHECKING:
+    from saevx.resolve.batch import Batch
+    from saevx.resolve.parts import Parts
     from store import Artifact as Stored
-
-    from .batch import Batch
-    from .parts import Parts
 
 A = TypeVar("A", bound=Artifact)
 

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from saevx.errors import RecipeError, SaevxError, SpecError
+from saevx.resolve.batch import Batch, Progress
+from saevx.resolve.context import Context
+from saevx.resolve.fork_guard import children_end_here
+from saevx.resolve.leases import Claim, Held, Patience, claim, look, who_holds
+from saevx.resolve.lookup import find
+from saevx.resolve.parts import make, make_parts
+from saevx.resolve.plan import Node, Plan, State, group
+from saevx.resolve.recipe import Recipe
 from spec import Artifact, Keys
-
-from ..errors import RecipeError, SaevxError, SpecError
-from .batch import Batch, Progress
-from .claim import Claim, Held, Patience, claim, look, who_holds
-from .context import Context
-from .forks import children_end_here
-from .lookup import find
-from .parts import make, make_parts
-from .plan import Node, Plan, State, group
-from .recipe import Recipe
 
 if TYPE_CHECKING:
     from store import Store

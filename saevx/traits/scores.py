@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from saevx.compute.device import device
+from saevx.compute.numerics import exact_float32
+from saevx.errors import RecipeError
+from saevx.prototypes.scorer import FittedScorer
+from saevx.resolve.batch import Batch
+from saevx.resolve.recipe import recipe
 from spec import ImageScores, Site
 
-from ..device import device
-from ..errors import RecipeError
-from ..numerics import exact_float32
-from ..prototypes.scorer import FittedScorer
-from ..resolve.batch import Batch
-from ..resolve.recipe import recipe
-
 if TYPE_CHECKING:
-    from store.array_writer import ArrayWriter
+    from store.arrays.writer import ArrayWriter
 
 TOKENS_PER_BLOCK = 8192
 """Patches per matrix product. Fixed, since the last bits of a product depend on its shape."""

@@ -9,13 +9,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from saevx.datasets.labels import Labels, check_traits, read_labels, trait_names
+from saevx.errors import DatasetError
+from saevx.resolve.batch import Batch
+from saevx.resolve.recipe import recipe
+from saevx.traits.average_precision import average_precision, paired_average_precision
 from spec import Keys, Site, SpecError, TraitAP, TraitSet
-
-from ..datasets.labels import Labels, check_traits, read_labels, trait_names
-from ..errors import DatasetError
-from ..resolve.batch import Batch
-from ..resolve.recipe import recipe
-from .average_precision import average_precision, paired_average_precision
 
 if TYPE_CHECKING:
     import polars as pl

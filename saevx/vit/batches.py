@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from saevx.vit.broken import report_broken
 from spec import DatasetError
-
-from .broken import report_broken
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WeightsError
+from saevx.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saevx.errors import RecipeError
+from saevx.vit.model import ViTFacts
+from saevx.vit.moments import Moments
+from saevx.vit.recorder import round_tokens
 from spec import DatasetError
-
-from ..errors import RecipeError
-from .model import ViTFacts
-from .moments import Moments
-from .recorder import round_tokens
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from saevx.compute.device import device
+from saevx.compute.numerics import exact_float32
+from saevx.vit.weights import build, create
 from spec import Site, SpecError, ViT
-
-from ..device import device
-from ..numerics import exact_float32
-from .weights import build, create
 
 if TYPE_CHECKING:
     import torch

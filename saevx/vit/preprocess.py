@@ -13,7 +13,7 @@ from spec import CenterCrop, Resize, SpecError, Squash
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .model import ViTFacts
+    from saevx.vit.model import ViTFacts
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the original image."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RecipeError
-from .batches import ImageReader, batches
-from .model import LoadedViT, ViTFacts
-from .preprocess import Preprocess
+from saevx.errors import RecipeError
+from saevx.vit.batches import ImageReader, batches
+from saevx.vit.model import LoadedViT, ViTFacts
+from saevx.vit.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import torch

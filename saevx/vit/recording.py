@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from saevx.compute.device import device
+from saevx.errors import SaevxError
+from saevx.resolve.batch import Batch
+from saevx.resolve.parts import Parts, Todo
+from saevx.resolve.recipe import recipe
 from spec import Keys, Shards, Site, SpecError, ViT
-
-from ..device import device
-from ..errors import SaevxError
-from ..resolve.batch import Batch
-from ..resolve.parts import Parts, Todo
-from ..resolve.recipe import recipe
 
 if TYPE_CHECKING:
     import store
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def check(specs: Sequence[Shards], site: Site) -> None:
     """Refuse unknown ViTs, layers that they lack, empty image sets and unusable devices."""
-    from .model import check_layers
+    from saevx.vit.model import check_layers
 
     keys = Keys(site)
     layers: dict[str, tuple[ViT, set[int]]] = {}
@@ -47,7 +46,7 @@ def check(specs: Sequence[Shards], site: Site) -> None:
 
 def read_tokens(artifact: store.Artifact) -> Any:
     """Return the `Tokens` of stored shards."""
-    from .tokens import Tokens
+    from saevx.vit.tokens import Tokens
 
     return Tokens(artifact)
 
@@ -58,18 +57,18 @@ def count_files(spec: Shards, site: Site) -> int:
 
 
 def _rows_per_shard(spec: Shards, n_images: int) -> int:
-    from .layer_part import rows_per_shard
-    from .model import inspect_vit
+    from saevx.vit.layer_part import rows_per_shard
+    from saevx.vit.model import inspect_vit
 
     return rows_per_shard(n_images, inspect_vit(spec.vit), spec.dtype, spec.batch_size)
 
 
 def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
     """Record shard files, each in one forward pass for all layers that lack it."""
-    from ..datasets.images import open_images
-    from .layer_part import LayerPart
-    from .model import load_vit
-    from .recorder import record
+    from saevx.datasets.images import open_images
+    from saevx.vit.layer_part import LayerPart
+    from saevx.vit.model import load_vit
+    from saevx.vit.recorder import record
 
     first = batch.specs[0]
     source = open_images(first.images, batch.site)
@@ -126,7 +125,7 @@ def record_shards(batch: Batch[Shards]) -> None:
 
     A layer fails alone if it overflowed or its files do not fit together; the others are joined.
     """
-    from .layer_part import join
+    from saevx.vit.layer_part import join
 
     for spec in batch.open_specs:
         try:

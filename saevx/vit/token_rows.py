@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from store.arrays import Array
+    from store.arrays.reader import Array
 
 AnyArray = npt.NDArray[Any]
 

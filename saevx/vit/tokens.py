@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .token_rows import TokenRows
+from saevx.vit.token_rows import TokenRows
 
 if TYPE_CHECKING:
     import zarr
 
     import store
-    from store.arrays import Array
+    from store.arrays.reader import Array
 
 
 class Tokens:

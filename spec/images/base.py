@@ -5,10 +5,10 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ..base import Spec
-from ..fingerprint import Listing, fingerprint_listing
-from ..identity import portable_name
-from ..site import Fingerprint, Site
+from spec.base import Spec
+from spec.files.fingerprint import Listing, fingerprint_listing
+from spec.files.site import Fingerprint, Site
+from spec.keys.identity import portable_name
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes of image files, in lower case."""

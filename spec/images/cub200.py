@@ -26,12 +26,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from ..errors import DatasetError
-from ..fingerprint import Listing, fingerprint_found, place_of, stat_files
-from ..markers import Exec
-from ..site import Fingerprint, Site
-from .base import ImageSet, TraitSet
-from .folder import list_folder
+from spec.errors import DatasetError
+from spec.files.fingerprint import Listing, fingerprint_found, place_of, stat_files
+from spec.files.site import Fingerprint, Site
+from spec.images.base import ImageSet, TraitSet
+from spec.images.folder import list_folder
+from spec.keys.markers import Exec
 
 Split = Literal["train", "test"]
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ..errors import DatasetError
-from ..fingerprint import Listing, stat_files, walk
-from ..markers import Exec
-from ..site import Site
-from .base import PHOTOS, ImageSet, is_photo
+from spec.errors import DatasetError
+from spec.files.fingerprint import Listing, stat_files, walk
+from spec.files.site import Site
+from spec.images.base import PHOTOS, ImageSet, is_photo
+from spec.keys.markers import Exec
 
 
 class ImageFolder(ImageSet):

@@ -19,11 +19,11 @@ from typing import Literal, NamedTuple
 import xxhash
 from pydantic import Field
 
-from ..errors import DatasetError
-from ..fingerprint import Listing, digest_file, fingerprint_found, stat_files
-from ..packages import package_file, package_folder
-from ..site import Fingerprint, Site
-from .base import ImageSet, TraitSet
+from spec.errors import DatasetError
+from spec.files.fingerprint import Listing, digest_file, fingerprint_found, stat_files
+from spec.files.packages import package_file, package_folder
+from spec.files.site import Fingerprint, Site
+from spec.images.base import ImageSet, TraitSet
 
 Split = Literal["train", "test"]
 

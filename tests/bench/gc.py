@@ -20,11 +20,12 @@ from _report import at_least, at_most, report, wall_s
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "saevx"))
 from side_by_side import side_by_side
 
-from store import Store, gc
-from store.files import digest
-from store.gc import collect
-from store.roots import Recording
-from store.survey import Survey
+from store import Store
+from store.gc import collector as gc
+from store.gc.collector import collect
+from store.gc.reachability import Survey
+from store.gc.roots import Recording
+from store.io import digest
 
 
 def main() -> int:

@@ -48,8 +48,8 @@ from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace
 from spec import Keys, to_document
 from store import Manifest, Reference, Store
+from store.artifact.manifest import encode_manifest
 from store.layout import home, node_file
-from store.manifest import encode_manifest
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,16 +12,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import unruly  # noqa: F401
 
-from saevx.dispatch import accounting, coordinate, sbatch, slurm
-from saevx.dispatch.accounting import Death
-from saevx.dispatch.coordinate import Coordinator
-from saevx.dispatch.executors import Slurm
-from saevx.dispatch.folder import RunFolder
+from saevx.dispatch import coordinator as coordinate
+from saevx.dispatch.coordinator import Coordinator
+from saevx.dispatch.executors import sacct as accounting
+from saevx.dispatch.executors import sbatch, slurm
+from saevx.dispatch.executors.registry import Slurm
+from saevx.dispatch.executors.sacct import Death
+from saevx.dispatch.executors.slurm import Job
+from saevx.dispatch.messages import Array, End
 from saevx.dispatch.profiles import Profile, Resources
-from saevx.dispatch.records import Array, End
 from saevx.dispatch.request import Counts, Request
-from saevx.dispatch.slurm import Job
-from saevx.dispatch.worker import Worker
+from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.worker.main import Worker
 from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
@@ -30,7 +32,7 @@ from saevx.resolve.run import Outcome
 from saevx.workspace import Workspace
 from spec import Artifact, Keys
 from store import Store
-from store.slurm import QueuedJob
+from store.locks.slurm import QueuedJob
 
 
 class Cluster:

@@ -4,7 +4,7 @@ Every run does what `saevx run` does, over targets drawn at random. What it find
 it is recorded must stay there until the next run of its file begins, though the collections leave
 no grace time: all that no run wants goes at once, and the trash is emptied.
 
-Both sides dawdle at random where the protocol in store/gc.py says that a race is.
+Both sides dawdle at random where the protocol in store/gc/collector.py says that a race is.
 
     python side_by_side.py (run|gc) STORE NUMBER SECONDS
 """
@@ -24,17 +24,19 @@ import numpy as np
 
 from saevx import Artifact, Batch, open_workspace, recipe
 from saevx.recipes import find_recipe
-from saevx.resolve import record
+from saevx.resolve import recorded as record
 from saevx.resolve.context import Context
-from saevx.resolve.record import graph_of, plan_recorded, run_recorded
+from saevx.resolve.recorded import graph_of, plan_recorded, run_recorded
 from saevx.resolve.run import explain
 from spec import Keys
-from store import Store, gc, roots
-from store.gc import collect, empty_trash
-from store.records import Ref
-from store.roots import Recording
-from store.survey import Survey
-from store.trash import entries
+from store import Store
+from store.gc import collector as gc
+from store.gc import roots
+from store.gc.collector import collect, empty_trash
+from store.gc.reachability import Survey
+from store.gc.records import Ref
+from store.gc.roots import Recording
+from store.trash.contents import entries
 
 
 class Bud(Artifact):

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from saevx.cli import main
 from store import Artifact, Store
-from store.files import digest
+from store.io import digest
 
 
 def document(kind: str, type_name: str, **fields: Any) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def test_imports_go_on_where_one_fails(store: Store):
 
 
 def test_runs_of_a_file_that_has_none_are_not_forgotten(store: Store):
-    from store.roots import Recording
+    from store.gc.roots import Recording
 
     for name in ("squares", "cubes"):
         recording = Recording(store, Path(f"{name}.py"), name)

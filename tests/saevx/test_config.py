@@ -14,7 +14,7 @@ from saevx.cli import main
 from saevx.config import open_store
 from saevx.errors import ConfigError
 from store import Store
-from store.files import digest
+from store.io import digest
 
 NAMES: dict[str, Callable[[Path, pytest.MonkeyPatch], Store]] = {
     "nothing": lambda place, patch: open_store(),

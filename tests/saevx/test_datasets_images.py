@@ -16,8 +16,8 @@ from PIL import Image
 from saevx.datasets import decoder, open_images
 from saevx.datasets.photos import check_whole, decode_photo
 from spec import DatasetError, ImageSet, Site
-from spec import fingerprint as fingerprint_module
-from spec.fingerprint import Listing
+from spec.files import fingerprint as fingerprint_module
+from spec.files.fingerprint import Listing
 from spec.images.cub200 import CUB200Images
 from spec.images.folder import ImageFolder, list_folder
 

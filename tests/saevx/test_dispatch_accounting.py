@@ -8,20 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch import accounting
-from saevx.dispatch.accounting import Death, read_sacct
-from saevx.dispatch.executors import death_outcome
-from saevx.dispatch.outcomes import (
-    Attempt,
-    describe,
-    facts,
-    read_tail,
-    wants_another,
-)
-from saevx.dispatch.records import End, Outcome, Result
-from saevx.dispatch.slurm import Job
+from saevx.dispatch.executors import sacct as accounting
+from saevx.dispatch.executors.registry import death_outcome
+from saevx.dispatch.executors.sacct import Death, read_sacct
+from saevx.dispatch.executors.slurm import Job
+from saevx.dispatch.jobs.retry import Attempt, describe, facts, read_tail, wants_another
+from saevx.dispatch.messages import End, Outcome, Result
 from saevx.errors import NoAnswer
-from store import slurm as commands
+from store.locks import slurm as commands
 
 MIB = 2**20
 

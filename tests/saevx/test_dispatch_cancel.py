@@ -15,12 +15,12 @@ from test_dispatch_old_runs import make_run
 from unruly import Leaf
 
 from saevx.cli import main
-from saevx.dispatch import slurm
-from saevx.dispatch.cancel import cancel
-from saevx.dispatch.folder import RunFolder, active_runs
+from saevx.dispatch.executors import slurm
+from saevx.dispatch.runs.cancel import cancel
+from saevx.dispatch.runs.folder import RunFolder, active_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
-from store.owner import Owner
+from store.locks.process import Owner
 
 __all__ = ["cluster"]
 

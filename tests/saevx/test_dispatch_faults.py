@@ -15,16 +15,18 @@ from clusters import Cluster, cluster, coordinator, dead, queued, run
 from dispatching import Place, wait_until
 from unruly import Album, Branch, Leaf, Top
 
-from saevx.dispatch import ledger, sbatch, slurm, submission
-from saevx.dispatch.executors import death_outcome
-from saevx.dispatch.folder import RunFolder, active_runs, all_runs
+from saevx.dispatch import submit as submission
+from saevx.dispatch.executors import sbatch, slurm
+from saevx.dispatch.executors.registry import death_outcome
+from saevx.dispatch.jobs import progress as ledger
+from saevx.dispatch.messages import Array, End, Outcome, Result
 from saevx.dispatch.profiles import Profile, Resources
-from saevx.dispatch.records import Array, End, Outcome, Result
 from saevx.dispatch.request import Counts
+from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
-from store.heart import heart
-from store.slurm import call
+from store.locks.heartbeat import heart
+from store.locks.slurm import call
 
 __all__ = ["cluster"]
 

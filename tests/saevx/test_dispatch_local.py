@@ -30,7 +30,7 @@ def workers(place: Place) -> list[int]:
             words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"saevx.dispatch.worker" in words and any(
+        if b"saevx.dispatch.worker.main" in words and any(
             word.startswith(os.fsencode(place.folder)) for word in words
         ):
             found.append(int(name))
@@ -281,7 +281,7 @@ def test_dispatch_costs_no_torch():
 
     code = """
 import sys
-import saevx.dispatch.coordinate, saevx.dispatch.worker, saevx.dispatch.status
+import saevx.dispatch.coordinator, saevx.dispatch.worker, saevx.dispatch.status
 heavy = {"torch", "zarr", "timm", "sklearn", "submitit", "polars"} & set(sys.modules)
 sys.exit(", ".join(heavy) or 0)
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch.folder import RunFolder
-from saevx.dispatch.logs import existing_logs
+from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.runs.logs import existing_logs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until

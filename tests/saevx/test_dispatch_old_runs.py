@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from clusters import queued
 from dispatching import Place
 
-from saevx.dispatch import slurm
-from saevx.dispatch.endings import end_runs
-from saevx.dispatch.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
-from saevx.dispatch.old_runs import KEPT_S, remove_old_runs
-from saevx.dispatch.records import Array, End, RunInfo
+from saevx.dispatch.executors import slurm
+from saevx.dispatch.jobs.finish import end_runs
+from saevx.dispatch.messages import Array, End, RunInfo
+from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
+from saevx.dispatch.runs.retention import KEPT_S, remove_old_runs
 from saevx.errors import NoAnswer
 from store import Store
-from store.liveness import RESTARTED_S
-from store.owner import Owner
-from store.slurm import QueuedJob
+from store.locks.liveness import RESTARTED_S
+from store.locks.process import Owner
+from store.locks.slurm import QueuedJob
 
 DAY_S = 86400.0
 GONE_PROCESS = str(Owner.here()._replace(started="1"))
@@ -111,7 +111,7 @@ def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]
 
 
 def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("saevx.dispatch.slurm.queue", no_answer)
+    monkeypatch.setattr("saevx.dispatch.executors.slurm.queue", no_answer)
     make_run(store, 40 * DAY_S)
     local = make_run(store, 40 * DAY_S, job="local:whoever")
     assert remove_old_runs(store) == [local.name]

@@ -180,18 +180,18 @@ def test_logs_of_a_key(place: Place):
 
 KILLED_AFTER_SBATCH = """
 import os, signal
-from saevx.dispatch.folder import RunFolder
+from saevx.dispatch.runs.folder import RunFolder
 RunFolder.set_job = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 KILLED_BEFORE_SBATCH = """
 import os, signal
-from saevx.dispatch import sbatch
+from saevx.dispatch.executors import sbatch
 sbatch.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 GONE_SOON = """
-from saevx.dispatch import slurm
+from saevx.dispatch.executors import slurm
 slurm.GONE_AFTER_S = 6.0
 """
 

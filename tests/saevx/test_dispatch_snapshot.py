@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch import code_files as walking
-from saevx.dispatch import snapshot
-from saevx.dispatch.code_files import code_files
-from saevx.dispatch.snapshot import Snapshot, hint_at_files
+from saevx.dispatch.code import files as walking
+from saevx.dispatch.code import snapshot
+from saevx.dispatch.code.files import code_files
+from saevx.dispatch.code.snapshot import Snapshot, hint_at_files
 from saevx.errors import ExperimentError, SaevxWarning
-from saevx.experiment import load_experiment
+from saevx.experiments.load import load_experiment
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until
@@ -183,7 +183,7 @@ def test_a_crowd_of_files_drops_nothing_that_is_imported(
 
 
 def test_a_package_too_large_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("saevx.dispatch.imported.N_FILES", 5)
+    monkeypatch.setattr("saevx.dispatch.code.imports.N_FILES", 5)
     many = {f"huge_in_a{n}": "" for n in range(6)}
     write(tmp_path / "library", huge_in_INIT="", **many)
     here = write(tmp_path / "here", trial="import huge")

@@ -15,9 +15,9 @@ from pydantic import SerializeAsAny
 
 import saevx as api
 from saevx import Artifact, Batch, ImageFolder, RandomInit, Since, ViT, WeightsFile, recipe
+from saevx.check.sources import KEYS_CHECKED, cannot_make, known_versions, look_over
 from saevx.cli import main
 from saevx.config import open_store
-from saevx.doctor import KEYS_CHECKED, cannot_make, known_versions, look_over
 from saevx.workspace import open_workspace
 from spec import CUB200Images, ImageSet
 
@@ -251,7 +251,9 @@ def test_keys_of_large_stores_are_computed_when_every_byte_is_read(
     make(photos)
     manifests = [artifact.manifest for artifact in open_store().scan()]
     asked: list[int] = []
-    monkeypatch.setattr("saevx.doctor._keys", lambda sources, found: asked.append(len(found)) or [])
+    monkeypatch.setattr(
+        "saevx.check.sources._keys", lambda sources, found: asked.append(len(found)) or []
+    )
     many = manifests * (KEYS_CHECKED // 2 + 1)
     list(look_over(open_workspace(), many))
     assert asked == []
@@ -288,6 +290,6 @@ def test_orphans_are_removed():
 
 
 def _dead_owner() -> str:
-    from store.owner import Owner
+    from store.locks.process import Owner
 
     return str(Owner.here()._replace(started="1"))

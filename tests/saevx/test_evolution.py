@@ -16,14 +16,14 @@ from click.testing import CliRunner, Result
 from saevx import Artifact, Batch, Exec, Since, recipe
 from saevx.cli import main
 from saevx.notebook import load, run, table
-from saevx.query import search
+from saevx.query.search import search
 from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys, from_document, to_document
 from store import NewerLayout
-from store.files import digest
+from store.artifact.manifest import encode_manifest
+from store.io import digest
 from store.layout import LAYOUT
-from store.manifest import encode_manifest
 
 
 def base_type(version: int = 1, name: str = "Base", **fields: Any) -> type[Artifact]:

@@ -110,7 +110,9 @@ def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
     assert stopped.exit_code == 130
     assert "stopped: nothing was moved" in stopped.stderr
     with monkeypatch.context() as patch:
-        patch.setattr("store.gc.set_aside_this", lambda *args: (_ for _ in ()).throw(stop))
+        patch.setattr(
+            "store.gc.collector.set_aside_this", lambda *args: (_ for _ in ()).throw(stop)
+        )
         stopped = saevx("gc", "--grace", "0", "--yes")
     assert stopped.exit_code == 130
     assert "what was moved is in the trash" in stopped.stderr
@@ -377,7 +379,7 @@ def test_arrays_as_a_file():
 def test_arrays_of_all_types_and_shapes_as_a_file(tmp_path: Path):
     from safetensors.numpy import load_file
 
-    from saevx.files import write_file
+    from saevx.query.export import write_file
     from store import Store
 
     rng = np.random.default_rng(0)

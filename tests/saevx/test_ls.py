@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saevx.cli import main
-from saevx.cli.listing import age, cell, cut, lay_out, size
+from saevx.cli.common.columns import age, cell, cut, lay_out, size
 from store import Artifact, Store
 
 HERE = Path(__file__).resolve().parent
@@ -221,7 +221,7 @@ def test_an_empty_store(tmp_path: Path, saevx: Any):
 
 
 def test_so_many_that_their_fields_are_not_shown(saevx: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("saevx.cli.ls.DESCRIBED", 8)
+    monkeypatch.setattr("saevx.cli.artifacts.ls.DESCRIBED", 8)
     head, *_, note, _total = saevx().stdout.splitlines()
     assert head.split()[-1] == "state"
     assert note.startswith("the fields of so many are not shown")

@@ -16,10 +16,10 @@ from odd_names import ODD
 from slurming import cluster_place, marks
 from test_cli import SQUARES, _folder, as_json, saevx, write  # noqa: F401
 
-from saevx.dispatch.folder import RunFolder, active_runs, all_runs, prefix_of
-from saevx.dispatch.followers import Follower
+from saevx.dispatch.follow.find import Follower
+from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, prefix_of
 from saevx.errors import ExperimentError
-from saevx.experiment import load_experiment
+from saevx.experiments.load import load_experiment
 from store import Store
 
 FILES = [name for name in ODD if "/" not in name] + ["_x"]

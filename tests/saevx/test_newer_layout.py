@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from saevx import table
 from saevx.cli import main
-from saevx.query import search
+from saevx.query.search import search
 from store import LAYOUT, NewerLayout, Store
-from store.manifest import encode_manifest
+from store.artifact.manifest import encode_manifest
 
 A, B, C = (f"{digit}{'0' * 31}" for digit in "abc")
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saevx.numerics import exact_float32
+from saevx.compute.numerics import exact_float32
 from saevx.prototypes.random import random_prototypes
 from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context

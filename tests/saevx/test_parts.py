@@ -27,17 +27,19 @@ from hypothesis import strategies as st
 import saevx
 from saevx import Artifact, Batch, Exec, recipe
 from saevx.recipes import find_recipe
-from saevx.resolve.claim import Patience
 from saevx.resolve.context import Context
+from saevx.resolve.leases import Patience
 from saevx.resolve.parts import Part, Parts, Todo
 from saevx.resolve.plan import Node, State, make_plan
 from saevx.resolve.provenance import Origin
 from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
-from store import Store, leases, manifest
+from store import Store
+from store.artifact import manifest
 from store.layout import part_home, part_key
-from store.owner import Owner
+from store.locks import lease as leases
+from store.locks.process import Owner
 
 ROOM = Path(__file__).resolve().parents[2]
 

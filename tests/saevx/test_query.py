@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 import saevx
 from saevx import QueryError, SaevxWarning, SpecError
-from saevx.condition import parse
-from saevx.explode import explode, facts_of
 from saevx.notebook import run, table
-from saevx.query import BUILT_IN, in_order, search
+from saevx.query.conditions import parse
+from saevx.query.flatten import explode, facts_of
+from saevx.query.search import BUILT_IN, in_order, search
 from saevx.resolve.batch import Batch
 from saevx.resolve.recipe import recipe
 from saevx.workspace import Workspace, open_workspace
@@ -422,7 +422,7 @@ def test_what_is_no_table_is_refused(workspace: Workspace):
 def test_types_that_are_not_known_here_are_read_where_they_hold_one_table(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("saevx.tables.known_types", dict)
+    monkeypatch.setattr("saevx.query.tables.known_types", dict)
     assert table(store=workspace, spec="Finding").height == 12
     with pytest.raises(SpecError, match=r"Picture .* holds 0 tables: import the module"):
         table(store=workspace, kind="checkpoints")

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from saevx.cli import main
-from saevx.experiment import load_experiment
+from saevx.experiments.load import load_experiment
 
 FILE = Path(__file__).parents[2] / "experiments" / "quickstart.py"
 

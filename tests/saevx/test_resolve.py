@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import saevx
-from saevx.dispatch.ledger import Ledger
+from saevx.dispatch.jobs.progress import Ledger
 from saevx.notebook import load, run, table
 from saevx.recipes import find_recipe
 from saevx.resolve.batch import Batch
@@ -22,7 +22,7 @@ from saevx.resolve.run import Outcome as RunOutcome
 from saevx.resolve.run import _block, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Site, SpecError
-from spec.key import CanonicalForm
+from spec.keys.key import CanonicalForm
 
 calls: list[list[str]] = []
 """Per call of a recipe, what its specs were."""

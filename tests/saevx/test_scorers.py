@@ -34,7 +34,7 @@ from spec import (
     TraitSet,
     ViT,
 )
-from spec.site import Fingerprint
+from spec.files.site import Fingerprint
 from store import Store
 
 from .cub_tree import make_cub

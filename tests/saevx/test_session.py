@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import saevx
-from saevx.experiment import Experiment
+from saevx.experiments.load import Experiment
 from store import Store
-from store.roots import Roots
+from store.gc.roots import Roots
 
 HERE = Path(__file__).resolve().parent
 

@@ -21,16 +21,17 @@ import pytest
 
 import saevx
 from saevx import Artifact, Batch, recipe
-from saevx.cli.bars import Bars
+from saevx.cli.run.progress_bars import Bars
 from saevx.recipes import find_recipe
-from saevx.resolve.claim import Patience, claim
 from saevx.resolve.context import Context
+from saevx.resolve.leases import Patience, claim
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Listener, Outcome, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
-from store import Store, leases
-from store.owner import Owner
+from store import Store
+from store.locks import lease as leases
+from store.locks.process import Owner
 
 from .dispatching import wait_until
 

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from saevx.device import device
+from saevx.compute.device import device
 from saevx.errors import SpecError
 from saevx.vit.model import LoadedViT, capture, check_layers, inspect_vit, load_vit
 from spec import RandomInit, Squash, ViT

@@ -16,7 +16,7 @@ from saevx.errors import SpecError, WeightsError
 from saevx.vit.model import load_vit
 from saevx.vit.weights import hub_file
 from spec import HubWeights, ImgFocus, Keys, RandomInit, Site, Squash, ViT, Weights, WeightsFile
-from spec.packages import package_file
+from spec.files.packages import package_file
 
 NAME = "test_vit"
 """timm's smallest ViT, made for tests: 6 blocks, 64 wide, patches of 16 px."""

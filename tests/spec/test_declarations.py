@@ -234,7 +234,7 @@ def test_other_names_of_splits_are_accepted(split: str) -> None:
 
 
 def test_names_refuse_values_without_json() -> None:
-    from spec.identity import portable_name
+    from spec.keys.identity import portable_name
 
     with pytest.raises(SpecError, match=r"Odd\.root is a bytes"):
         portable_name(declare(Any)(root=b"x"))

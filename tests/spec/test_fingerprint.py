@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from spec import DatasetError, Site
-from spec import fingerprint as fingerprint_module
-from spec.fingerprint import (
+from spec.files import fingerprint as fingerprint_module
+from spec.files.fingerprint import (
     Listing,
     digest_file,
     fingerprint_contents,

@@ -37,7 +37,7 @@ from spec import (
     Weights,
     WeightsFile,
 )
-from spec.site import Fingerprint
+from spec.files.site import Fingerprint
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from spec import DatasetError, Site
-from spec import fingerprint as fingerprint_module
+from spec.files import fingerprint as fingerprint_module
 from spec.images import openmoji
 from spec.images.cub200 import CUB200, CUB200Images, find_labels, read_pairs
 from spec.images.folder import ImageFolder

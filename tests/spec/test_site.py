@@ -28,8 +28,8 @@ from spec import (
     WeightsFile,
     vit,
 )
-from spec.fingerprint import Listing
-from spec.identity import portable_name
+from spec.files.fingerprint import Listing
+from spec.keys.identity import portable_name
 
 from ..saevx.cub_tree import CubTree, make_cub
 

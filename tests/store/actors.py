@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from store import Artifact, gc, heart, holder
-from store.gc import wait_for_collectors
-from store.leftovers import remove_leftovers
-from store.records import Ref
-from store.roots import Recording
+from store import Artifact
+from store.artifact.staging import remove_leftovers
+from store.gc import collector as gc
+from store.gc.collector import wait_for_collectors
+from store.gc.records import Ref
+from store.gc.roots import Recording
+from store.locks import heartbeat as heart
+from store.locks import owner as holder
 
 from .killing import Killer
 

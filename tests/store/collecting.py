@@ -7,13 +7,14 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from store import gc, sweep
-from store.catalogue import Catalogue
-from store.gc import collect, empty_trash, may_give_up
-from store.records import Ref
-from store.roots import Roots, pin
-from store.survey import Survey
-from store.trash import entries
+from store.gc import cleanup as sweep
+from store.gc import collector as gc
+from store.gc.collector import collect, empty_trash, may_give_up
+from store.gc.reachability import Survey
+from store.gc.records import Ref
+from store.gc.roots import Roots, pin
+from store.index.catalogue import Catalogue
+from store.trash.contents import entries
 
 from .actors import BELOW, KIND, Actor
 

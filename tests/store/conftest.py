@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from store import Artifact, Draft, Store
-from store.heart import heart
+from store.locks.heartbeat import heart
 
 
 def _publish(draft: Draft, **changes: Any) -> Artifact:

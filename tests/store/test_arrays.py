@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from store import CorruptArtifact, Store, StoreError
-from store.grid import DTYPES, Grid
+from store.arrays.grid import DTYPES, Grid
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -144,7 +144,7 @@ def test_a_stream_does_not_go_on_after_a_failed_write(
 ) -> None:
     with store.draft("shards", key) as draft:
         writer = draft.array("x", (4,), "int8")
-        monkeypatch.setattr("store.files.os.write", lambda fd, view: 1 / 0)
+        monkeypatch.setattr("store.io.os.write", lambda fd, view: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             writer.append(np.zeros(2, "int8"))
         monkeypatch.undo()

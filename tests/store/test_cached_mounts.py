@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from store import Store
-from store.doctor import Doctor
-from store.files import digest
-from store.gc import collect
-from store.records import Run, read_record, write_record
-from store.roots import Recording, Roots
-from store.survey import Survey
+from store.check.store_check import Doctor
+from store.gc.collector import collect
+from store.gc.reachability import Survey
+from store.gc.records import Run, read_record, write_record
+from store.gc.roots import Recording, Roots
+from store.io import digest
 
 CACHED_S = 2
 """So long sshfs caches here, to make the tests quick; without the option, 20 s."""

@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from store import LAYOUT, Manifest, Store, StoreError, shelves
-from store.catalogue import Catalogue, Entry
-from store.manifest import encode_manifest
-from store.shelves import Scalar
+from store import LAYOUT, Manifest, Store, StoreError
+from store.artifact.manifest import encode_manifest
+from store.index import reader as shelves
+from store.index.catalogue import Catalogue, Entry
+from store.index.reader import Scalar
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -346,7 +347,7 @@ def test_it_costs_no_heavy_import(store: Store, put: Any) -> None:
     code = f"""
 import sys
 from store import Store
-from store.catalogue import Catalogue
+from store.index.catalogue import Catalogue
 found = Catalogue(Store({str(store.root)!r}), lambda manifest: {{"n": 1}}, "test-1").entries()
 assert found[0].facts() == {{"n": 1}}
 heavy = {{"numpy", "polars", "zarr", "google_crc32c", "torch", "pydantic"}}

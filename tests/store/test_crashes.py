@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from store import Store, StoreError
-from store.owner import Owner
+from store.locks.process import Owner
 
 from .killing import dying
 

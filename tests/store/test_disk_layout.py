@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import Store
-from store.grid import DTYPES, Grid
+from store.arrays.grid import DTYPES, Grid
 
 MISSING = 2**64 - 1
 

@@ -18,17 +18,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from store import Artifact, Store, files, manifest
-from store.doctor import Doctor
-from store.files import digest
-from store.finding import Finding
-from store.gc import _announced, collect
+from store import Artifact, Store, io
+from store.artifact import manifest
+from store.artifact.manifest import Manifest, Reference, encode_manifest
+from store.check.report import Finding
+from store.check.store_check import Doctor
+from store.gc.collector import _announced, collect
+from store.gc.reachability import Survey
+from store.gc.records import names_in
+from store.gc.roots import Recording, pin
+from store.io import digest
 from store.layout import builds, collectors, dropped, part_home, runs, trash, work
-from store.manifest import Manifest, Reference, encode_manifest
-from store.records import names_in
-from store.roots import Recording, pin
-from store.survey import Survey
-from store.trash import entries
+from store.trash.contents import entries
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -280,7 +281,7 @@ def test_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pins results aaaaaaaa, which is not in the store" in found.what
     (folder,) = runs(store.root).iterdir()
     (folder / "last.json").write_text("{")
-    monkeypatch.setattr(files, "OPENED_S", 0.0)
+    monkeypatch.setattr(io, "OPENED_S", 0.0)
     assert "records" in errors(store)[0]
 
 

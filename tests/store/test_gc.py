@@ -16,14 +16,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import MissingArtifact, Store, StoreError, files, gc, inventory, roots, survey
-from store.gc import collect, may_give_up, wait_for_collectors
-from store.given_up import given_up as manifest_given_up
+from store import MissingArtifact, Store, StoreError, io
+from store.gc import collector as gc
+from store.gc import reachability as survey
+from store.gc import roots
+from store.gc import scan as inventory
+from store.gc.collector import collect, may_give_up, wait_for_collectors
+from store.gc.reachability import (
+    DEAD_LEASE,
+    FAILED,
+    NOT_REACHED,
+    OLDER,
+    ORPHAN,
+    PARTS,
+    Stale,
+    Survey,
+)
+from store.gc.records import Ref, Run, write_record
+from store.gc.roots import Recording, Roots, forget_runs, pin, unpin
 from store.layout import collectors, part_home, part_key, runs, works
-from store.records import Ref, Run, write_record
-from store.roots import Recording, Roots, forget_runs, pin, unpin
-from store.survey import DEAD_LEASE, FAILED, NOT_REACHED, OLDER, ORPHAN, PARTS, Stale, Survey
-from store.trash import empty, entries, restore
+from store.trash.contents import empty, entries, restore
+from store.trash.evicted import given_up as manifest_given_up
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -472,7 +485,7 @@ def test_what_is_being_made_stays(store: Store, make: Any) -> None:
 def test_what_cannot_be_known_stops_a_collection(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "OPENED_S", 0.0)
+    monkeypatch.setattr(io, "OPENED_S", 0.0)
     put(store, make, A)
     recording = want(store, B)
     (folder,) = runs(store.root).iterdir()

@@ -17,12 +17,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from store import Holder, Store, StoreError, heart, leases, slurm
-from store.heart import BEAT_S
-from store.holder import HALF_MADE_S, Claimant
+from store import Holder, Store, StoreError
 from store.layout import owner_file
-from store.liveness import ENDED_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
-from store.owner import Owner
+from store.locks import heartbeat as heart
+from store.locks import lease as leases
+from store.locks import slurm
+from store.locks.heartbeat import BEAT_S
+from store.locks.liveness import ENDED_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
+from store.locks.owner import HALF_MADE_S, Claimant
+from store.locks.process import Owner
 
 KIND = "results"
 ELSEWHERE: dict[str, Any] = {"host": "elsewhere"}

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from odd_names import ODD
 
 from store import Store
+from store.gc.roots import Recording, Roots
+from store.locks.process import Owner
 from store.names import safe_name, user_name
-from store.owner import Owner
-from store.roots import Recording, Roots
 
 
 @pytest.mark.parametrize("name", ["study", "_x", "study_2.v3-a", "A"])

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from store import LAYOUT, Artifact, NewerLayout, Store
-from store.aside import identity_of, set_aside_this
-from store.files import digest
-from store.gc import collect, may_give_up
-from store.inputs import glimpse
-from store.inventory import below
+from store.artifact.inputs import glimpse
+from store.gc.collector import collect, may_give_up
+from store.gc.reachability import Survey
+from store.gc.records import Ref
+from store.gc.roots import pin
+from store.gc.scan import below
+from store.io import digest
 from store.layout import dropped
-from store.records import Ref
-from store.roots import pin
-from store.survey import Survey
-from store.trash import restore
+from store.trash.contents import restore
+from store.trash.move import identity_of, set_aside_this
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import store.owner
-from store.holder import Claimant
-from store.liveness import LOST_S, RESTARTED_S, may_be_alive
-from store.owner import Owner
-from store.records import names_in
+import store.locks.process
+from store.gc.records import names_in
+from store.locks.liveness import LOST_S, RESTARTED_S, may_be_alive
+from store.locks.owner import Claimant
+from store.locks.process import Owner
 
 PARTS = st.text("0123456789abcdef-", min_size=1)
 
@@ -101,7 +101,7 @@ def test_killed_child_is_dead_before_and_after_it_is_reaped() -> None:
     if pid == 0:
         time.sleep(60)
         os._exit(0)
-    state = store.owner._state_of(pid)
+    state = store.locks.process._state_of(pid)
     assert state is not None
     child = Owner.here()._replace(pid=pid, started=state[1])
     assert child.runs() is True

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store import CorruptArtifact, MissingArtifact, Store, StoreError
-from store.catalogue import Catalogue
-from store.grid import DTYPES
+from store.arrays.grid import DTYPES
+from store.index.catalogue import Catalogue
 from store.layout import part_home, trash, work
-from store.trash import restore
+from store.trash.contents import restore
 
 from .killing import dying
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from store import gc
-from store.survey import Survey
+from store.gc import collector as gc
+from store.gc.reachability import Survey
 
 from . import actors
 from .racing import race

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from store import Store, heart, liveness, roots
+from store import Store
+from store.gc import roots
+from store.gc.records import Run, is_over, read_record, write_record
+from store.gc.roots import Recording, Roots
 from store.layout import runs
-from store.liveness import LOST_S
-from store.records import Run, is_over, read_record, write_record
-from store.roots import Recording, Roots
+from store.locks import heartbeat as heart
+from store.locks import liveness
+from store.locks.liveness import LOST_S
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import Store, heart
-from store.gc import collect
-from store.liveness import RESTARTED_S
-from store.owner import Owner
-from store.roots import Recording, Roots
-from store.survey import Survey
+from store import Store
+from store.gc.collector import collect
+from store.gc.reachability import Survey
+from store.gc.roots import Recording, Roots
+from store.locks import heartbeat as heart
+from store.locks.liveness import RESTARTED_S
+from store.locks.process import Owner
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from store import LAYOUT, MissingArtifact, NewerLayout, Store, StoreError
-from store.manifest import encode_manifest
+from store.artifact.manifest import encode_manifest
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

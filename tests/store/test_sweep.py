@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from store import Store, gc
-from store.aside import identity_of, put_back, set_aside_this
-from store.gc import collect, may_give_up, wait_for_collectors
+from store import Store
+from store.gc import collector as gc
+from store.gc.cleanup import SCRATCH_S
+from store.gc.collector import collect, may_give_up, wait_for_collectors
+from store.gc.reachability import ORPHAN, Survey
+from store.gc.records import Ref, Run, write_record
+from store.gc.roots import Recording, pin
 from store.layout import collectors, dropped, home, pins, runs
-from store.owner import Owner
-from store.records import Ref, Run, write_record
-from store.roots import Recording, pin
-from store.survey import ORPHAN, Survey
-from store.sweep import SCRATCH_S
-from store.trash import empty, entries, restore
+from store.locks.process import Owner
+from store.trash.contents import empty, entries, restore
+from store.trash.move import identity_of, put_back, set_aside_this
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

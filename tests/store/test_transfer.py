@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from store import Artifact, CorruptArtifact, MissingArtifact, Store, StoreError
-from store.files import digest
-from store.inventory import below
-from store.manifest import Manifest, encode_manifest
-from store.transfer import copy
+from store.artifact.manifest import Manifest, encode_manifest
+from store.copy import copy
+from store.gc.scan import below
+from store.io import digest
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

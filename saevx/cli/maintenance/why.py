@@ -1,0 +1,90 @@
+"""saevx why: what keeps an artifact, or why it is stale."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from saevx.cli.common.options import clear_errors, json_option, store_option
+from saevx.cli.common.units import duration
+
+if TYPE_CHECKING:
+    from store import Store
+    from store.gc.reachability import Survey
+    from store.gc.records import Ref
+
+
+@click.command()
+@click.argument("key")
+@click.option(
+    "--grace", type=duration, default="1h", show_default=True, metavar="TIME", help="As for gc."
+)
+@store_option
+@json_option
+@clear_errors
+def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
+    """Say what keeps the artifact KEY, or why `saevx gc` would move it to the trash."""
+    from saevx.cli.common.key_lookup import AGAIN
+    from saevx.config import open_store
+    from saevx.experiments.user_types import Declared
+    from store.gc.reachability import Survey
+
+    opened = open_store(store)
+    survey = Survey(opened, grace)
+    survey.refresh()
+    ref = _find(survey, key)
+    chain = survey.why(ref)
+    versions = Declared(survey.roots.runs).versions
+    stale = next((s for s in survey.stale(versions) if s.ref == ref), None)
+    fault = survey.standing[ref].fault if ref in survey.standing else None
+    if as_json:
+        document: dict[str, Any] = {
+            "kind": ref[0],
+            "key": ref[1],
+            "present": survey.is_whole(ref),
+            "fault": fault,
+            "alive": bool(chain),
+            "root": chain[0][1].root if chain else None,
+            "chain": [{"kind": kind, "key": k} for (kind, k), _ in chain],
+            "reason": stale.reason if stale else None,
+            "detail": stale.detail if stale else None,
+        }
+        click.echo(json.dumps(document))
+        return
+    name = _name(opened, ref)
+    if stale is not None:
+        click.echo(f"{name} is stale: {stale.reason}: {stale.detail}")
+        return
+    absent = "" if ref in survey.standing else " (not in the store now)"
+    click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
+    for depth, (link, _) in enumerate(chain):
+        click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
+    if fault:
+        click.echo(f"it is {fault}; {AGAIN}")
+
+
+def _find(survey: Survey, key: str) -> Ref:
+    from saevx.cli.common.key_lookup import only, refuse_absent
+    from store.layout import check_prefix
+
+    check_prefix(key)
+    known = survey.standing.keys() | survey.causes.keys()
+    ref = only(key, (ref for ref in known if ref[1].startswith(key)))
+    if ref is None:
+        refuse_absent(survey.store, key)
+    return ref
+
+
+def _name(store: Store, ref: Ref) -> str:
+    from store import NewerLayout
+    from store.trash.evicted import given_up
+
+    kind, key = ref
+    try:
+        found = store.find(kind, key)
+        manifest = found.manifest if found else given_up(store, kind, key)
+    except NewerLayout:
+        return f"{kind} {key[:8]}"
+    return f"{manifest.type if manifest else kind} {key[:8]}"

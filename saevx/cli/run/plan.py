@@ -1,0 +1,158 @@
+"""saevx plan: what a run would make, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from saevx.cli.common.options import clear_errors, json_option, store_option, warn
+
+if TYPE_CHECKING:
+    from saevx.dispatch.cost import Line
+    from saevx.resolve.plan import Node, Plan
+    from spec import Keys
+
+SHOWN_PER_TYPE = 100
+"""Nodes of one type that are printed, unless --all."""
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="Print every node, however many there are.")
+@click.option(
+    "--executor", type=click.Choice(["inline", "local", "slurm"]), help="As `saevx run` has it."
+)
+@click.option("--profile", metavar="NAME", help="A profile of saevx.toml: what jobs ask for.")
+@store_option
+@json_option
+@clear_errors
+def plan(
+    file: Path,
+    show_all: bool,
+    executor: str | None,
+    profile: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Say what `saevx run FILE` would make, and why. Nothing is made.
+
+    Where it would be sent to other processes, say also in which arrays of jobs, and what they
+    would cost by the history of the store. A staged experiment is planned up to the first stage
+    whose tables are not all there.
+    """
+    from saevx.dispatch.execution import Execution
+    from saevx.experiments.load import load_experiment
+    from saevx.session import Session
+    from saevx.workspace import open_workspace
+
+    experiment = load_experiment(file)
+    session = Session(experiment, open_workspace(store), Execution(executor, None, profile))
+    plans = list(session.plans())
+    complete = plans[-1].done or not experiment.is_staged
+    arrays = None
+    if not session.execution.is_inline:
+        warn(session.execution.doubts(plans[-1], session.keys))
+        arrays = session.execution.forecast(plans[-1], session.context)
+    if as_json:
+        document = _document(experiment.name, plans, complete)
+        if arrays is not None:
+            document["arrays"] = [line.document for line in arrays]
+        click.echo(json.dumps(document))
+        return
+    for stage in plans:
+        _print(experiment.name, stage, session.keys, None if show_all else SHOWN_PER_TYPE)
+    if arrays:
+        _print_arrays(arrays)
+    if not complete:
+        click.echo("later stages follow from these tables")
+
+
+def _document(name: str, plans: list[Plan], complete: bool) -> dict[str, Any]:
+    return {
+        "experiment": name,
+        "complete": complete,
+        "stages": [
+            {
+                "targets": list(plan.targets),
+                "nodes": [
+                    {
+                        "key": node.key,
+                        "type": type(node.spec).__name__,
+                        "kind": node.spec.kind,
+                        "state": node.state.value,
+                        "why": node.why,
+                        "inputs": list(node.inputs),
+                    }
+                    for node in plan.nodes.values()
+                ],
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
+    from saevx.cli.common.console import console, table
+
+    out = console()
+    n_there = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
+    out.print(f"{name}: {n_there} of {len(plan.targets)} targets are there", markup=False)
+    if plan.done:
+        return
+    by_type: dict[str, list[Node]] = {}
+    for node in plan.to_make:
+        by_type.setdefault(type(node.spec).__name__, []).append(node)
+    counts = ", ".join(f"{len(nodes)} {type_name}" for type_name, nodes in by_type.items())
+    out.print(f"to make: {counts}", markup=False)
+    for type_name, nodes in by_type.items():
+        common, columns, rows = _differences(nodes[:limit], keys)
+        out.print(f"\n{type_name} ({len(nodes)})  {common}", markup=False, style="bold")
+        shown = [[node.key[:8], *row, node.why] for node, row in zip(nodes, rows, strict=False)]
+        out.print(table(["key", *columns, "why"], shown))
+        if len(rows) < len(nodes):
+            out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
+
+
+def _print_arrays(lines: list[Line]) -> None:
+    from rich.filesize import decimal
+
+    from saevx.cli.common.console import console, table
+
+    rows = []
+    for line in lines:
+        asked = line.resources
+        what = [f"{asked.hours:g} h", f"{asked.cpus} cpus"]
+        what += [f"{asked.memory_gb:g} GB"] if asked.memory_gb else []
+        what += [f"{asked.gpus} gpus"] if asked.gpus else []
+        what += [f"on {asked.partition}"] if asked.partition else []
+        work = "?" if line.work_s is None else f"{line.work_s / 60:,.1f} min"
+        size = "?" if line.n_bytes is None else decimal(round(line.n_bytes))
+        sizes = " + ".join(str(n) for n in line.arrays[:6]) + (" + ..." if line.arrays[6:] else "")
+        rows.append([line.recipe, line.n_artifacts, sizes, ", ".join(what), work, size])
+    out = console()
+    out.print("")
+    columns = ["arrays of", "artifacts", "jobs", "each asks for", "work", "size"]
+    out.print(table(columns, rows, right=["artifacts", "work", "size"]))
+
+
+def _differences(nodes: list[Node], keys: Keys) -> tuple[str, list[str], list[list[Any]]]:
+    """What the specs of some nodes have in common, in words; the columns in which they differ."""
+    from saevx.query.flatten import explode
+    from spec import to_document
+
+    exploded = [explode(to_document(node.spec, keys)) for node in nodes]
+    columns = list(dict.fromkeys(name for row in exploded for name in row))
+    differ = [
+        name
+        for name in columns
+        if name not in ("type", "key") and len({repr(row.get(name)) for row in exploded}) > 1
+    ]
+    common = [
+        f"{name}={exploded[0][name]}"
+        for name in columns
+        if name not in ("type", "key", *differ) and exploded[0].get(name) is not None
+    ]
+    return " ".join(common), differ, [[row.get(name) for name in differ] for row in exploded]

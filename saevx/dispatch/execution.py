@@ -1,0 +1,70 @@
+"""Where the work of a session is done: here, in processes of this machine, or in Slurm jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saevx.config import read_config
+
+if TYPE_CHECKING:
+    from saevx.dispatch.cost import Line
+    from saevx.dispatch.executors.base import Executor
+    from saevx.resolve.context import Context
+    from saevx.resolve.plan import Plan
+    from spec import Keys
+
+EXECUTORS = ("inline", "local", "slurm")
+
+
+class Execution:
+    """An executor, by what was asked for and by the profiles of saevx.toml."""
+
+    def __init__(
+        self,
+        executor: str | None = None,
+        jobs: int | None = None,
+        profile: str | None = None,
+        *,
+        detach: bool = False,
+        retry_failed: bool = False,
+    ) -> None:
+        from saevx.dispatch.profiles import read_profile
+        from saevx.errors import ConfigError
+
+        config = read_config(Path.cwd())
+        self.profile = read_profile(config.profiles, profile or config.profile, config.file)
+        self.executor = executor or ("local" if jobs and not profile else self.profile.executor)
+        self.jobs = jobs or self.profile.jobs
+        self.detach, self.retry_failed = detach, retry_failed
+        if self.executor not in EXECUTORS:
+            raise ConfigError(f"{self.executor!r} is no executor; they are {', '.join(EXECUTORS)}")
+        if detach and self.is_inline:
+            raise ConfigError("--detach needs --executor local or slurm: inline is this process")
+        if jobs and self.executor != "local":
+            raise ConfigError(
+                f"--jobs is the number of local processes, and the executor is {self.executor}: "
+                "use --executor local, or `parallelism` in the profile"
+            )
+
+    @property
+    def is_inline(self) -> bool:
+        return self.executor == "inline"
+
+    def doubts(self, plan: Plan, keys: Keys) -> list[str]:
+        """What looks wrong in what the profile says of a plan's jobs."""
+        from saevx.dispatch.profile_lint import doubts
+
+        return doubts(self.profile, plan, keys)
+
+    def forecast(self, plan: Plan, context: Context) -> list[Line]:
+        """The arrays that a plan would be sent off in."""
+        from saevx.dispatch.cost import forecast
+
+        return forecast(plan, context, self.profile, self.executor_object())
+
+    def executor_object(self) -> Executor:
+        from saevx.dispatch.executors.local import default_jobs
+        from saevx.dispatch.executors.registry import Local, Slurm
+
+        return Slurm() if self.executor == "slurm" else Local(self.jobs or default_jobs())

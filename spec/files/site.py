@@ -1,0 +1,194 @@
+"""What a machine knows beyond specs: where datasets are, and what they contained before.
+
+Keys leave dataset roots out, so computing a key may need files on disk. A `Site` says where to
+find them and caches their fingerprints. So a plan does not list ImageNet each time, and a finished
+table is still found when its dataset has been deleted.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import xxhash
+
+from spec.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identifies files on disk by their content."""
+
+    digest: str
+    """xxh3_128 of the content or of the listing, in hex."""
+    n: int
+    """Number of files."""
+
+
+class Site:
+    """Where datasets are on this machine, and their fingerprints.
+
+    data_roots: dataset name -> folder, for specs that are built without a root.
+    cache: folder that keeps fingerprints between processes, if any.
+    """
+
+    def __init__(
+        self, data_roots: Mapping[str, str | Path] | None = None, cache: Path | None = None
+    ) -> None:
+        self.data_roots = {name: Path(root) for name, root in (data_roots or {}).items()}
+        self.cache = cache
+        self._seen: dict[str, Fingerprint] = {}
+        self._frozen = False
+        self._refresh = False
+
+    def frozen(self) -> Self:
+        """Return a view of this site that takes each fingerprint once.
+
+        One plan uses one view, so it sees one state of the disk.
+        """
+        if self._frozen:
+            return self
+        view = copy(self)
+        view._seen, view._frozen = {}, True
+        return view
+
+    def refreshing(self) -> Self:
+        """Return a view that takes every fingerprint again and caches it for later sites."""
+        view = copy(self)
+        view._seen, view._frozen, view._refresh = {}, False, True
+        return view
+
+    def data_root(self, name: str, root: str | None) -> Path:
+        """Return `root` when given, else the configured folder of dataset `name`.
+
+        Raises DatasetError when there is neither.
+        """
+        if root is not None:
+            return Path(os.path.abspath(os.path.expanduser(root)))
+        if name in self.data_roots:
+            return self.data_roots[name]
+        raise DatasetError(
+            f"no folder is known for the dataset {name!r}: pass root=..., or put "
+            f'`{name} = "/path/to/folder"` under [data] in saevx.toml'
+        )
+
+    def state_of(self, kind: str, key: str | None) -> str | None:
+        """Return "present", "missing" or why the state is unknown; None without a store.
+
+        `key` is None where it cannot be computed.
+        """
+        return None
+
+    def fingerprint(
+        self,
+        name: str,
+        is_current: Callable[[str], bool],
+        compute: Callable[[], tuple[Fingerprint, str]],
+        identity: Callable[[], str | None] | None = None,
+    ) -> Fingerprint:
+        """Return the fingerprint of files, computed only when the cached one is out of date.
+
+        `compute` returns a fingerprint and a stamp; `is_current(stamp)` is a cheap check that the
+        files still match. When files are missing (both may raise DatasetError), the cached
+        fingerprint is used, so that what was made from them keeps its key.
+
+        `name` says what the files are and where they are. `identity` returns a name without paths,
+        or None if there is none. When nothing is cached under `name`, the fingerprint recorded
+        under the identity is used, if all those recorded agree. Otherwise the error is raised.
+        """
+        if self._frozen and name in self._seen:
+            return self._seen[name]
+        portable = identity() if identity is not None else None
+        cached = self._read_cache(name)
+        try:
+            if cached is not None and not self._refresh and is_current(cached[1]):
+                fingerprint = cached[0]
+            else:
+                fingerprint, stamp = compute()
+                self._write_cache(name, fingerprint, stamp)
+        except DatasetError as error:
+            if cached is None or name == portable:
+                fingerprint = self._find_by_identity(portable, error)
+            else:
+                fingerprint = cached[0]
+        else:
+            self._record_identity(portable, fingerprint)
+        self._seen[name] = fingerprint
+        return fingerprint
+
+    def _record_identity(self, identity: str | None, fingerprint: Fingerprint) -> None:
+        # One file for each content: two processes may record different ones at once.
+        file = self._file(f"content of {identity}") if identity is not None else None
+        if file is not None:
+            file = file.with_suffix(f".{fingerprint.digest}.json")
+            if not os.path.exists(file):
+                self._write(file, {"identity": identity, **asdict(fingerprint)})
+
+    def _find_by_identity(self, identity: str | None, error: DatasetError) -> Fingerprint:
+        """Return the only fingerprint recorded under an identity. Raises `error` without one."""
+        file = self._file(f"content of {identity}") if identity is not None else None
+        if file is None:
+            raise error
+        found = [_read(path) for path in file.parent.glob(f"{file.stem}.*.json")]
+        if not any(found):
+            raise error
+        if len(found) > 1:
+            raise DatasetError(
+                f"{error}; {len(found)} different contents of {identity} were recorded earlier, so "
+                "its key cannot be computed: restore the dataset, or pass the root that it had"
+            ) from error
+        return Fingerprint(str(found[0]["digest"]), int(found[0]["n"]))
+
+    def _file(self, name: str) -> Path | None:
+        if self.cache is None:
+            return None
+        return self.cache / f"{xxhash.xxh3_128_hexdigest(name.encode())}.json"
+
+    def _read_cache(self, name: str) -> tuple[Fingerprint, str] | None:
+        file = self._file(name)
+        entry = {} if file is None else _read(file)
+        if entry.get("what") != name or "stamp" not in entry:
+            return None
+        return Fingerprint(str(entry["digest"]), int(entry["n"])), str(entry["stamp"])
+
+    def _write_cache(self, name: str, fingerprint: Fingerprint, stamp: str) -> None:
+        file = self._file(name)
+        if file is not None:
+            self._write(file, {"what": name, "stamp": stamp, **asdict(fingerprint)})
+
+    def _write(self, file: Path, entry: dict[str, Any]) -> None:
+        scratch = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(entry))
+            scratch.replace(file)
+        except OSError:  # without write access to the store nothing is cached
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return a cache entry, or an empty dict where it cannot be read, which only costs time."""
+    try:
+        entry = json.loads(file.read_text())
+        return {**entry, "digest": str(entry["digest"]), "n": int(entry["n"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+_make_default: Callable[[], Site] = Site
+
+
+def current_site() -> Site:
+    """Return the site that `spec.key` uses: that of `set_default_site`, else an empty one."""
+    return _make_default()
+
+
+def set_default_site(make: Callable[[], Site]) -> None:
+    """Make `current_site` call `make`. saevx passes one that knows the store and saevx.toml."""
+    global _make_default
+    _make_default = make

@@ -1,0 +1,38 @@
+"""What keys and trees read of a spec. `Spec` and `Artifact` in base.py build on these models."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from spec.files.site import Site
+
+Kind = Literal["shards", "checkpoints", "activations", "results"]
+"""The parts of a store."""
+
+
+class SpecModel(BaseModel):
+    """A frozen model that counts inline, with its type name, in the key of what holds it."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=False
+    )
+
+    def fingerprints(self, site: Site) -> dict[str, str]:
+        """Return digests of the files that the spec points at; they count in keys like fields."""
+        return {}
+
+
+class ArtifactModel(SpecModel):
+    """A model with a key of its own, by which it counts in the keys of other models."""
+
+    kind: ClassVar[Kind]
+    version: ClassVar[int] = 1
+
+    def derived(self) -> "Mapping[str, ArtifactModel]":
+        """Return artifacts that follow from the fields; they count in the key like fields."""
+        raise NotImplementedError
+
+    def inputs(self) -> "Mapping[str, ArtifactModel]":
+        """Return the artifacts that the recipe reads, by name."""
+        raise NotImplementedError

@@ -1,0 +1,179 @@
+"""The stream that an array is written as: rows come, shard files are closed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from store.arrays.grid import Grid
+from store.arrays.reader import Array
+from store.artifact.manifest import check_plain
+from store.errors import StoreError
+from store.io import FileRecord, NewFile, link_file, write_file
+from store.layout import NODE_FILE
+
+AnyArray = npt.NDArray[Any]
+
+
+class ArrayWriter:
+    """Writes an array as its rows come, holding none back.
+
+    As a context manager it closes the array on success and abandons it on an exception; an
+    abandoned array keeps its draft from being published. `attributes` may be added to until then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        grid: Grid,
+        attributes: Mapping[str, object] | None,
+        record: Callable[[str, FileRecord], None],
+    ) -> None:
+        self.name, self.grid = name, grid
+        self.attributes: dict[str, object] = dict(attributes or {})
+        self.n_rows = 0
+        """Rows appended so far."""
+        self.state: Literal["open", "closed", "abandoned"] = "open"
+        self._folder = folder
+        self._record = record
+        self._shard = 0
+        self._file: NewFile | None = None
+
+    def append(self, rows: AnyArray) -> None:
+        """Appends rows: any number of them, of shape (n, *shape[1:]) and the array's dtype.
+
+        Raises StoreError when they do not fit the array or cannot be written.
+        """
+        self._check_open()
+        rows = np.asarray(rows)
+        self._check_fit(rows)
+        try:
+            self._append(np.ascontiguousarray(rows, dtype=self.grid.dtype))
+        except BaseException:  # a part may be written: the stream cannot go on from here
+            self.abandon()
+            raise
+
+    def take_over(self, rows: Array) -> None:
+        """Appends the rows of a stored array by its files, which are read only where they cannot
+        be linked. Raises StoreError where they are no whole shards of this array.
+        """
+        self._check_open()
+        theirs, ours = rows.grid, self.grid
+        next_shard = -(-self.n_rows // ours.rows_per_shard)
+        fits = (
+            replace(theirs, shape=ours.shape) == ours
+            and self.n_rows % ours.rows_per_shard == 0
+            and self.n_rows + len(rows) <= ours.n_rows
+            and (len(rows) % ours.rows_per_shard == 0 or self.n_rows + len(rows) == ours.n_rows)
+            and theirs.row_shape == ours.row_shape
+        )
+        if not fits:
+            raise StoreError(
+                f"array {self.name!r} of shape {ours.shape} in files of {ours.rows_per_shard} rows "
+                f"cannot take over {rows!r} at row {self.n_rows}: its files are no files of that "
+                "array"
+            )
+        try:
+            for shard, (path, record) in enumerate(rows.shard_files(), start=next_shard):
+                name = ours.shard_name(shard)
+                link_file(path, self._folder / name, record)
+                self._record(name, record)
+        except BaseException:
+            self.abandon()
+            raise
+        self.n_rows += len(rows)
+        self._shard = -(-self.n_rows // ours.rows_per_shard)
+
+    def close(self) -> None:
+        """Finishes the array. Raises StoreError when rows are wanting."""
+        self._check_open()
+        if self.n_rows != self.grid.n_rows:
+            self.abandon()
+            raise StoreError(
+                f"array {self.name!r} got {self.n_rows} of its {self.grid.n_rows} rows; append "
+                "them all, or declare the number that there is"
+            )
+        check_plain(self.attributes, f"attributes of array {self.name!r}")
+        node = msgspec.json.format(
+            msgspec.json.encode(self.grid.to_zarr(self.attributes)), indent=2
+        )
+        self._record(NODE_FILE, write_file(self._folder / NODE_FILE, node + b"\n"))
+        self.state = "closed"
+
+    def abandon(self) -> None:
+        """Gives the array up. Safe to call at any time."""
+        if self.state == "open":
+            self.state = "abandoned"
+        if self._file:
+            self._file.abandon()
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        elif self.state == "open":
+            self.close()
+
+    def _check_open(self) -> None:
+        if self.state != "open":
+            raise StoreError(f"array {self.name!r} is {self.state}; nothing can be added to it")
+
+    def _check_fit(self, rows: AnyArray) -> None:
+        grid = self.grid
+        if rows.dtype.name != grid.dtype.name:
+            raise StoreError(
+                f"array {self.name!r} holds {grid.dtype.name}, and was given {rows.dtype.name}; "
+                "convert the rows before appending, so that no overflow goes unseen"
+            )
+        if rows.ndim != len(grid.shape) or rows.shape[1:] != grid.row_shape:
+            shape = ", ".join(map(str, ("n", *grid.row_shape)))
+            raise StoreError(
+                f"array {self.name!r} takes rows of shape ({shape}), and was given {rows.shape}"
+            )
+        if self.n_rows + len(rows) > grid.n_rows:
+            raise StoreError(
+                f"array {self.name!r} has {grid.n_rows} rows, and was given "
+                f"{self.n_rows + len(rows)}"
+            )
+
+    def _append(self, rows: AnyArray) -> None:
+        grid = self.grid
+        if grid.n_shards == 0:
+            self.n_rows += len(rows)
+            return
+        while len(rows):
+            shard_end = self._shard * grid.rows_per_shard + grid.shard_rows(self._shard)
+            part, rows = np.split(rows, [shard_end - self.n_rows])
+            self._write(part)
+            self.n_rows += len(part)
+            if self.n_rows == shard_end:
+                self._finish_shard()
+
+    def _write(self, rows: AnyArray) -> None:
+        if self._file is None:
+            self._file = NewFile(self._folder / self.grid.shard_name(self._shard))
+        self._file.write(rows.reshape(-1).view(np.uint8).data)
+
+    def _finish_shard(self) -> None:
+        grid, shard, file = self.grid, self._shard, self._file
+        assert file is not None  # a shard has rows
+        padding = (grid.padding_rows(shard), *grid.row_shape)
+        self._write(np.full(padding, grid.fill, dtype=grid.dtype))
+        file.write(grid.index(shard))
+        self._record(grid.shard_name(shard), file.close())
+        self._file, self._shard = None, shard + 1

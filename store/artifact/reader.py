@@ -1,0 +1,146 @@
+"""A published artifact, opened for reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from store.artifact.manifest import Manifest, byte_fault, files_in, read_manifest
+from store.errors import CorruptArtifact, StoreError
+from store.io import FileRecord, digest, explained, read_file
+from store.layout import NODE_FILE, TABLE, node_file
+
+if TYPE_CHECKING:
+    import polars as pl
+    import zarr
+
+    from store.arrays.reader import Array
+
+Node = dict[str, Any]
+"""The content of a zarr.json."""
+
+
+class Artifact:
+    """What one folder of the store holds. It costs a manifest; arrays are opened when asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._nodes: dict[str, Node] = {}
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def key(self) -> str:
+        return self.manifest.key
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its files, the manifest's own aside."""
+        return sum(record.size for record in self.manifest.files.values())
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.kind}/{self.key}, {self.manifest.type})"
+
+    def arrays(self) -> list[str]:
+        """Names of its arrays; columns of tables are not among them."""
+        columns_of = tuple(f"{name}/" for name in self.tables())
+        return [name for name in self._names("array") if not name.startswith(columns_of)]
+
+    def tables(self) -> list[str]:
+        return self._names("table")
+
+    def array(self, name: str) -> Array:
+        """One of its arrays. Raises StoreError when there is none, and CorruptArtifact."""
+        from store.arrays.grid import Grid
+        from store.arrays.reader import Array
+
+        node = self._find(name, "array")
+        try:
+            grid = Grid.from_zarr(node)
+        except ValueError as error:
+            raise CorruptArtifact(f"{self.path / name}: {error}") from error
+        files = {
+            grid.shard_name(i): self.manifest.files[f"{name}/{grid.shard_name(i)}"]
+            for i in range(grid.n_shards)
+        }
+        return Array(f"{self.path}/{name}", grid, node["attributes"], files)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of its tables, checked against its digests. Raises StoreError, CorruptArtifact."""
+        from store.arrays.tables import decode
+
+        node = self._find(name, "table")
+        return decode(node["attributes"], lambda column: self.array(f"{name}/{column}"))
+
+    def zarr(self) -> zarr.Group:
+        """Its root group through zarr-python, read-only."""
+        import zarr
+
+        return zarr.open_group(str(self.path), mode="r", zarr_format=3)
+
+    def verify(self) -> list[str]:
+        """Reads every byte. Says in words what is not as it was written; [] when all is well."""
+        findings = []
+        try:
+            if read_manifest(str(self.path)) != self.manifest:
+                findings.append(f"{NODE_FILE} is not the manifest that was opened")
+        except StoreError as error:
+            findings.append(str(error))
+        for name, record in self.manifest.files.items():
+            try:
+                fault = self._fault_of(name, record)
+            except StoreError as error:
+                fault = str(error)
+            if fault:
+                findings.append(fault)
+        extra = sorted(files_in(self.path) - {NODE_FILE, *self.manifest.files})
+        return findings + [f"{name} is not in the manifest" for name in extra]
+
+    def altered(self) -> list[str]:
+        """As `verify`, of the files that its manifest names. Raises StoreError where one cannot be
+        read: that tells nothing of its bytes.
+        """
+        faults = (self._fault_of(name, record) for name, record in self.manifest.files.items())
+        return [fault for fault in faults if fault]
+
+    def _fault_of(self, name: str, record: FileRecord) -> str | None:
+        with explained("read", self.path / name):
+            return byte_fault(str(self.path), name, record)
+
+    def _names(self, what: str) -> list[str]:
+        paths = [file.rpartition("/")[0] for file in self.manifest.files if _is_node(file)]
+        return [path for path in paths if self._what(path) == what]
+
+    def _find(self, path: str, what: str) -> Node:
+        if node_file(path) not in self.manifest.files or self._what(path) != what:
+            there = ", ".join(map(repr, self._names(what))) or f"no {what}s"
+            raise StoreError(f"{self!r} has no {what} {path!r}; it has {there}")
+        return self._node(path)
+
+    def _what(self, path: str) -> str:
+        node = self._node(path)
+        if node["node_type"] == "array":
+            return "array"
+        return "table" if TABLE in node["attributes"] else "group"
+
+    def _node(self, path: str) -> Node:
+        """The zarr.json of a node, read once and checked against its digest."""
+        if path not in self._nodes:
+            file = node_file(path)
+            record = self.manifest.files[file]
+            place = f"{self.path}/{file}"
+            with explained("read", place):
+                data = read_file(place)
+            if digest(data) != record.xxh3:
+                raise CorruptArtifact(f"{place} is not as written: its digest differs")
+            self._nodes[path] = msgspec.json.decode(data)
+        return self._nodes[path]
+
+
+def _is_node(file: str) -> bool:
+    return file.endswith(f"/{NODE_FILE}")
