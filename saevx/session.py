@@ -17,7 +17,7 @@ from saevx.resolve.provenance import Origin
 from saevx.resolve.recorded import plan_recorded, run_recorded
 from saevx.resolve.run import Listener, Outcome, run_plan
 from spec import Artifact, Keys
-from store.gc.roots import Recording
+from store.gc.roots import RunRecording
 
 if TYPE_CHECKING:
     from saevx.dispatch.execution import Execution
@@ -62,7 +62,7 @@ class Session:
         self.experiment, self.workspace, self.execution = experiment, workspace, execution
         self.display = display or Display()
         self.keys, self.store = Keys(workspace), workspace.store
-        self.recording = Recording(
+        self.recording = RunRecording(
             self.store, experiment.path if experiment.is_file else None, experiment.name
         )
         self._results: list[Artifact] = []
@@ -115,7 +115,7 @@ class Session:
         from saevx.dispatch.coordinator import Coordinator
         from saevx.dispatch.request import Request
 
-        self.display.warn(execution.doubts(plan, self.keys))
+        self.display.warn(execution.lint_profile(plan, self.keys))
         with self.display.counts() as watch:
             request = Request(
                 name=self.experiment.name,

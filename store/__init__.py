@@ -9,7 +9,7 @@ from store.artifact.reader import Artifact
 from store.errors import CorruptArtifact, MissingArtifact, NewerLayout, StoreError
 from store.layout import KINDS, LAYOUT
 from store.locks.lease import Lease
-from store.locks.owner import Holder
+from store.locks.owner import LeaseOwner
 from store.store import Store
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "Artifact",
     "CorruptArtifact",
     "Draft",
-    "Holder",
     "Lease",
+    "LeaseOwner",
     "Manifest",
     "MissingArtifact",
     "NewerLayout",

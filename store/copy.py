@@ -8,11 +8,11 @@ from pathlib import Path
 
 from store.artifact.manifest import Manifest, decode_manifest
 from store.artifact.publish import publish
-from store.artifact.staging import remove_leftovers
+from store.artifact.staging import remove_dead_builds
 from store.errors import CorruptArtifact, StoreError
 from store.io import NewFile, digest, explained, make_folders, remove_tree, sync_folder
 from store.layout import NODE_FILE, build_name, builds, home, is_inside
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.store import Store
 
 BLOCK = 4 << 20
@@ -41,8 +41,8 @@ def copy(
         _compare(there.manifest, manifest, there.path)
         return False
     root = target.root_of(kind)
-    remove_leftovers(root, kind, key)
-    build = builds(root, kind) / build_name(key, str(Owner.here()))
+    remove_dead_builds(root, kind, key)
+    build = builds(root, kind) / build_name(key, str(ProcessId.here()))
     make_folders(build.parent)
     with explained("create the folder", build):
         os.mkdir(build)

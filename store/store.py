@@ -9,7 +9,7 @@ from pathlib import Path
 from store.artifact.draft import Draft
 from store.artifact.manifest import examine, read_manifest
 from store.artifact.reader import Artifact
-from store.artifact.staging import remove_work
+from store.artifact.staging import remove_parts
 from store.errors import CorruptArtifact, MissingArtifact
 from store.io import list_folder, look_afresh
 from store.layout import (
@@ -27,8 +27,8 @@ from store.layout import (
 )
 from store.locks import lease as leases
 from store.locks.lease import Lease
-from store.locks.owner import Holder
-from store.trash.move import Identity, identity_of, set_aside_this
+from store.locks.owner import LeaseOwner
+from store.trash.move import Identity, identity_of, move_to_trash_if_same
 
 
 class Store:
@@ -96,11 +96,11 @@ class Store:
         """Tells a part from another that took its place; None where there is none."""
         return identity_of(part_home(self.root_of(kind), kind, check_key(key), part))
 
-    def set_part_aside(self, kind: str, key: str, part: int, identity: Identity) -> bool:
+    def move_part_to_trash(self, kind: str, key: str, part: int, identity: Identity) -> bool:
         """Moves a damaged part to the trash; False when it is gone, or another by now."""
         root = self.root_of(kind)
         place = part_home(root, kind, check_key(key), part)
-        return set_aside_this(root, kind, part_key(key, part), place, identity) is not None
+        return move_to_trash_if_same(root, kind, part_key(key, part), place, identity) is not None
 
     def parts(self, kind: str, key: str) -> list[int]:
         """Numbers of the parts that are finished, in order; not looked at any closer."""
@@ -114,7 +114,7 @@ class Store:
 
     def drop_parts(self, kind: str, key: str) -> None:
         """Deletes the parts of an artifact, which it needs no more once it is published."""
-        remove_work(self.root_of(check_kind(kind)), kind, check_key(key))
+        remove_parts(self.root_of(check_kind(kind)), kind, check_key(key))
 
     def lease(self, kind: str, key: str) -> Lease | None:
         """The right to make an artifact; None while another process that may be alive has it.
@@ -148,7 +148,7 @@ class Store:
 
     def leases(
         self, kind: str | None = None, keys: Iterable[str] | None = None
-    ) -> Iterator[Holder]:
+    ) -> Iterator[LeaseOwner]:
         """Who holds leases, and whether they live; of some keys if given. Raises StoreError."""
         keys = None if keys is None else list(keys)
         for one in KINDS if kind is None else (kind,):

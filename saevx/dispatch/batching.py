@@ -25,7 +25,7 @@ N_ELEMENTS = 256
 """More batches than this are packed, several to an element: a job costs seconds to start."""
 
 
-class Load(NamedTuple):
+class WorkItem(NamedTuple):
     """What one element makes."""
 
     batches: list[list[Node]]
@@ -37,13 +37,13 @@ class Load(NamedTuple):
         return [node for batch in self.batches for node in batch]
 
 
-class Wave(NamedTuple):
+class ArrayBatch(NamedTuple):
     """Elements that go into arrays together: nodes of one depth, one type, one set of resources."""
 
     recipe: str
     depth: int
     resources: Resources
-    elements: list[Load]
+    elements: list[WorkItem]
 
 
 def waves(
@@ -52,7 +52,7 @@ def waves(
     resources_of: Callable[[Node], Resources],
     lacking: Callable[[Sequence[Node]], list[int]] = lambda batch: [],
     width: int = 1,
-) -> list[Wave]:
+) -> list[ArrayBatch]:
     """Cut nodes into batches, batches into elements; inputs before what reads them.
 
     Specs of one batch that ask for different resources go to different jobs. Batches are cut into
@@ -72,22 +72,22 @@ def waves(
     for (depth, recipe, _), batches in together.items():
         resources = asked[batches[0][0].key]
         n_shares = resources.parts or ceil(width / len(batches))
-        loads: list[Load] = []
+        loads: list[WorkItem] = []
         whole: list[list[Node]] = []
         for batch in batches:
             parts = lacking(batch) if n_shares > 1 else []
             if len(parts) > 1:
-                loads += [Load([batch], share) for share in shares(parts, n_shares)]
+                loads += [WorkItem([batch], share) for share in shares(parts, n_shares)]
             else:
                 whole.append(batch)
         pack = resources.pack or max(1, ceil(len(whole) / N_ELEMENTS))
-        loads += [Load(packed) for packed in chunks(whole, pack)]
-        made.append(Wave(recipe, depth, resources, loads))
+        loads += [WorkItem(packed) for packed in chunks(whole, pack)]
+        made.append(ArrayBatch(recipe, depth, resources, loads))
     return sorted(made, key=lambda wave: wave.depth)
 
 
 @dataclass(frozen=True)
-class Cutter:
+class Batcher:
     """Cuts the nodes of one plan into waves, as a profile and an executor want them."""
 
     profile: Profile
@@ -103,7 +103,7 @@ class Cutter:
             batch = self.find_recipe(type(node.spec)).batch_by(node.spec)
             self.batch_text[node.key] = self.keys.text(batch)
 
-    def cut(self, nodes: Sequence[Node], least_memory_gb: Mapping[str, float]) -> list[Wave]:
+    def cut(self, nodes: Sequence[Node], least_memory_gb: Mapping[str, float]) -> list[ArrayBatch]:
         def resources(node: Node) -> Resources:
             return self._resources(node).with_memory(least_memory_gb.get(node.key, 0.0))
 

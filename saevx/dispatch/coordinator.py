@@ -12,10 +12,10 @@ from collections import Counter
 from saevx.dispatch.code.snapshot import Snapshot
 from saevx.dispatch.executors.base import Executor
 from saevx.dispatch.jobs.finish import end_runs
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.jobs.monitor import Flights
-from saevx.dispatch.jobs.progress import Ledger
-from saevx.dispatch.jobs.recover import adopt, recall_failures
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.jobs.monitor import JobMonitor
+from saevx.dispatch.jobs.progress import RunProgress
+from saevx.dispatch.jobs.recover import recall_failures, recover
 from saevx.dispatch.request import Counts, Request
 from saevx.dispatch.runs.folder import take_submitting
 from saevx.dispatch.runs.retention import remove_old_runs
@@ -38,14 +38,14 @@ class Coordinator:
         types = {type(node.spec) for node in plan.to_make}
         self.recipes = {spec_type: context.find_recipe(spec_type) for spec_type in types}
         snapshot = Snapshot(request.path, request.files)
-        self.ledger = Ledger(
+        self.ledger = RunProgress(
             plan,
             self.store,
             prefix=request.prefix,
             code=snapshot.digest,
             retry_failed=request.retry_failed,
         )
-        self.flights = Flights(executor)
+        self.flights = JobMonitor(executor)
         self._unsure: set[str] = set()
         """Keys that another run has submitted, or died before it did."""
         self._adopted = 0.0
@@ -106,7 +106,7 @@ class Coordinator:
         self,
         below: str,
         key: str,
-        flying: dict[str, list[Flight]],
+        flying: dict[str, list[Job]],
         ready: dict[str, Node],
     ) -> bool:
         """Whether an input of a key is there, or on its way."""
@@ -135,7 +135,7 @@ class Coordinator:
         if lock is None:
             return  # at the next tick
         with lock:
-            self._unsure = adopt(self.store, self.ledger, self.flights) & self.ledger.left.keys()
+            self._unsure = recover(self.store, self.ledger, self.flights) & self.ledger.left.keys()
             self._adopted = time.monotonic()
             self.ledger.drop_present(self._to_send())
             nodes = self._to_send()

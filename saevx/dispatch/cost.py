@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from saevx.dispatch.batching import Cutter, chunks
+from saevx.dispatch.batching import Batcher, chunks
 from saevx.dispatch.executors.base import Executor
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.query.search import catalogue
@@ -46,7 +46,7 @@ def forecast(plan: Plan, context: Context, profile: Profile, executor: Executor)
     nodes = plan.to_make
     keys, store = context.keys, context.store
     history = _history(store, nodes)
-    cutter = Cutter(profile, keys, store, context.find_recipe, executor.width)
+    cutter = Batcher(profile, keys, store, context.find_recipe, executor.width)
     cutter.read_batches(nodes)
     lines = []
     for wave in cutter.cut(nodes, {}):

@@ -51,11 +51,11 @@ class Execution:
     def is_inline(self) -> bool:
         return self.executor == "inline"
 
-    def doubts(self, plan: Plan, keys: Keys) -> list[str]:
+    def lint_profile(self, plan: Plan, keys: Keys) -> list[str]:
         """What looks wrong in what the profile says of a plan's jobs."""
-        from saevx.dispatch.profile_lint import doubts
+        from saevx.dispatch.profile_lint import lint_profile
 
-        return doubts(self.profile, plan, keys)
+        return lint_profile(self.profile, plan, keys)
 
     def forecast(self, plan: Plan, context: Context) -> list[Line]:
         """The arrays that a plan would be sent off in."""

@@ -60,7 +60,7 @@ class Array(msgspec.Struct, frozen=True, kw_only=True):
         return self.parts[index] if self.parts else []
 
 
-class End(Enum):
+class TaskStatus(Enum):
     """How the making of one artifact ended."""
 
     MADE = "made"
@@ -89,7 +89,7 @@ class End(Enum):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How it ended for one key."""
 
-    end: End
+    end: TaskStatus
     message: str = ""
 
 
@@ -125,7 +125,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Units a second in the batch that runs."""
 
 
-class Element(NamedTuple):
+class ArrayTask(NamedTuple):
     """Place of an element: which run, which array, which index."""
 
     run: str

@@ -9,7 +9,7 @@ from spec import Keys, to_document
 from spec.document import known_types
 
 
-def doubts(profile: Profile, plan: Plan, keys: Keys) -> list[str]:
+def lint_profile(profile: Profile, plan: Plan, keys: Keys) -> list[str]:
     """Each in a line. A profile serves many experiments: types and columns need not be in this
     plan, but known they must be."""
     if not profile.recipes and not profile.matches:

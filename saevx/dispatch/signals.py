@@ -13,7 +13,7 @@ PATIENCE_S = 3.0
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM take effect at the end, or soon."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -7,25 +7,25 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from saevx.dispatch.batching import Cutter, Load, Wave, array_name, chunks
+from saevx.dispatch.batching import ArrayBatch, Batcher, WorkItem, array_name, chunks
 from saevx.dispatch.code.snapshot import Snapshot
 from saevx.dispatch.executors import slurm
 from saevx.dispatch.executors.base import Executor
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.jobs.monitor import Flights
-from saevx.dispatch.jobs.progress import Ledger
-from saevx.dispatch.messages import Array, Element, RunInfo
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.jobs.monitor import JobMonitor
+from saevx.dispatch.jobs.progress import RunProgress
+from saevx.dispatch.messages import Array, ArrayTask, RunInfo
 from saevx.dispatch.request import Request
 from saevx.dispatch.runs.folder import RunFolder
-from saevx.dispatch.signals import held_back
+from saevx.dispatch.signals import defer_signals
 from saevx.experiments.user_types import is_users, users_types
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node
 from spec import Artifact, to_document
 from store.errors import NoAnswer, SlurmError
 from store.layout import KINDS
-from store.locks.heartbeat import heart
-from store.locks.process import Owner
+from store.locks.heartbeat import heartbeats
+from store.locks.process import ProcessId
 from store.names import user_name
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ class Submitter:
         recipes: dict[type[Artifact], Recipe[Any]],
         executor: Executor,
         snapshot: Snapshot,
-        ledger: Ledger,
-        flights: Flights,
+        ledger: RunProgress,
+        flights: JobMonitor,
     ) -> None:
         self.request, self.context, self.recipes = request, context, recipes
         self.keys, self.store = context.keys, context.store
         self.executor, self.ledger, self.flights = executor, ledger, flights
         self._snapshot = snapshot
         self._folder: RunFolder | None = None
-        self._cutter = Cutter(
+        self._cutter = Batcher(
             request.profile, self.keys, self.store, recipes.__getitem__, executor.width
         )
         self._refused_since = 0.0
@@ -94,11 +94,11 @@ class Submitter:
     def close(self) -> None:
         """Mark a run that has sent nothing as ended."""
         if self._folder is not None:
-            heart.remove(self._folder)
+            heartbeats.remove(self._folder)
             if not any(self._folder.arrays()):
                 self._folder.end()
 
-    def _submit_array(self, folder: RunFolder, wave: Wave, loads: list[Load]) -> bool:
+    def _submit_array(self, folder: RunFolder, wave: ArrayBatch, loads: list[WorkItem]) -> bool:
         """Whether it was taken."""
         members = [node for load in loads for node in load.nodes]
         array = Array(
@@ -116,10 +116,10 @@ class Submitter:
             flight.job for node in members for key in node.inputs for flight in flying.get(key, ())
         }
         folder.add(array)
-        with held_back():
+        with defer_signals():
             try:
                 job = self.executor.submit(array, folder, wave.resources, after)
-            except NoAnswer:  # if it was submitted after all, `adopt` finds it by its name
+            except NoAnswer:  # if it was submitted after all, `recover` finds it by its name
                 self._silence.begin()
                 return False
             except SlurmError as error:
@@ -129,7 +129,7 @@ class Submitter:
             self._refused_since = 0.0
             folder.set_job(array.name, job)
             for index in range(len(loads)):
-                self.flights.add(Flight(folder, Element(folder.name, array.name, index), job))
+                self.flights.add(Job(folder, ArrayTask(folder.name, array.name, index), job))
         return True
 
     def _be_patient(self, error: SlurmError) -> None:
@@ -155,7 +155,7 @@ class Submitter:
                     path=self.request.file,
                     experiment=str(copied) if copied and needs else "",
                     executor=self.executor.name,
-                    owner=str(Owner.here()),
+                    owner=str(ProcessId.here()),
                     user=user_name(),
                     code=self.ledger.code,
                     origin=self.context.origin.record,
@@ -166,7 +166,7 @@ class Submitter:
                     began=self.ledger.began,
                 )
             )
-            heart.add(folder)
+            heartbeats.add(folder)
             self._folder = folder
         return self._folder
 

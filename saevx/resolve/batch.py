@@ -133,7 +133,7 @@ class Batch(Generic[A]):
         if found is None or identity is None or self._trusted.get((key, index)) == identity:
             return found
         if found.altered():
-            self.store.set_part_aside(spec.kind, key, index, identity)
+            self.store.move_part_to_trash(spec.kind, key, index, identity)
             return None
         self._trusted[key, index] = identity
         return found

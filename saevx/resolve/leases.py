@@ -86,7 +86,7 @@ def who_holds(nodes: Iterable[Node], store: Store) -> Held:
     return held
 
 
-class Patience:
+class Backoff:
     """Pauses between looks: longer while nothing happens, and where a look takes long itself."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from saevx.errors import RecipeError
-from saevx.resolve.leases import Patience
+from saevx.resolve.leases import Backoff
 from saevx.resolve.provenance import Stopwatch
 from spec import Artifact, Site
 from store.layout import part_key
@@ -190,7 +190,7 @@ def make_parts(
     told of whom; should they end without having made it, it is made here.
     """
     wanted = sorted(indices)
-    patience = Patience()
+    patience = Backoff()
     while (todo := Todo(batch, wanted)).indices:
         others = todo.others()
         wait(others)

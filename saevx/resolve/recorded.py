@@ -21,7 +21,7 @@ from store.gc.collector import wait_for_collectors
 if TYPE_CHECKING:
     from store import Store
     from store.gc.records import Graph, Ref
-    from store.gc.roots import Recording
+    from store.gc.roots import RunRecording
 
 Execute = Callable[[Plan, Context], Outcome]
 """What runs a plan; `run_plan` does so in this process."""
@@ -32,7 +32,7 @@ PLANS_AGAIN = 3
 
 @gc_paused()
 def plan_recorded(
-    specs: Iterable[Artifact], keys: Keys, store: Store, recording: Recording
+    specs: Iterable[Artifact], keys: Keys, store: Store, recording: RunRecording
 ) -> Plan:
     """The plan of specs that `recording` has written down. Raises what `make_plan` raises."""
     specs = list(specs)
@@ -57,7 +57,7 @@ def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
 
 
 def run_recorded(
-    plan: Plan, context: Context, recording: Recording, execute: Execute = run_plan
+    plan: Plan, context: Context, recording: RunRecording, execute: Execute = run_plan
 ) -> tuple[Plan, Outcome]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
 

@@ -13,7 +13,7 @@ from saevx.errors import RecipeError, SaevxError, SpecError
 from saevx.resolve.batch import Batch, Progress
 from saevx.resolve.context import Context
 from saevx.resolve.fork_guard import children_end_here
-from saevx.resolve.leases import Claim, Held, Patience, claim, look, who_holds
+from saevx.resolve.leases import Backoff, Claim, Held, claim, look, who_holds
 from saevx.resolve.lookup import find
 from saevx.resolve.parts import make, make_parts
 from saevx.resolve.plan import Node, Plan, State, group
@@ -147,7 +147,7 @@ class _Worker:
 
     def make(self, batches: list[list[Node]]) -> None:
         """Make whole batches first; then parts of batches, while other runs make the rest."""
-        patience = Patience()
+        patience = Backoff()
         held: Held | None = None
         while batches:
             left = [rest for nodes in batches if (rest := self._advance(nodes, held))]

@@ -61,7 +61,7 @@ class ArrayWriter:
             self.abandon()
             raise
 
-    def take_over(self, rows: Array) -> None:
+    def link_shards(self, rows: Array) -> None:
         """Appends the rows of a stored array by its files, which are read only where they cannot
         be linked. Raises StoreError where they are no whole shards of this array.
         """

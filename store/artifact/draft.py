@@ -21,7 +21,7 @@ from store.artifact.manifest import (
 )
 from store.artifact.publish import publish
 from store.artifact.reader import Artifact
-from store.artifact.staging import remove_leftovers
+from store.artifact.staging import remove_dead_builds
 from store.errors import StoreError
 from store.io import FileRecord, explained, make_folders, remove_tree, sync_folder, write_file
 from store.layout import (
@@ -35,8 +35,8 @@ from store.layout import (
     part_home,
     part_key,
 )
-from store.locks.heartbeat import heart
-from store.locks.process import Owner
+from store.locks.heartbeat import heartbeats
+from store.locks.process import ProcessId
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -61,7 +61,7 @@ class Draft:
         # A part must not pass for its artifact, nor for another part, wherever it may be moved.
         self._own_key = key if part is None else part_key(key, part)
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
-        self.path = builds(root, kind) / build_name(key, str(Owner.here()))
+        self.path = builds(root, kind) / build_name(key, str(ProcessId.here()))
         self._state: Literal["not open", "open", "broken", "published"] = "not open"
         self.was_first = False
         """Once published: whether it is what stands there, and not one that was there before."""
@@ -71,11 +71,11 @@ class Draft:
         self._writers: list[ArrayWriter] = []
 
     def __enter__(self) -> Draft:
-        remove_leftovers(self._root, self.kind, self.key)
+        remove_dead_builds(self._root, self.kind, self.key)
         make_folders(self.path.parent)
         with explained("create the folder", self.path):
             os.mkdir(self.path)
-        heart.add(self)
+        heartbeats.add(self)
         self._state = "open"
         return self
 
@@ -87,7 +87,7 @@ class Draft:
     ) -> None:
         if os.getpid() != self._pid:
             return  # a forked child has no say in what its parent builds
-        heart.remove(self)
+        heartbeats.remove(self)
         for writer in self._writers:
             writer.abandon()
         if self._state == "open":
@@ -147,7 +147,7 @@ class Draft:
         )
         with writer:
             for part in parts:
-                writer.take_over(part)
+                writer.link_shards(part)
 
     def write(
         self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None

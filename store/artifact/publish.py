@@ -10,7 +10,7 @@ from pathlib import Path
 from store.artifact.manifest import Manifest, examine
 from store.errors import StoreError
 from store.io import explained, make_folders, sync_folder
-from store.trash.move import set_aside
+from store.trash.move import move_to_trash
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _TRIES = 10
@@ -34,7 +34,7 @@ def publish(build: Path, home: Path, root: Path, manifest: Manifest) -> Manifest
         if isinstance(found, Manifest):
             return found
         # Should a third publish while a repair is put back, its own is as good.
-        set_aside(root, manifest.kind, manifest.key, home, partial(_is_damaged, manifest))
+        move_to_trash(root, manifest.kind, manifest.key, home, partial(_is_damaged, manifest))
     raise StoreError(
         f"cannot publish {home}: other processes have replaced it {_TRIES} times meanwhile. "
         "Look at what is running there"

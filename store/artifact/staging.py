@@ -9,11 +9,11 @@ from pathlib import Path
 from store.errors import StoreError
 from store.layout import builds, owner_of, work
 from store.locks.liveness import age_of, may_be_alive
-from store.locks.process import Owner
-from store.trash.move import delete, set_aside
+from store.locks.process import ProcessId
+from store.trash.move import delete, move_to_trash
 
 
-def remove_leftovers(root: Path, kind: str, key: str) -> None:
+def remove_dead_builds(root: Path, kind: str, key: str) -> None:
     """Removes drafts of a key whose processes are dead; never one that may be alive."""
     try:
         names = os.listdir(builds(root, kind))
@@ -26,7 +26,7 @@ def remove_leftovers(root: Path, kind: str, key: str) -> None:
             _remove(root, kind, key, build)
 
 
-def remove_work(root: Path, kind: str, key: str) -> None:
+def remove_parts(root: Path, kind: str, key: str) -> None:
     """Removes the finished parts of an artifact, as far as it can be: the artifact is there."""
     if os.path.lexists(work(root, kind, key)):
         # Moved first: nobody must take what is half deleted for a part.
@@ -35,12 +35,12 @@ def remove_work(root: Path, kind: str, key: str) -> None:
 
 def _remove(root: Path, kind: str, key: str, folder: Path) -> None:
     with suppress(StoreError):  # it is not ours to move
-        target = set_aside(root, kind, key, folder, lambda moved: True)
+        target = move_to_trash(root, kind, key, folder, lambda moved: True)
         if target is not None:
             delete(target)
 
 
 def is_left_behind(build: Path) -> bool:
     """Whether the process that made a draft in this folder is dead."""
-    owner = Owner.parse(owner_of(build.name))
+    owner = ProcessId.parse(owner_of(build.name))
     return owner is not None and not may_be_alive(owner, lambda: age_of(build))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from store.errors import StoreError
 from store.gc.records import R, Ref, read_record
-from store.locks.owner import Holder
+from store.locks.owner import LeaseOwner
 from store.trash.move import Identity
 
 Severity = Literal["error", "warning", "info"]
@@ -33,7 +33,7 @@ class Finding:
     ref: Ref | None = None
     path: Path | None = None
     identity: Identity | None = None
-    holder: Holder | None = None
+    holder: LeaseOwner | None = None
     fix: Literal["", "trash", "lease", "delete"] = ""
     """What `mend` does about it."""
 

@@ -13,9 +13,9 @@ from store.gc.records import Pin, Ref, Run, holds_runs, is_record
 from store.gc.scan import builds_of, parts_of
 from store.layout import KINDS, builds, collectors, dropped, leases, part_key, pins, runs, works
 from store.locks.liveness import may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.store import Store
-from store.trash.evicted import given_up
+from store.trash.evicted import evicted_manifest
 from store.trash.move import identity_of
 
 
@@ -106,7 +106,7 @@ class Unfinished:
 def announcements(root: Path) -> Iterator[Finding]:
     folder = collectors(root)
     for name in (yield from names_of(folder)) or []:
-        if not may_be_alive(Owner.parse(name.rpartition(".")[0])):
+        if not may_be_alive(ProcessId.parse(name.rpartition(".")[0])):
             what = "was left behind by a collection that is gone"
             yield Finding(
                 "warning", "orphans", str(folder / name), what, path=folder / name, fix="delete"
@@ -137,6 +137,6 @@ def records(store: Store, roots: Sequence[Path], here: Collection[Ref]) -> Itera
         for name in filter(is_record, (yield from names_of(place)) or []):
             try:
                 with suppress(NewerLayout):
-                    given_up(store, kind, name.removesuffix(".json"))
+                    evicted_manifest(store, kind, name.removesuffix(".json"))
             except StoreError as error:
                 yield unreadable(place / name, error)

@@ -19,7 +19,7 @@ from store.io import explained
 from store.layout import KINDS, NODE_FILE, RESERVED, is_key, is_shelf
 from store.locks import lease as leases
 from store.store import Store
-from store.trash.move import identity_of, set_aside_this
+from store.trash.move import identity_of, move_to_trash_if_same
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, all bytes)."""
@@ -190,7 +190,9 @@ class Doctor:
         if finding.fix == "trash" and finding.ref and finding.path and finding.identity:
             kind, key = finding.ref
             root = self.store.root_of(kind)
-            return set_aside_this(root, kind, key, finding.path, finding.identity) is not None
+            return (
+                move_to_trash_if_same(root, kind, key, finding.path, finding.identity) is not None
+            )
         if finding.fix == "lease" and finding.holder:
             leases.remove_dead(self.store.root_of(finding.holder.kind), finding.holder)
             return True

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from store.gc.reachability import Survey
+from store.gc.reachability import Reachability
 from store.gc.records import names_in, roots_of
 from store.gc.roots import superseded
 from store.layout import KINDS, catalogue_file, collectors, dropped, is_key, pins, runs
 from store.locks.liveness import age_of, may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 SCRATCH_S = 86400.0
 """Writing a scratch file takes an instant: one that is older than this was left behind."""
 
 
-def sweep(survey: Survey, patience_s: float) -> None:
+def sweep(survey: Reachability, patience_s: float) -> None:
     """Removes what was left behind, as far as it can be.
 
     Announcements of collections that are dead or older than `patience_s`, records of runs that are
@@ -48,7 +48,7 @@ def sweep(survey: Survey, patience_s: float) -> None:
 
 def _announcements(folder: Path, patience_s: float) -> Iterator[Path]:
     for name in names_in(folder):
-        file, owner = folder / name, Owner.parse(name.rpartition(".")[0])
+        file, owner = folder / name, ProcessId.parse(name.rpartition(".")[0])
         if owner and (not may_be_alive(owner) or (age_of(file) or 0.0) > patience_s):
             yield file
 

@@ -4,7 +4,7 @@ The protocol, with the race that each step prevents. There is no lock: a run mus
 process that is gone.
 
 A run, before it asks the store for anything:
-  R1  writes down the whole graph of what it wants, targets and all below (`Recording.want`).
+  R1  writes down the whole graph of what it wants, targets and all below (`RunRecording.want`).
       A run that asked first could find an artifact present, and so not make it, and a collection
       that saw no record yet would move it.
   R2  looks for announcements of collections that live, and waits until they are withdrawn
@@ -43,17 +43,17 @@ from pathlib import Path
 from store.artifact.manifest import Manifest
 from store.errors import StoreError
 from store.gc.cleanup import sweep
-from store.gc.reachability import DEAD_LEASE, FAILED, GIVEN_UP, ORPHAN, PARTS, Stale, Survey
+from store.gc.reachability import DEAD_LEASE, EVICTED, FAILED, ORPHAN, PARTS, Reachability, Stale
 from store.gc.records import Ref, names_in, roots_of
 from store.io import explained, make_folders, stat_opened, write_new
 from store.layout import collectors
 from store.locks import lease as leases
 from store.locks.liveness import age_of, may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.store import Store
 from store.trash import contents as trash
 from store.trash.evicted import keep_manifest
-from store.trash.move import identity_of, put_back, set_aside_this
+from store.trash.move import identity_of, move_to_trash_if_same, put_back
 
 MOVING_S = 0.25
 """Time for moves between two looks at the roots. A run waits little longer than this."""
@@ -81,7 +81,7 @@ class Collected:
 
 
 def collect(
-    survey: Survey,
+    survey: Reachability,
     stale: Sequence[Stale],
     progress: Callable[[int, int], None] | None = None,
 ) -> Collected:
@@ -118,8 +118,8 @@ def collect(
     return done
 
 
-def may_give_up(
-    survey: Survey, kind: str, cannot: Callable[[Manifest], str | None]
+def evictable(
+    survey: Reachability, kind: str, cannot: Callable[[Manifest], str | None]
 ) -> tuple[list[Stale], list[tuple[Ref, int, str]]]:
     """Artifacts of a kind that are alive, and could be made again when somebody needs them.
 
@@ -142,7 +142,7 @@ def may_give_up(
         else:
             detail = f"although alive: {survey.causes[one.ref].root}"
             drop.append(
-                Stale(one.ref, one.path, one.n_bytes, GIVEN_UP, detail, one.type, one.identity)
+                Stale(one.ref, one.path, one.n_bytes, EVICTED, detail, one.type, one.identity)
             )
     return drop, keep
 
@@ -166,7 +166,7 @@ def wait_for_collectors(store: Store, waiting: Callable[[], None] | None = None)
     ]
     ends = {file: time.monotonic() + PATIENCE_S - max(0.0, age_of(file) or 0.0) for file in files}
     for file, end in ends.items():
-        owner = Owner.parse(file.name.rpartition(".")[0])
+        owner = ProcessId.parse(file.name.rpartition(".")[0])
         while _stands(file) and may_be_alive(owner) and time.monotonic() < end:
             if waiting:
                 waiting()
@@ -189,7 +189,7 @@ def _stands(announcement: Path) -> bool:
 def _announced(store: Store) -> Iterator[float]:
     """C1 and C5. Gives the time at which it was announced, of a clock that only runs forward."""
     began = time.monotonic()
-    name = f"{Owner.here()}.{os.urandom(4).hex()}"
+    name = f"{ProcessId.here()}.{os.urandom(4).hex()}"
     with ExitStack() as stack:
         for root in roots_of(store):
             if not root.is_dir():
@@ -208,7 +208,7 @@ def _withdraw(file: Path) -> None:
 
 
 def _collect_one(
-    survey: Survey,
+    survey: Reachability,
     item: Stale,
     wanted: Mapping[Ref, str],
     done: Collected,
@@ -226,11 +226,11 @@ def _collect_one(
                 leases.remove_dead(root, item.holder)
             done.moved.append(item)
             return
-        if item.reason == GIVEN_UP and not keep_manifest(survey.store, item.ref, item.path):
+        if item.reason == EVICTED and not keep_manifest(survey.store, item.ref, item.path):
             done.spared.append((item, "another process has moved it meanwhile"))
             return
         assert item.identity is not None
-        target = set_aside_this(root, *item.ref, item.path, item.identity)
+        target = move_to_trash_if_same(root, *item.ref, item.path, item.identity)
     except StoreError as error:
         done.failed.append((item, str(error)))
         return
@@ -241,7 +241,7 @@ def _collect_one(
     done.moved.append(item)
 
 
-def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | None:
+def _spared(survey: Reachability, item: Stale, wanted: Mapping[Ref, str]) -> str | None:
     """Why something must not be moved after all, by what is known now."""
     if item.reason == ORPHAN:
         lives = any(b.path == item.path and b.may_be_alive for b in survey.inventory.builds)
@@ -257,7 +257,7 @@ def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | Non
     # On the disk too: the survey does not look anew at what keeps its inode.
     if one is None or not one.identity == item.identity == identity_of(item.path):
         return "it is not the one that was surveyed"
-    if item.reason == GIVEN_UP:
+    if item.reason == EVICTED:
         return wanted.get(item.ref)
     if item.reason == FAILED:
         return survey.making().get(item.ref)
@@ -265,7 +265,9 @@ def _spared(survey: Survey, item: Stale, wanted: Mapping[Ref, str]) -> str | Non
     return cause.root if cause else None
 
 
-def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stale, Path]]) -> None:
+def _put_back_wanted(
+    survey: Reachability, done: Collected, moved: Sequence[tuple[Stale, Path]]
+) -> None:
     """C4."""
     wanted = survey.wanted_itself() if moved else {}
     for item, target in moved:
@@ -274,7 +276,7 @@ def _put_back_wanted(survey: Survey, done: Collected, moved: Sequence[tuple[Stal
         cause = survey.causes.get(item.ref)
         if item.reason == PARTS and survey.is_whole(item.ref):
             continue
-        why = wanted.get(item.ref) if item.reason == GIVEN_UP else cause and cause.root
+        why = wanted.get(item.ref) if item.reason == EVICTED else cause and cause.root
         if why and put_back(target, item.path):
             done.moved.remove(item)
             done.spared.append((item, why))

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from store.gc.records import Graph, Ref, Run
 from store.gc.roots import Roots
-from store.gc.scan import Inventory, Parts, Standing
+from store.gc.scan import Parts, StoredEntry, StoreScan
 from store.layout import leases
-from store.locks.owner import Holder
+from store.locks.owner import LeaseOwner
 from store.store import Store
 from store.trash.contents import bytes_in
 from store.trash.move import Identity, identity_of
@@ -26,10 +26,10 @@ FAILED = "failed check"
 ORPHAN = "orphan build"
 PARTS = "unfinished parts"
 DEAD_LEASE = "dead lease"
-GIVEN_UP = "can be made again"
+EVICTED = "can be made again"
 
 
-class Cause(NamedTuple):
+class RetentionReason(NamedTuple):
     """Why something is alive."""
 
     root: str
@@ -50,10 +50,10 @@ class Stale:
     detail: str
     type: str = ""
     identity: Identity | None = None
-    holder: Holder | None = None
+    holder: LeaseOwner | None = None
 
 
-class Survey:
+class Reachability:
     """What is alive in a store, kept up to date by `refresh`.
 
     Roots are the runs that count, pins, what is being made, and what is younger than `grace_s`.
@@ -67,18 +67,18 @@ class Survey:
         self.without = without
         """Path of an experiment file whose runs count no more, except those that go on."""
         self.roots = Roots(store)
-        self.inventory = Inventory(store)
+        self.inventory = StoreScan(store)
         self.runs: list[Run] = []
         """Those that count."""
         self.young: set[Ref] = set()
         """What is younger than the grace time."""
-        self.causes: dict[Ref, Cause] = {}
+        self.causes: dict[Ref, RetentionReason] = {}
         """Of everything alive, be it in the store or not, why it is so."""
         self._new_parts: set[Ref] = set()
         self._seen: object = None
 
     @property
-    def standing(self) -> Mapping[Ref, Standing]:
+    def standing(self) -> Mapping[Ref, StoredEntry]:
         return self.inventory.standing
 
     def refresh(self, progress: Callable[[int], None] | None = None) -> None:
@@ -125,9 +125,9 @@ class Survey:
                 found |= dict.fromkeys(run.nodes, f"used by {run}")
         return found | {pin.ref: str(pin) for pin in self.roots.pins}
 
-    def why(self, ref: Ref) -> list[tuple[Ref, Cause]]:
+    def why(self, ref: Ref) -> list[tuple[Ref, RetentionReason]]:
         """From what a root names down to `ref`, each with its cause; [] when it is stale."""
-        chain: list[tuple[Ref, Cause]] = []
+        chain: list[tuple[Ref, RetentionReason]] = []
         at: Ref | None = ref
         while at is not None and at in self.causes:
             chain.append((at, self.causes[at]))
@@ -183,7 +183,7 @@ class Survey:
             newest[one.type] = max(one.version, newest.get(one.type, 0))
         return newest
 
-    def _verdict(self, one: Standing, versions: Mapping[str, int]) -> tuple[str, str] | None:
+    def _verdict(self, one: StoredEntry, versions: Mapping[str, int]) -> tuple[str, str] | None:
         if one.fault is not None:
             # What fails is absent, whoever wants it; but it may be on its way in by hand.
             busy = one.ref in self.young or one.ref in self.making()
@@ -198,18 +198,18 @@ class Survey:
     def _is_forgotten(self, run: Run) -> bool:
         return bool(self.without) and run.path == self.without and run not in self.roots.going_on
 
-    def _reach(self) -> dict[Ref, Cause]:
+    def _reach(self) -> dict[Ref, RetentionReason]:
         graph = self._graph()
-        causes: dict[Ref, Cause] = {}
+        causes: dict[Ref, RetentionReason] = {}
         for root, starts in self._starts():
             fresh = [ref for ref in starts if ref not in causes]
-            causes |= dict.fromkeys(fresh, Cause(root, None))
+            causes |= dict.fromkeys(fresh, RetentionReason(root, None))
             queue = deque(fresh)
             while queue:
                 reader = queue.popleft()
                 for ref in graph(reader):
                     if ref not in causes:
-                        causes[ref] = Cause(root, reader)
+                        causes[ref] = RetentionReason(root, reader)
                         queue.append(ref)
         return causes
 

@@ -25,7 +25,7 @@ from store.errors import StoreError
 from store.io import explained, list_folder, make_folders, read_file, replace_file, tries
 from store.layout import KINDS, LAYOUT
 from store.locks.liveness import age_of, may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.names import safe_name
 from store.store import Store
 
@@ -59,7 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def begin(cls, name: str, path: Path | None) -> Run:
         """A run of this process that wants nothing yet."""
         where = str(path.resolve()) if path else ""
-        return cls(name=name, path=where, owner=str(Owner.here()), began=time.time())
+        return cls(name=name, path=where, owner=str(ProcessId.here()), began=time.time())
 
     @property
     def folder(self) -> str:
@@ -82,7 +82,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         what = f"the latest run of {self.path}" if self.path else f"a run in a {self.name}"
         if self.finished is not None:
             return f"{what}, finished {when(self.finished)}"
-        owner = Owner.parse(self.owner)
+        owner = ProcessId.parse(self.owner)
         going = bool(owner and owner.runs())
         return f"{what}, begun {when(self.began)} and {'going on' if going else 'not finished'}"
 
@@ -126,7 +126,7 @@ def is_over(run: Run, file: Path) -> bool:
     """
     if run.finished is not None:
         return True
-    return not may_be_alive(Owner.parse(run.owner), lambda: age_of(file, file.parent.parent))
+    return not may_be_alive(ProcessId.parse(run.owner), lambda: age_of(file, file.parent.parent))
 
 
 R = TypeVar("R", bound=Run | Pin)

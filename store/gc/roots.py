@@ -29,9 +29,9 @@ from store.gc.records import (
 )
 from store.io import explained, list_folder, stat_opened, tries
 from store.layout import pin_file, pins, runs
-from store.locks.heartbeat import heart
+from store.locks.heartbeat import heartbeats
 from store.locks.liveness import may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.store import Store
 
 Stamp = tuple[str, int, int, bool, int]
@@ -40,7 +40,7 @@ mtime in ns.
 """
 
 
-class Recording:
+class RunRecording:
     """The record of a run that goes on, for as long as it wants things kept.
 
     Give the path of the experiment file; a run without one leaves no record behind. A store that
@@ -80,7 +80,7 @@ class Recording:
         self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
         if (len(self._targets), len(self._graph)) != before:
             self._write(self._now())
-            heart.add(self)
+            heartbeats.add(self)
 
     def known(self, targets: Iterable[Ref]) -> Graph | None:
         """The graph of these targets as the last complete run recorded it; None if it did not.
@@ -107,7 +107,7 @@ class Recording:
         """
         if not self._run.path:
             return self.close()
-        heart.remove(self)
+        heartbeats.remove(self)
         self._write(msgspec.structs.replace(self._now(), finished=time.time()))
         if self.problem:
             return
@@ -120,7 +120,7 @@ class Recording:
 
     def close(self) -> None:
         """Ends the record of a run that has no file; that of a run cut off stays."""
-        heart.remove(self)
+        heartbeats.remove(self)
         if not self._run.path:
             for folder in self._folders():
                 _unlink(folder / self._file)
@@ -243,7 +243,7 @@ class Roots:
 
 def _stamp(file: Path) -> Stamp:
     """Changes when a record is replaced or goes, and when its owner dies or shows that it lives."""
-    owner = Owner.parse(file.name.removesuffix(".json").rpartition(".")[0])
+    owner = ProcessId.parse(file.name.removesuffix(".json").rpartition(".")[0])
     with explained("look at", file):
         try:
             stat = stat_opened(file)

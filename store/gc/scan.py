@@ -17,11 +17,11 @@ from store.gc.records import Graph, Ref, names_in
 from store.io import explained, make_folders
 from store.layout import KINDS, builds, collectors, home, is_key, is_shelf, owner_of, works
 from store.locks.liveness import server_time
-from store.locks.owner import Holder
-from store.locks.process import Owner
+from store.locks.owner import LeaseOwner
+from store.locks.process import ProcessId
 from store.store import Store
 from store.trash.contents import bytes_in
-from store.trash.evicted import given_up, inputs_of_given_up
+from store.trash.evicted import evicted_manifest, inputs_of_evicted
 from store.trash.move import Identity, identity_of
 
 SETTLED_S = 2.0
@@ -29,7 +29,7 @@ SETTLED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoredEntry:
     """What stands in the place of an artifact."""
 
     ref: Ref
@@ -59,7 +59,7 @@ class Build:
 
     ref: Ref
     path: Path
-    owner: Owner
+    owner: ProcessId
     may_be_alive: bool
 
 
@@ -72,15 +72,15 @@ class Parts:
     identity: Identity
 
 
-class Inventory:
+class StoreScan:
     """What is in a store, brought up to date by `refresh`, which looks only at what changed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.standing: dict[Ref, Standing] = {}
+        self.standing: dict[Ref, StoredEntry] = {}
         self.builds: list[Build] = []
         self.parts: list[Parts] = []
-        self.leases: list[Holder] = []
+        self.leases: list[LeaseOwner] = []
         self.dropped: Graph = {}
         """What was given up although something needs it, and what it was made from."""
         self.unclear: list[str] = []
@@ -99,7 +99,7 @@ class Inventory:
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
         self.look_at_work()
-        self.dropped, self.unclear = inputs_of_given_up(self.store)
+        self.dropped, self.unclear = inputs_of_evicted(self.store)
         changed = self._look(progress)
         unclear = [one for one in self.standing.values() if not one.tells_inputs]
         self.unclear += [f"{one.ref[0]} {one.ref[1][:8]}" for one in unclear]
@@ -194,19 +194,19 @@ def _inodes(shelf: Path) -> dict[str, int]:
     return {key: found[key] for key in sorted(found) if key[:2] == shelf.name}
 
 
-def _read(ref: Ref, path: Path, identity: Identity) -> Standing:
+def _read(ref: Ref, path: Path, identity: Identity) -> StoredEntry:
     try:
         found = examine(str(path), *ref)
     except NewerLayout:
         type_name, inputs = glimpse(path)
-        return Standing(
+        return StoredEntry(
             ref, path, identity, bytes_in(path), type_name,
             inputs=inputs or (), is_newer=True, tells_inputs=inputs is not None,
         )  # fmt: skip
     if not isinstance(found, Manifest):
-        return Standing(ref, path, identity, bytes_in(path), fault=found)
+        return StoredEntry(ref, path, identity, bytes_in(path), fault=found)
     n_bytes = sum(record.size for record in found.files.values())
-    return Standing(ref, path, identity, n_bytes, found.type, found.version, inputs_of(found))
+    return StoredEntry(ref, path, identity, n_bytes, found.type, found.version, inputs_of(found))
 
 
 def below(store: Store, ref: Ref) -> list[Ref]:
@@ -219,7 +219,7 @@ def below(store: Store, ref: Ref) -> list[Ref]:
             found[kind, key] = None
             try:
                 artifact = store.find(kind, key)
-                manifest = artifact.manifest if artifact else given_up(store, kind, key)
+                manifest = artifact.manifest if artifact else evicted_manifest(store, kind, key)
             except NewerLayout:  # what it needs it keeps itself, while it is there
                 waiting += glimpse(home(store.root_of(kind), kind, key)).inputs or ()
                 continue
@@ -231,7 +231,7 @@ def builds_of(store: Store, kind: str) -> Iterator[Build]:
     """What is, or was, being made. Raises StoreError where that cannot be looked at."""
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
-        key, owner, path = name.partition(".")[0], Owner.parse(owner_of(name)), folder / name
+        key, owner, path = name.partition(".")[0], ProcessId.parse(owner_of(name)), folder / name
         if is_key(key) and owner:  # or not named by us
             yield Build((kind, key), path, owner, not is_left_behind(path))
 

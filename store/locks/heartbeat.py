@@ -10,13 +10,13 @@ from typing import Protocol
 BEAT_S = 30.0
 
 
-class Beating(Protocol):
+class HasHeartbeat(Protocol):
     path: Path
 
     def beat(self) -> None: ...
 
 
-class Heart:
+class Heartbeats:
     """Beats for what was added to it. Its thread runs only while there is something to beat for."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Heart:
 
     def _reset(self) -> None:
         self._lock = Lock()
-        self._things: dict[Path, Beating] = {}
+        self._things: dict[Path, HasHeartbeat] = {}
         self._thread: Thread | None = None
         self._woken = Event()
 
@@ -32,14 +32,14 @@ class Heart:
         """For a forked child: what its parent beats for is not the child's."""
         self._reset()  # a new lock too, since another thread may have held the old one
 
-    def add(self, thing: Beating) -> None:
+    def add(self, thing: HasHeartbeat) -> None:
         with self._lock:
             self._things[thing.path] = thing
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
                 self._thread.start()
 
-    def remove(self, thing: Beating) -> None:
+    def remove(self, thing: HasHeartbeat) -> None:
         with self._lock:
             if self._things.get(thing.path) is thing:
                 del self._things[thing.path]
@@ -62,5 +62,5 @@ class Heart:
                 thing.beat()
 
 
-heart = Heart()
-os.register_at_fork(after_in_child=heart.forget_all)
+heartbeats = Heartbeats()
+os.register_at_fork(after_in_child=heartbeats.forget_all)

@@ -17,10 +17,10 @@ import msgspec
 from store.errors import StoreError
 from store.io import explained, make_folders, write_new
 from store.layout import is_key, leases, owner_file
-from store.locks.heartbeat import heart
+from store.locks.heartbeat import heartbeats
 from store.locks.liveness import server_time
-from store.locks.owner import Claimant, Holder, find_holder, read_claimant
-from store.trash.move import delete, set_aside
+from store.locks.owner import LeaseFile, LeaseOwner, find_lease_owner, read_lease_file
+from store.trash.move import delete, move_to_trash
 
 _TRIES = 10
 
@@ -46,7 +46,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether it is held no longer: released, or broken by another. Looks at the disk."""
-        claimant = read_claimant(self.path)
+        claimant = read_lease_file(self.path)
         return claimant is None or claimant.token != self.token
 
     def release(self) -> None:
@@ -56,7 +56,7 @@ class Lease:
         """
         if os.getpid() != self._pid:
             return
-        heart.remove(self)
+        heartbeats.remove(self)
         if not self.lost:
             with suppress(StoreError):
                 _take_away(self._root, self.kind, self.key, self.token)
@@ -78,9 +78,9 @@ def take(root: Path, kind: str, key: str) -> Lease | None:
     for _ in range(_TRIES):
         if token := _make(root, kind, key):
             lease = Lease(root, kind, key, token)
-            heart.add(lease)
+            heartbeats.add(lease)
             return lease
-        holder = find_holder(folder / key, kind, server_time(folder))
+        holder = find_lease_owner(folder / key, kind, server_time(folder))
         if holder is None:
             continue  # released meanwhile
         if holder.may_be_alive:
@@ -89,7 +89,7 @@ def take(root: Path, kind: str, key: str) -> Lease | None:
     return None  # others break and take it all the time, so one of them has it
 
 
-def find(root: Path, kind: str, keys: Iterable[str] | None = None) -> Iterator[Holder]:
+def find(root: Path, kind: str, keys: Iterable[str] | None = None) -> Iterator[LeaseOwner]:
     """The leases of a kind, as they stand; only those of `keys` if given."""
     folder = leases(root, kind)
     with explained("list", folder):
@@ -102,17 +102,17 @@ def find(root: Path, kind: str, keys: Iterable[str] | None = None) -> Iterator[H
         return
     now = server_time(folder)
     for key in keys:
-        holder = find_holder(folder / key, kind, now)
+        holder = find_lease_owner(folder / key, kind, now)
         if holder is not None:
             yield holder
 
 
 def is_ours(root: Path, kind: str, key: str) -> bool:
     """Whether this process holds the lease, so that it must not wait for it."""
-    return heart.beats_for(leases(root, kind) / key)
+    return heartbeats.beats_for(leases(root, kind) / key)
 
 
-def remove_dead(root: Path, holder: Holder) -> None:
+def remove_dead(root: Path, holder: LeaseOwner) -> None:
     """Removes a lease whose holder was found dead, unless it is another's by now."""
     if not holder.may_be_alive:
         _take_away(root, holder.kind, holder.key, holder.token)
@@ -120,7 +120,7 @@ def remove_dead(root: Path, holder: Holder) -> None:
 
 def _make(root: Path, kind: str, key: str) -> str | None:
     """Makes a lease; its token, or None when there is one already."""
-    claimant = Claimant.here()
+    claimant = LeaseFile.here()
     path = leases(root, kind) / key
     with explained("take the lease", path):
         try:
@@ -147,9 +147,9 @@ def _take_away(root: Path, kind: str, key: str, token: str | None) -> None:
     """
 
     def is_meant(moved: Path) -> bool:
-        claimant = read_claimant(moved)
+        claimant = read_lease_file(moved)
         return (claimant.token if claimant else None) == token
 
-    target = set_aside(root, kind, key, leases(root, kind) / key, is_meant, "remove the lease")
+    target = move_to_trash(root, kind, key, leases(root, kind) / key, is_meant, "remove the lease")
     if target is not None:
         delete(target)

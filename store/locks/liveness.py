@@ -3,7 +3,7 @@
 Evidence, the surest first:
 
 1. The process table, where it is the one that the process is in: on the same host, in the same boot
-   and process namespace (`Owner.runs`).
+   and process namespace (`ProcessId.runs`).
 2. Slurm. A job that was put back into the queue runs none of its earlier processes. A job that has
    ended shortens the time in 3; one that runs lengthens it.
 3. The age of the last heartbeat, by the file server's clock.
@@ -24,7 +24,7 @@ from pathlib import Path
 from store.layout import clock_file
 from store.locks import slurm
 from store.locks.heartbeat import BEAT_S
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 LOST_S = 7 * 86400.0
 """Default age of the last heartbeat at which a process counts as dead."""
@@ -43,7 +43,7 @@ ENDED_S = 2 * BEAT_S
 
 
 def may_be_alive(
-    owner: Owner | None,
+    owner: ProcessId | None,
     age_s: Callable[[], float | None] = lambda: None,
     patience_s: float = LOST_S,
     job: tuple[str, str | None] | None = None,

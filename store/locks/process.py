@@ -9,7 +9,7 @@ from typing import NamedTuple
 from store.names import host_name
 
 
-class Owner(NamedTuple):
+class ProcessId(NamedTuple):
     """One process, by facts that no later process on its host repeats."""
 
     host: str
@@ -22,14 +22,14 @@ class Owner(NamedTuple):
     """In clock ticks since boot: process ids are used again."""
 
     @classmethod
-    def here(cls) -> Owner:
+    def here(cls) -> ProcessId:
         """This process."""
         pid = os.getpid()
         state = _state_of(pid)
         return cls(host_name(), _boot(), _namespace(), pid, state[1] if state else "0")
 
     @classmethod
-    def parse(cls, text: str) -> Owner | None:
+    def parse(cls, text: str) -> ProcessId | None:
         """Inverse of `str`; None where the text names no process."""
         try:
             host, boot, namespace, pid, started = text.rsplit(".", 4)

@@ -30,7 +30,7 @@ def keep_manifest(store: Store, ref: Ref, path: Path) -> bool:
     return True
 
 
-def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:
+def all_evicted(store: Store, prefix: str = "") -> list[Artifact]:
     """What collections gave up that could be made again, by manifests alone.
 
     The path of each is where it was, and would be again. What a later saevx gave up is left out.
@@ -39,13 +39,13 @@ def all_given_up(store: Store, prefix: str = "") -> list[Artifact]:
     for kind, key in _dropped(store):
         if key.startswith(prefix):
             with suppress(NewerLayout):
-                manifest = given_up(store, kind, key)
+                manifest = evicted_manifest(store, kind, key)
                 if manifest is not None:
                     found.append(Artifact(home(store.root_of(kind), kind, key), manifest))
     return found
 
 
-def given_up(store: Store, kind: str, key: str) -> Manifest | None:
+def evicted_manifest(store: Store, kind: str, key: str) -> Manifest | None:
     """The manifest of an artifact that a collection gave up; None where there is none.
 
     Raises StoreError where it cannot be read, NewerLayout.
@@ -60,13 +60,13 @@ def given_up(store: Store, kind: str, key: str) -> Manifest | None:
         return None
 
 
-def inputs_of_given_up(store: Store) -> tuple[Graph, list[str]]:
+def inputs_of_evicted(store: Store) -> tuple[Graph, list[str]]:
     """What was given up and what it was made from; and of what the latter cannot be told."""
     graph: Graph = {}
     unclear: list[str] = []
     for kind, key in _dropped(store):
         try:
-            manifest = given_up(store, kind, key)
+            manifest = evicted_manifest(store, kind, key)
             graph[kind, key] = inputs_of(manifest) if manifest else ()
         except NewerLayout:
             data = _read_if_there(dropped_file(store.root, kind, key))

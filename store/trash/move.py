@@ -27,7 +27,7 @@ def identity_of(path: Path) -> Identity | None:
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
-def set_aside(
+def move_to_trash(
     root: Path,
     kind: str,
     key: str,
@@ -52,18 +52,20 @@ def set_aside(
     return target
 
 
-def set_aside_this(root: Path, kind: str, key: str, path: Path, identity: Identity) -> Path | None:
-    """As `set_aside`, of what `identity_of` has told; None for anything else."""
+def move_to_trash_if_same(
+    root: Path, kind: str, key: str, path: Path, identity: Identity
+) -> Path | None:
+    """As `move_to_trash`, of what `identity_of` has told; None for anything else."""
 
     def is_meant(target: Path) -> bool:
         return identity_of(target) == identity
 
-    target = set_aside(root, kind, key, path, is_meant)
+    target = move_to_trash(root, kind, key, path, is_meant)
     return target if target and is_meant(target) else None
 
 
 def put_back(target: Path, path: Path) -> bool:
-    """Undoes `set_aside`; False when something else stands there by now, which is as good."""
+    """Undoes `move_to_trash`; False when something else stands there by now, which is as good."""
     with suppress(OSError):
         os.rename(target, path)
         sync_folder(path.parent)

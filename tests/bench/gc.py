@@ -23,8 +23,8 @@ from side_by_side import side_by_side
 from store import Store
 from store.gc import collector as gc
 from store.gc.collector import collect
-from store.gc.reachability import Survey
-from store.gc.roots import Recording
+from store.gc.reachability import Reachability
+from store.gc.roots import RunRecording
 from store.io import digest
 
 
@@ -67,10 +67,10 @@ def many(root: Path, n: int) -> dict[str, object]:
                 type="T", version=1, canonical="{}", spec={}, parents=parents, provenance={}
             )
     os.fsync = fsync
-    recording = Recording(store, Path("/x.py"), "x")
+    recording = RunRecording(store, Path("/x.py"), "x")
     last = ("results", keys[n - 2])
     recording.want([last], {last: ()})
-    survey = Survey(store, grace_s=0.0)
+    survey = Reachability(store, grace_s=0.0)
     survey_s = wall_s(survey.refresh)
     again_s = wall_s(survey.refresh)
     stale = list(survey.stale({}))

@@ -17,9 +17,9 @@ from saevx.dispatch.coordinator import Coordinator
 from saevx.dispatch.executors import sacct as accounting
 from saevx.dispatch.executors import sbatch, slurm
 from saevx.dispatch.executors.registry import Slurm
-from saevx.dispatch.executors.sacct import Death
-from saevx.dispatch.executors.slurm import Job
-from saevx.dispatch.messages import Array, End
+from saevx.dispatch.executors.sacct import ExitInfo
+from saevx.dispatch.executors.slurm import SlurmTask
+from saevx.dispatch.messages import Array, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts, Request
 from saevx.dispatch.runs.folder import RunFolder
@@ -41,15 +41,15 @@ class Cluster:
     def __init__(self) -> None:
         self.arrays: dict[str, tuple[RunFolder, Array]] = {}
         self.resources: list[Resources] = []
-        self.waiting: list[Job] = []
+        self.waiting: list[SlurmTask] = []
         self.after: dict[str, Sequence[str]] = {}
-        self.deaths: dict[Job, Death] = {}
+        self.deaths: dict[SlurmTask, ExitInfo] = {}
         self.down = False
         self.refuses = ""
         self.steps = 0
         self.n_refused = 0
         self.cancelled: list[str] = []
-        self.fate: Callable[[RunFolder, Array, int], Death | None] = lambda *_: None
+        self.fate: Callable[[RunFolder, Array, int], ExitInfo | None] = lambda *_: None
         """How an element dies silently; None for one that works."""
         self.at_step: Callable[[int], None] = lambda n: None
 
@@ -63,7 +63,7 @@ class Cluster:
         self.arrays[job] = folder, array
         self.resources.append(resources)
         self.after[job] = after
-        self.waiting += [Job(job, index) for index in range(len(array.elements))]
+        self.waiting += [SlurmTask(job, index) for index in range(len(array.elements))]
         return job
 
     def queue(self, *selection: str) -> list[QueuedJob]:
@@ -99,13 +99,13 @@ class Cluster:
             return
 
 
-def queued(job: Job) -> QueuedJob:
+def queued(job: SlurmTask) -> QueuedJob:
     """A task of an array as squeue would show it: waiting."""
     return QueuedJob(job.array, job.array, str(job.at), "PENDING", "ann", "", "Priority", "")
 
 
-def dead(end: End, exit_code: str = "0:9", memory_bytes: int = 0) -> Death:
-    return Death(end, "Slurm says FAILED", exit_code, 7.0, 3 * 2**20, memory_bytes, "node1")
+def dead(end: TaskStatus, exit_code: str = "0:9", memory_bytes: int = 0) -> ExitInfo:
+    return ExitInfo(end, "Slurm says FAILED", exit_code, 7.0, 3 * 2**20, memory_bytes, "node1")
 
 
 @pytest.fixture

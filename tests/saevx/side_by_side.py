@@ -33,9 +33,9 @@ from store import Store
 from store.gc import collector as gc
 from store.gc import roots
 from store.gc.collector import collect, empty_trash
-from store.gc.reachability import Survey
+from store.gc.reachability import Reachability
 from store.gc.records import Ref
-from store.gc.roots import Recording
+from store.gc.roots import RunRecording
 from store.trash.contents import entries
 
 
@@ -118,7 +118,7 @@ def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
         targets = draw(rng)
         keys = Keys(workspace)
         path = None if rng.random() < 0.2 else root.parent / f"experiment{number}.py"
-        recording = Recording(store, path, f"experiment{number}")
+        recording = RunRecording(store, path, f"experiment{number}")
         plan = plan_recorded(targets, keys, store, recording)
         mine = {ref for ref in graph_of(targets, keys) if store.find(*ref)}
         check(store, mine | kept, "planned", tally)
@@ -151,12 +151,12 @@ def check(store: Store, refs: set[Ref], when: str, tally: Counter[str]) -> None:
 def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
     store = Store(root)
     rng = random.Random(number)
-    dawdle(rng, gc, "set_aside_this", 0.002)
+    dawdle(rng, gc, "move_to_trash_if_same", 0.002)
     dawdle(rng, gc, "_put_back_wanted", 0.005)
     tally: Counter[str] = Counter()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = Survey(store, grace_s=0.0)
+        found = Reachability(store, grace_s=0.0)
         found.refresh()
         done = collect(found, list(found.stale({})))
         tally["collections"] += 1

@@ -240,10 +240,10 @@ def test_imports_go_on_where_one_fails(store: Store):
 
 
 def test_runs_of_a_file_that_has_none_are_not_forgotten(store: Store):
-    from store.gc.roots import Recording
+    from store.gc.roots import RunRecording
 
     for name in ("squares", "cubes"):
-        recording = Recording(store, Path(f"{name}.py"), name)
+        recording = RunRecording(store, Path(f"{name}.py"), name)
         recording.want([("results", TABLE["key"])], {("results", TABLE["key"]): ()})
         recording.complete()
     before = sorted(store.root.rglob(".runs/*/*"))

@@ -10,10 +10,10 @@ import pytest
 
 from saevx.dispatch.executors import sacct as accounting
 from saevx.dispatch.executors.registry import death_outcome
-from saevx.dispatch.executors.sacct import Death, read_sacct
-from saevx.dispatch.executors.slurm import Job
+from saevx.dispatch.executors.sacct import ExitInfo, read_sacct
+from saevx.dispatch.executors.slurm import SlurmTask
 from saevx.dispatch.jobs.retry import Attempt, describe, facts, read_tail, wants_another
-from saevx.dispatch.messages import End, Outcome, Result
+from saevx.dispatch.messages import Outcome, Result, TaskStatus
 from saevx.errors import NoAnswer
 from store.locks import slurm as commands
 
@@ -77,7 +77,7 @@ NO_STATE_OF_SLURMS = """\
 """
 
 
-def only(text: str) -> Death:
+def only(text: str) -> ExitInfo:
     (death,) = read_sacct(text).values()
     return death
 
@@ -85,21 +85,21 @@ def only(text: str) -> Death:
 @pytest.mark.parametrize(
     ("text", "end"),
     [
-        (KILLED, End.KILLED),
-        (ENDS_BADLY, End.KILLED),
-        (ABOVE_ITS_MEMORY, End.OUT_OF_MEMORY),
-        (BY_CGROUP, End.OUT_OF_MEMORY),
-        (BY_CGROUP_IN_A_STEP, End.OUT_OF_MEMORY),
-        (BY_HAND, End.CANCELLED),
-        (TIMEOUT, End.TIME_LIMIT),
-        (NODE_FAILURE, End.NODE_FAILURE),
-        (PREEMPTED, End.PREEMPTED),
+        (KILLED, TaskStatus.KILLED),
+        (ENDS_BADLY, TaskStatus.KILLED),
+        (ABOVE_ITS_MEMORY, TaskStatus.OUT_OF_MEMORY),
+        (BY_CGROUP, TaskStatus.OUT_OF_MEMORY),
+        (BY_CGROUP_IN_A_STEP, TaskStatus.OUT_OF_MEMORY),
+        (BY_HAND, TaskStatus.CANCELLED),
+        (TIMEOUT, TaskStatus.TIME_LIMIT),
+        (NODE_FAILURE, TaskStatus.NODE_FAILURE),
+        (PREEMPTED, TaskStatus.PREEMPTED),
         (WELL, None),
         (RUNS, None),
         (NO_STATE_OF_SLURMS, None),
     ],
 )
-def test_how_it_ended(text: str, end: End | None):
+def test_how_it_ended(text: str, end: TaskStatus | None):
     assert only(text).end is end
 
 
@@ -109,7 +109,7 @@ def test_what_is_told():
     assert (death.exit_code, death.wall_s, death.node) == ("0:9", 2.0, "vm")
     assert death.peak_memory_bytes == 320608 * 1024
     assert death.memory_bytes == 100 * MIB
-    text = facts(death_outcome(["k"], End.OUT_OF_MEMORY, death.message, death))
+    text = facts(death_outcome(["k"], TaskStatus.OUT_OF_MEMORY, death.message, death))
     assert text == "exit code 0:9, after 2 s, it used 313 MiB of 100"
     assert only(BY_HAND).message == "Slurm says CANCELLED by 0"
     assert only(BY_HAND).exit_code == "0:15"
@@ -117,9 +117,9 @@ def test_what_is_told():
 
 def test_of_what_never_began_only_what_is_known_is_told():
     death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert facts(death_outcome(["k"], End.CANCELLED, "", death)) == ""
+    assert facts(death_outcome(["k"], TaskStatus.CANCELLED, "", death)) == ""
     at_once = only(ENDS_BADLY)
-    assert facts(death_outcome(["k"], End.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
+    assert facts(death_outcome(["k"], TaskStatus.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
 
 
 def test_memory_for_each_core_is_added_up():
@@ -128,12 +128,12 @@ def test_memory_for_each_core_is_added_up():
 
 def test_killed_below_its_memory_is_no_lack_of_memory():
     asked = ABOVE_ITS_MEMORY.replace("100M", "400M")
-    assert only(asked).end is End.KILLED
+    assert only(asked).end is TaskStatus.KILLED
 
 
 def test_cancelled_by_hand_above_its_memory_is_still_cancelled():
     above = BY_HAND.replace("1700K", "320608K")
-    assert only(above).end is End.CANCELLED
+    assert only(above).end is TaskStatus.CANCELLED
 
 
 REQUEUED = """\
@@ -146,16 +146,16 @@ REQUEUED = """\
 
 def test_of_a_requeued_job_the_last_go_counts():
     found = read_sacct(REQUEUED + WELL)
-    assert found[Job("238", 3)] == only(WELL)
-    assert found[Job("239", 0)].end is End.NODE_FAILURE
+    assert found[SlurmTask("238", 3)] == only(WELL)
+    assert found[SlurmTask("239", 0)].end is TaskStatus.NODE_FAILURE
     waits_again = REQUEUED + "238_3|PENDING|0:0|0||100M|None assigned|1\n"
-    assert read_sacct(waits_again)[Job("238", 3)].end is None
+    assert read_sacct(waits_again)[SlurmTask("238", 3)].end is None
 
 
 def test_elements_that_never_began_share_a_row():
     found = read_sacct("240_[0-2,5%2]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert set(found) == {Job("240", at) for at in (0, 1, 2, 5)}
-    assert {death.end for death in found.values()} == {End.CANCELLED}
+    assert set(found) == {SlurmTask("240", at) for at in (0, 1, 2, 5)}
+    assert {death.end for death in found.values()} == {TaskStatus.CANCELLED}
     assert {death.node for death in found.values()} == {""}
 
 
@@ -169,7 +169,7 @@ def test_rows_of_nothing_that_we_submit(text: str):
 
 def test_a_list_that_was_cut_short_is_read_as_far_as_it_goes():
     found = read_sacct("7_[0,2,...]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert set(found) == {Job("7", 0), Job("7", 2)}
+    assert set(found) == {SlurmTask("7", 0), SlurmTask("7", 2)}
 
 
 def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
@@ -180,9 +180,9 @@ def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
         return subprocess.CompletedProcess(command, 0, KILLED + BY_HAND + NODE_FAILURE, "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = accounting.deaths([Job("239", 0), Job("238", 1), Job("238", 9)])
+    found = accounting.deaths([SlurmTask("239", 0), SlurmTask("238", 1), SlurmTask("238", 9)])
     assert found is not None
-    assert set(found) == {Job("239", 0), Job("238", 1)}
+    assert set(found) == {SlurmTask("239", 0), SlurmTask("238", 1)}
     assert len(asked) == 1
     assert "--jobs=238,239" in asked[0]
     assert accounting.deaths([]) == {}
@@ -203,50 +203,58 @@ def test_a_command_that_fails_or_takes_too_long_is_no_answer(
 # -- what is then done
 
 
-def attempts_of(*ends: End, progressed: bool = False) -> list[Attempt]:
+def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
     return [Attempt(Result(end=end), progressed, 0.0, "code", "", memory_gb=1.0) for end in ends]
 
 
 @pytest.mark.parametrize(
     ("end", "n"),
     [
-        (End.KILLED, 1),
-        (End.OUT_OF_MEMORY, 1),
-        (End.VANISHED, 1),
-        (End.NODE_FAILURE, 3),
-        (End.PREEMPTED, 3),
-        (End.CANCELLED, 0),
-        (End.ERROR, 0),
-        (End.TIME_LIMIT, 0),
+        (TaskStatus.KILLED, 1),
+        (TaskStatus.OUT_OF_MEMORY, 1),
+        (TaskStatus.VANISHED, 1),
+        (TaskStatus.NODE_FAILURE, 3),
+        (TaskStatus.PREEMPTED, 3),
+        (TaskStatus.CANCELLED, 0),
+        (TaskStatus.ERROR, 0),
+        (TaskStatus.TIME_LIMIT, 0),
     ],
 )
-def test_how_often_it_is_tried_again(end: End, n: int):
+def test_how_often_it_is_tried_again(end: TaskStatus, n: int):
     assert all(wants_another(attempts_of(*[end] * tried)) for tried in range(1, n + 1))
     assert not wants_another(attempts_of(*[end] * (n + 1)))
 
 
 def test_causes_are_counted_each_for_itself():
-    mixed = [End.KILLED, End.OUT_OF_MEMORY, End.NODE_FAILURE, End.NODE_FAILURE, End.PREEMPTED]
+    mixed = [
+        TaskStatus.KILLED,
+        TaskStatus.OUT_OF_MEMORY,
+        TaskStatus.NODE_FAILURE,
+        TaskStatus.NODE_FAILURE,
+        TaskStatus.PREEMPTED,
+    ]
     assert wants_another(attempts_of(*mixed))
-    assert not wants_another(attempts_of(*mixed, End.KILLED))
+    assert not wants_another(attempts_of(*mixed, TaskStatus.KILLED))
 
 
 def test_out_of_time_goes_on_as_long_as_it_gets_further():
-    further = attempts_of(*[End.TIME_LIMIT] * 20, progressed=True)
+    further = attempts_of(*[TaskStatus.TIME_LIMIT] * 20, progressed=True)
     assert wants_another(further)
-    assert not wants_another([*further, *attempts_of(End.TIME_LIMIT)])
+    assert not wants_another([*further, *attempts_of(TaskStatus.TIME_LIMIT)])
     assert not wants_another([*further, further[0]])
 
 
 def test_what_ran_out_of_memory_and_can_get_no_more_is_not_tried_again():
-    (attempt,) = attempts_of(End.OUT_OF_MEMORY)
+    (attempt,) = attempts_of(TaskStatus.OUT_OF_MEMORY)
     assert wants_another([attempt])
     assert not wants_another([attempt._replace(memory_gb=None)])
 
 
 def test_people_are_told_the_last_of_it_and_what_helps():
-    last = Attempt(Result(end=End.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x")
-    text = describe([*attempts_of(End.NODE_FAILURE), last])
+    last = Attempt(
+        Result(end=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x"
+    )
+    text = describe([*attempts_of(TaskStatus.NODE_FAILURE), last])
     assert text == (
         "out of memory: Slurm says so\ntried 2 times; raise memory_gb in its profile\nlog: x"
     )
@@ -254,7 +262,7 @@ def test_people_are_told_the_last_of_it_and_what_helps():
 
 def killed(executor: str, exit_code: str) -> Attempt:
     outcome = Outcome(results={}, exit_code=exit_code, wall_s=7.2, peak_memory_bytes=3 * MIB)
-    result = Result(end=End.KILLED, message="Slurm says FAILED")
+    result = Result(end=TaskStatus.KILLED, message="Slurm says FAILED")
     return Attempt(result, False, 0.0, "", "log: x", executor, outcome)
 
 

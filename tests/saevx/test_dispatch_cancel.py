@@ -20,7 +20,7 @@ from saevx.dispatch.runs.cancel import cancel
 from saevx.dispatch.runs.folder import RunFolder, active_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 __all__ = ["cluster"]
 
@@ -82,7 +82,7 @@ def test_a_run_that_cannot_be_cancelled_keeps_no_other_from_it(
 def test_processes_of_another_user_are_refused_by_name(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    run = make_run(store, None, job="local:x", owner=str(Owner.here()))
+    run = make_run(store, None, job="local:x", owner=str(ProcessId.here()))
 
     def kill(pid: int, number: int) -> None:
         if number:

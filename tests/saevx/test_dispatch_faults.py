@@ -19,13 +19,13 @@ from saevx.dispatch import submit as submission
 from saevx.dispatch.executors import sbatch, slurm
 from saevx.dispatch.executors.registry import death_outcome
 from saevx.dispatch.jobs import progress as ledger
-from saevx.dispatch.messages import Array, End, Outcome, Result
+from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts
 from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
-from store.locks.heartbeat import heart
+from store.locks.heartbeat import heartbeats
 from store.locks.slurm import call
 
 __all__ = ["cluster"]
@@ -36,7 +36,7 @@ def test_a_run_has_a_heartbeat_while_it_lasts(cluster: Cluster, tmp_path: Path):
 
     def look(step: int) -> None:
         (folder,) = all_runs(Store(tmp_path / "store"))
-        beats.append(heart.beats_for(folder.path))
+        beats.append(heartbeats.beats_for(folder.path))
 
     cluster.at_step = look
     assert run(tmp_path, [Leaf(value=1)]).ok
@@ -106,9 +106,11 @@ def reopen(folder: Path) -> None:
         (run_folder / "ended").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("end", [End.TIME_LIMIT, End.OUT_OF_MEMORY, End.KILLED])
+@pytest.mark.parametrize(
+    "end", [TaskStatus.TIME_LIMIT, TaskStatus.OUT_OF_MEMORY, TaskStatus.KILLED]
+)
 def test_what_lacked_time_or_memory_is_tried_by_the_next_run(
-    cluster: Cluster, tmp_path: Path, end: End
+    cluster: Cluster, tmp_path: Path, end: TaskStatus
 ):
     cluster.fate = lambda *_: dead(end)
     first = run(tmp_path, [Leaf(value=1)])
@@ -139,7 +141,9 @@ def test_an_error_of_the_same_code_is_remembered(cluster: Cluster, tmp_path: Pat
 
 
 def test_nothing_is_sent_again_for_a_dead_input(cluster: Cluster, tmp_path: Path):
-    cluster.fate = lambda folder, array, index: dead(End.KILLED) if array.recipe == "Leaf" else None
+    cluster.fate = lambda folder, array, index: (
+        dead(TaskStatus.KILLED) if array.recipe == "Leaf" else None
+    )
     cluster.at_step = lambda step: time.sleep(0.01)
     leaf = Leaf(value=1)
     top = Top(branch=Branch(leaf=leaf, value=2), value=3)
@@ -160,7 +164,7 @@ def test_what_was_blocked_is_made_once_its_input_was_sent_again(cluster: Cluster
     def dies_once(folder: RunFolder, array: Array, index: int):
         if array.recipe == "Leaf" and not died:
             died.append(array.name)
-            return dead(End.NODE_FAILURE)
+            return dead(TaskStatus.NODE_FAILURE)
         return None
 
     cluster.fate = dies_once
@@ -175,7 +179,7 @@ def test_what_was_blocked_is_made_once_its_input_was_sent_again(cluster: Cluster
 def test_a_silent_death_is_reported_with_its_log(cluster: Cluster, tmp_path: Path):
     def dies(folder: RunFolder, array: Array, index: int):
         folder.log(array.name, index).write_text("begins\nsomething odd\n")
-        return dead(End.KILLED)
+        return dead(TaskStatus.KILLED)
 
     cluster.fate = dies
     (error,) = run(tmp_path, [Leaf(value=1)]).failed.values()
@@ -201,13 +205,13 @@ def test_memory_grows_from_what_the_job_had(
     says_so_itself: bool,
 ):
     """Where the profile does not say, Slurm does: 2 GiB."""
-    death = dead(End.OUT_OF_MEMORY, memory_bytes=2 * 2**30)
+    death = dead(TaskStatus.OUT_OF_MEMORY, memory_bytes=2 * 2**30)
 
     def starves(folder: RunFolder, array: Array, index: int):
         if len(cluster.arrays) > 1:
             return None
         if says_so_itself:
-            outcome = death_outcome(array.elements[index][0], End.OUT_OF_MEMORY, "")
+            outcome = death_outcome(array.elements[index][0], TaskStatus.OUT_OF_MEMORY, "")
             folder.write_outcome(array.name, index, outcome)
         return death
 
@@ -230,12 +234,12 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     parts = isinstance(spec, Album)
 
     def makes_it_elsewhere(folder: RunFolder, array: Array, index: int):
-        result = Result(end=End.PART if parts else End.MADE)
+        result = Result(end=TaskStatus.PART if parts else TaskStatus.MADE)
         outcome = Outcome(
             results={array.elements[index][0][0]: result}, host="n1", ended=time.time()
         )
         folder.write_outcome(array.name, index, outcome)
-        return dead(End.KILLED)
+        return dead(TaskStatus.KILLED)
 
     def no_more(step: int) -> None:
         assert len(cluster.arrays) <= n_arrays
@@ -368,7 +372,7 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
     # Both die while nobody looks; then one is dropped from the experiment.
     for job in list(cluster.waiting):
         cluster.waiting.remove(job)
-        cluster.deaths[job] = dead(End.KILLED)
+        cluster.deaths[job] = dead(TaskStatus.KILLED)
     (folder,) = active_runs(Store(tmp_path / "store"))
     assert run(tmp_path, [Leaf(value=1)]).ok
     assert active_runs(Store(tmp_path / "store")) == []
@@ -378,12 +382,12 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
         if (outcome := folder.outcome(array, index))
         for result in outcome.results.values()
     ]
-    assert ends.count(End.KILLED) == 2
+    assert ends.count(TaskStatus.KILLED) == 2
 
 
 def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
     detach_at_once(cluster, tmp_path)
-    waits = slurm.Job("1", 1)
+    waits = slurm.SlurmTask("1", 1)
     cluster.waiting.remove(waits)
     queue = cluster.queue
     with pytest.MonkeyPatch.context() as patch:
@@ -408,7 +412,7 @@ def test_whichever_element_of_a_run_sealed_it_the_run_made_it(
     first, second = one.flights.flying.values()
     cluster.step(0)
     cluster.step(0)
-    came = Outcome(results={node.key: Result(end=End.CAME)})
+    came = Outcome(results={node.key: Result(end=TaskStatus.CAME)})
     one.ledger.take_in(first, came, shared=bool(one.flights.sharing(first)))
     one.ledger.see_published()
     assert bool(one.ledger.left) is sealer_is_late

@@ -15,17 +15,17 @@ from dispatching import Place
 
 from saevx.dispatch.executors import slurm
 from saevx.dispatch.jobs.finish import end_runs
-from saevx.dispatch.messages import Array, End, RunInfo
+from saevx.dispatch.messages import Array, RunInfo, TaskStatus
 from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
 from saevx.dispatch.runs.retention import KEPT_S, remove_old_runs
 from saevx.errors import NoAnswer
 from store import Store
 from store.locks.liveness import RESTARTED_S
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.locks.slurm import QueuedJob
 
 DAY_S = 86400.0
-GONE_PROCESS = str(Owner.here()._replace(started="1"))
+GONE_PROCESS = str(ProcessId.here()._replace(started="1"))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_only_what_ended_long_ago_goes(store: Store, job: str):
 def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]):
     run = make_run(store, 40 * DAY_S)
     other = make_run(store, 40 * DAY_S, job="slurm:8")
-    live.append(queued(slurm.Job("7", 0)))
+    live.append(queued(slurm.SlurmTask("7", 0)))
     assert remove_old_runs(store) == [other.name]
     live.clear()
     assert remove_old_runs(store) == [run.name]
@@ -118,12 +118,12 @@ def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: py
 
 
 def test_a_run_whose_process_lives_stays(store: Store):
-    make_run(store, 40 * DAY_S, owner=str(Owner.here()))
+    make_run(store, 40 * DAY_S, owner=str(ProcessId.here()))
     assert remove_old_runs(store) == []
 
 
 def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_beats(store: Store):
-    twin = Owner.here()._replace(boot="twinboot", pid=2**22 + 1)
+    twin = ProcessId.here()._replace(boot="twinboot", pid=2**22 + 1)
     run = make_run(store, None, job=f"local:{twin}", owner=str(twin))
     info = run.path / "run.json"
     os.utime(info, (0, time.time() - RESTARTED_S + 60))
@@ -138,7 +138,7 @@ def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_be
     assert run.ended
     (outcome,) = (run.outcome(array, at) for array, at in run.outcome_names())
     assert outcome is not None
-    assert {result.end for result in outcome.results.values()} == {End.ABANDONED}
+    assert {result.end for result in outcome.results.values()} == {TaskStatus.ABANDONED}
 
 
 def test_nothing_goes_while_another_run_submits(store: Store):

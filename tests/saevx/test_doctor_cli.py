@@ -290,6 +290,6 @@ def test_orphans_are_removed():
 
 
 def _dead_owner() -> str:
-    from store.locks.process import Owner
+    from store.locks.process import ProcessId
 
-    return str(Owner.here()._replace(started="1"))
+    return str(ProcessId.here()._replace(started="1"))

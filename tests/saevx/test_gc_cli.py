@@ -111,7 +111,7 @@ def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
     assert "stopped: nothing was moved" in stopped.stderr
     with monkeypatch.context() as patch:
         patch.setattr(
-            "store.gc.collector.set_aside_this", lambda *args: (_ for _ in ()).throw(stop)
+            "store.gc.collector.move_to_trash_if_same", lambda *args: (_ for _ in ()).throw(stop)
         )
         stopped = saevx("gc", "--grace", "0", "--yes")
     assert stopped.exit_code == 130

@@ -28,7 +28,7 @@ import saevx
 from saevx import Artifact, Batch, Exec, recipe
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
-from saevx.resolve.leases import Patience
+from saevx.resolve.leases import Backoff
 from saevx.resolve.parts import Part, Parts, Todo
 from saevx.resolve.plan import Node, State, make_plan
 from saevx.resolve.provenance import Origin
@@ -39,7 +39,7 @@ from store import Store
 from store.artifact import manifest
 from store.layout import part_home, part_key
 from store.locks import lease as leases
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 ROOM = Path(__file__).resolve().parents[2]
 
@@ -516,9 +516,9 @@ class Others:
 
     def take(self, cake: Cake, *indices: int) -> list[Any]:
         with self._monkeypatch.context() as patch:
-            here = Owner.here()
-            patch.setattr(Owner, "here", lambda: here._replace(host="elsewhere", pid=42))
-            patch.setattr(leases.heart, "add", lambda lease: None)
+            here = ProcessId.here()
+            patch.setattr(ProcessId, "here", lambda: here._replace(host="elsewhere", pid=42))
+            patch.setattr(leases.heartbeats, "add", lambda lease: None)
             taken = self.store.lease_all([(cake.kind, part_key(cake.key, i)) for i in indices])
         assert taken
         return taken
@@ -554,13 +554,13 @@ def test_what_others_make_is_left_to_them_and_waited_for(
         lease.release()
 
     looks_s: list[float] = []
-    pause = Patience.pause
+    pause = Backoff.pause
 
-    def timed(patience: Patience) -> None:
+    def timed(patience: Backoff) -> None:
         looks_s.append(time.monotonic() - patience._woke)
         pause(patience)
 
-    monkeypatch.setattr(Patience, "pause", timed)
+    monkeypatch.setattr(Backoff, "pause", timed)
     notes = Notes(functools.cache(finish))
     assert run(workspace, cake, notes=notes).ok
     assert max(looks_s) < 3 * cake.pause_s
@@ -588,11 +588,11 @@ def test_the_waiting_ends_in_the_ears_of_the_listener(
     run_some(workspace, [0], cake)
     (lease,) = others.take(cake, 1)
 
-    def meanwhile(patience: Patience) -> None:
+    def meanwhile(patience: Backoff) -> None:
         make_part(workspace, cake, 1)
         lease.release()
 
-    monkeypatch.setattr(Patience, "pause", meanwhile)
+    monkeypatch.setattr(Backoff, "pause", meanwhile)
     begun(diary)
 
     class Loud(Notes):

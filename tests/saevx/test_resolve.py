@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import saevx
-from saevx.dispatch.jobs.progress import Ledger
+from saevx.dispatch.jobs.progress import RunProgress
 from saevx.notebook import load, run, table
 from saevx.recipes import find_recipe
 from saevx.resolve.batch import Batch
@@ -171,7 +171,7 @@ def test_a_failure_blocks_every_level_above_it(workspace: Workspace):
     inline = RunOutcome(failed={bottom.key: saevx.RecipeError("no")})
     nodes = [node for node in plan.to_make if type(node.spec) is not Number]
     assert all(_block(node, inline) for node in nodes)
-    ledger = Ledger(plan, workspace.store, prefix="", code="", retry_failed=False)
+    ledger = RunProgress(plan, workspace.store, prefix="", code="", retry_failed=False)
     ledger.outcome.failed = inline.failed
     ledger.block([])
     above = [add(-1, 2), top.below, top]

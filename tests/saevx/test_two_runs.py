@@ -24,14 +24,14 @@ from saevx import Artifact, Batch, recipe
 from saevx.cli.run.progress_bars import Bars
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
-from saevx.resolve.leases import Patience, claim
+from saevx.resolve.leases import Backoff, claim
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Listener, Outcome, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
 from store import Store
 from store.locks import lease as leases
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 from .dispatching import wait_until
 
@@ -257,9 +257,9 @@ class Others:
 
     def take(self, *things: Thing) -> list[Any]:
         with self._monkeypatch.context() as patch:
-            here = Owner.here()
-            patch.setattr(Owner, "here", lambda: here._replace(host="elsewhere", pid=42))
-            patch.setattr(leases.heart, "add", lambda lease: None)
+            here = ProcessId.here()
+            patch.setattr(ProcessId, "here", lambda: here._replace(host="elsewhere", pid=42))
+            patch.setattr(leases.heartbeats, "add", lambda lease: None)
             taken = self.store.lease_all([(thing.kind, thing.key) for thing in things])
         assert taken
         return taken
@@ -322,11 +322,11 @@ def test_a_batch_whose_inputs_another_has_nearly_made_is_made_whole(
     above = [Thing(value=10 * thing.value, below=thing) for thing in inputs]
     (lease,) = others.take(inputs[0])
 
-    def meanwhile(patience: Patience) -> None:
+    def meanwhile(patience: Backoff) -> None:
         make_alone(workspace, inputs[0])
         lease.release()
 
-    monkeypatch.setattr(Patience, "pause", meanwhile)
+    monkeypatch.setattr(Backoff, "pause", meanwhile)
     _, outcome = run(workspace, *above)
     assert batches == [[2], [1], [10, 20]]
     assert [node.spec for node in outcome.came] == inputs[:1]

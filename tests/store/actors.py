@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from store import Artifact
-from store.artifact.staging import remove_leftovers
+from store.artifact.staging import remove_dead_builds
 from store.gc import collector as gc
 from store.gc.collector import wait_for_collectors
 from store.gc.records import Ref
-from store.gc.roots import Recording
-from store.locks import heartbeat as heart
+from store.gc.roots import RunRecording
+from store.locks import heartbeat as heartbeats
 from store.locks import owner as holder
 
 from .killing import Killer
@@ -48,7 +48,7 @@ class Actor:
         host = type(here)((here.sysname, f"host{i % N_HOSTS}", *here[2:]))
         os.uname = lambda: host  # type: ignore[assignment]
         if quick:
-            heart.BEAT_S = 0.02
+            heartbeats.BEAT_S = 0.02
             holder.STALE_S = 0.4
             holder.HALF_MADE_S = 0.4
             gc.ANNOUNCED_S = 1.0
@@ -65,10 +65,10 @@ class Actor:
     def run(self, rng: random.Random) -> None:
         raise NotImplementedError
 
-    def record(self, targets: list[Ref], graph: dict[Ref, list[Ref]]) -> Recording:
+    def record(self, targets: list[Ref], graph: dict[Ref, list[Ref]]) -> RunRecording:
         """What `saevx run` does before it looks at the store."""
         path = Path(f"/{self.role}{self.i}.py")
-        recording = Recording(self.store, path, path.stem)
+        recording = RunRecording(self.store, path, path.stem)
         recording.want(targets, graph)
         if recording.problem:
             self.log("fault", "not recorded:", recording.problem)
@@ -141,7 +141,7 @@ class Maker(Actor):
                         lease.release()
                 time.sleep(0.05)
         for key in self.race.keys:
-            remove_leftovers(self.store.root, KIND, key)
+            remove_dead_builds(self.store.root, KIND, key)
 
     def _see(self, key: str) -> bool:
         found = self.store.find(KIND, key)

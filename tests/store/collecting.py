@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from store.gc import cleanup as sweep
 from store.gc import collector as gc
-from store.gc.collector import collect, empty_trash, may_give_up
-from store.gc.reachability import Survey
+from store.gc.collector import collect, empty_trash, evictable
+from store.gc.reachability import Reachability
 from store.gc.records import Ref
 from store.gc.roots import Roots, pin
 from store.index.catalogue import Catalogue
@@ -83,7 +83,7 @@ class Collector(Actor):
     role = "collect"
 
     def run(self, rng: random.Random) -> None:
-        real = gc.set_aside_this
+        real = gc.move_to_trash_if_same
 
         def slowly(*args: Any) -> Any:
             time.sleep(rng.random() * 0.003)
@@ -91,16 +91,16 @@ class Collector(Actor):
             time.sleep(rng.random() * 0.003)
             return found
 
-        gc.set_aside_this = slowly
+        gc.move_to_trash_if_same = slowly
         while not self.race.is_over:
             self.collect()
             self.seen = {(KIND, self.race.pinned)}
             self.look_again()
 
     def collect(self) -> None:
-        survey = Survey(self.store, grace_s=0.0)
+        survey = Reachability(self.store, grace_s=0.0)
         survey.refresh()
-        drop, _ = may_give_up(survey, BELOW, lambda manifest: None)
+        drop, _ = evictable(survey, BELOW, lambda manifest: None)
         done = collect(survey, [*survey.stale({}), *drop])
         for item, why in done.failed:
             self.log("fault", f"not moved: {item.path}: {why}")

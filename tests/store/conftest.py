@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from store import Artifact, Draft, Store
-from store.locks.heartbeat import heart
+from store.locks.heartbeat import heartbeats
 
 
 def _publish(draft: Draft, **changes: Any) -> Artifact:
@@ -63,9 +63,9 @@ def _in_child(function: Callable[[], object]) -> int:
 def _quiet_heart() -> Iterator[None]:
     """What a test leaves open beats in no other."""
     yield
-    thread = heart._thread
-    for thing in list(heart._things.values()):
-        heart.remove(thing)
+    thread = heartbeats._thread
+    for thing in list(heartbeats._things.values()):
+        heartbeats.remove(thing)
     if thread is not None:
         thread.join(10)
 

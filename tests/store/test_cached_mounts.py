@@ -18,9 +18,9 @@ import pytest
 from store import Store
 from store.check.store_check import Doctor
 from store.gc.collector import collect
-from store.gc.reachability import Survey
+from store.gc.reachability import Reachability
 from store.gc.records import Run, read_record, write_record
-from store.gc.roots import Recording, Roots
+from store.gc.roots import Roots, RunRecording
 from store.io import digest
 
 CACHED_S = 2
@@ -83,8 +83,8 @@ def canonical(i: int) -> bytes:
     return b'{"fields":{},"type":"Thing","version":%d}' % i
 
 
-def want(store: Store, n: int) -> Recording:
-    recording = Recording(store, EXPERIMENT, "cub_layers")
+def want(store: Store, n: int) -> RunRecording:
+    recording = RunRecording(store, EXPERIMENT, "cub_layers")
     recording.want(refs(n), dict.fromkeys(refs(n), ()))
     assert not recording.problem
     return recording
@@ -132,7 +132,7 @@ def test_a_record_that_has_grown_is_read_whole(stores: tuple[Store, Store]) -> N
 def test_a_collection_beside_runs_on_another_host(stores: tuple[Store, Store], make: Any) -> None:
     """Each run wants more than the one before it, and a collection follows each at once."""
     one, other = stores
-    survey = Survey(other, grace_s=0)
+    survey = Reachability(other, grace_s=0)
     for n in (1, 2, 500):
         recording = want(one, n)
         for i, (kind, key) in enumerate(refs(min(n, 2))):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from store import Store, StoreError
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 from .killing import dying
 
@@ -75,7 +75,7 @@ def test_builds_of_other_hosts_and_keys_stay(
 ) -> None:
     def leave(key: str, host: str | None = None) -> str:
         def child() -> None:
-            here = Owner.here()._replace(host=host or os.uname().nodename)
+            here = ProcessId.here()._replace(host=host or os.uname().nodename)
             name = f"{key}.{here}.00000000"
             (store.root / "results" / ".build" / name).mkdir(parents=True)
 

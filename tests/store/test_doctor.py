@@ -24,9 +24,9 @@ from store.artifact.manifest import Manifest, Reference, encode_manifest
 from store.check.report import Finding
 from store.check.store_check import Doctor
 from store.gc.collector import _announced, collect
-from store.gc.reachability import Survey
+from store.gc.reachability import Reachability
 from store.gc.records import names_in
-from store.gc.roots import Recording, pin
+from store.gc.roots import RunRecording, pin
 from store.io import digest
 from store.layout import builds, collectors, dropped, part_home, runs, trash, work
 from store.trash.contents import entries
@@ -273,7 +273,7 @@ def test_orphans(store: Store, in_child: Any) -> None:
 
 def test_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = thing(store)
-    recording = Recording(store, Path("/x.py"), "x")
+    recording = RunRecording(store, Path("/x.py"), "x")
     recording.want([("results", artifact.key)], {("results", artifact.key): ()})
     pin(store, ("results", "a" * 32), [])
     (found,) = look(store)
@@ -295,13 +295,13 @@ def test_stray_files_of_an_operating_system_are_no_errors(store: Store, name: st
     for folder in [store.root, *folders]:
         (folder / name).write_bytes(b"\x00\x05\x16\x07")
     assert errors(store) == []
-    survey = Survey(store)
+    survey = Reachability(store)
     survey.refresh()
     assert len(survey.runs) == 1
     assert len(survey.roots.pins) == 1
     assert collect(survey, list(survey.stale({}))).failed == []
     assert store.begun("results") == {"a" * 32: 1}
-    Recording(store, Path("/x.py"), "x").complete()
+    RunRecording(store, Path("/x.py"), "x").complete()
     assert (run / name).exists()
 
 
@@ -452,7 +452,7 @@ def full(store: Store) -> Artifact:
     (builds(store.root, "results") / "x").mkdir()
     assert store.lease("results", "b" * 32)
     trash(store.root, "results").mkdir(exist_ok=True)
-    recording = Recording(store, Path("/x.py"), "x")
+    recording = RunRecording(store, Path("/x.py"), "x")
     recording.want([("results", made.key)], {("results", made.key): ()})
     pin(store, ("results", made.key), [])
     dropped(store.root, "results").mkdir(parents=True)

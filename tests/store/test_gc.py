@@ -21,7 +21,7 @@ from store.gc import collector as gc
 from store.gc import reachability as survey
 from store.gc import roots
 from store.gc import scan as inventory
-from store.gc.collector import collect, may_give_up, wait_for_collectors
+from store.gc.collector import collect, evictable, wait_for_collectors
 from store.gc.reachability import (
     DEAD_LEASE,
     FAILED,
@@ -29,14 +29,14 @@ from store.gc.reachability import (
     OLDER,
     ORPHAN,
     PARTS,
+    Reachability,
     Stale,
-    Survey,
 )
 from store.gc.records import Ref, Run, write_record
-from store.gc.roots import Recording, Roots, forget_runs, pin, unpin
+from store.gc.roots import Roots, RunRecording, forget_runs, pin, unpin
 from store.layout import collectors, part_home, part_key, runs, works
 from store.trash.contents import empty, entries, restore
-from store.trash.evicted import given_up as manifest_given_up
+from store.trash.evicted import evicted_manifest as manifest_given_up
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -61,16 +61,16 @@ def ref(key: str, kind: str = "results") -> Ref:
 
 
 def want(store: Store, *targets: str, below: dict[str, Iterable[str]] | None = None,
-         path: Path | None = EXPERIMENT) -> Recording:  # fmt: skip
+         path: Path | None = EXPERIMENT) -> RunRecording:  # fmt: skip
     graph = {ref(key): [ref(k) for k in keys] for key, keys in (below or {}).items()}
-    recording = Recording(store, path, "cub_layers")
+    recording = RunRecording(store, path, "cub_layers")
     recording.want(map(ref, targets), dict.fromkeys(map(ref, targets), ()) | graph)
     assert not recording.problem
     return recording
 
 
-def look(store: Store, **options: Any) -> Survey:
-    found = Survey(store, **options)
+def look(store: Store, **options: Any) -> Reachability:
+    found = Reachability(store, **options)
     found.refresh()
     return found
 
@@ -231,7 +231,7 @@ def test_of_complete_runs_the_one_that_began_last_counts(
     for recording in order:
         recording.complete()
     assert stale_keys(store) == {A, C}
-    assert Recording(store, EXPERIMENT, "cub_layers").known([ref(B)]) == {ref(B): ()}
+    assert RunRecording(store, EXPERIMENT, "cub_layers").known([ref(B)]) == {ref(B): ()}
     assert len(list(runs(store.root).glob("*/*"))) == 1
 
 
@@ -306,10 +306,10 @@ def test_stages_add_to_what_a_run_wants(store: Store, make: Any) -> None:
 
 def test_a_graph_once_recorded_is_known(store: Store) -> None:
     want(store, C, D, below={C: [B], B: [A], A: [], D: []}).complete()
-    again = Recording(store, EXPERIMENT, "cub_layers")
+    again = RunRecording(store, EXPERIMENT, "cub_layers")
     assert again.known([ref(C)]) == {ref(C): (ref(B),), ref(B): (ref(A),), ref(A): ()}
     assert again.known([ref(C), ref(A)]) is None  # A was no target, so nobody asked for it alone
-    assert Recording(store, Path("/other.py"), "other").known([ref(C)]) is None
+    assert RunRecording(store, Path("/other.py"), "other").known([ref(C)]) is None
 
 
 def test_a_store_that_cannot_be_written_to_stops_no_run(
@@ -321,7 +321,7 @@ def test_a_store_that_cannot_be_written_to_stops_no_run(
         raise StoreError("read-only")
 
     monkeypatch.setattr(roots, "write_record", refuse)
-    recording = Recording(store, EXPERIMENT, "x")
+    recording = RunRecording(store, EXPERIMENT, "x")
     recording.want([ref(A)], {ref(A): ()})
     recording.complete()
     assert recording.problem == "read-only"
@@ -354,7 +354,7 @@ def test_where_nothing_can_be_written_a_run_is_not_recorded(
     put(store, make, A)
     want(store, A)
     request.getfixturevalue("read_only")
-    recording = Recording(store, Path("/x.py"), "x")
+    recording = RunRecording(store, Path("/x.py"), "x")
     recording.want([ref(A)], {ref(A): ()})
     assert "the file system is read-only" in recording.problem
     recording.complete()
@@ -367,9 +367,9 @@ def test_a_manifest_that_cannot_be_kept_keeps_its_artifact(
     put(store, make, A)
     put(store, make, B, A)
     pin(store, ref(B), [ref(B), ref(A)])
-    survey = Survey(store, grace_s=0)
+    survey = Reachability(store, grace_s=0)
     survey.refresh()
-    drop, _ = may_give_up(survey, "results", lambda manifest: None)
+    drop, _ = evictable(survey, "results", lambda manifest: None)
 
     def refuse(path: Any, *args: Any, **options: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -389,7 +389,7 @@ def test_two_stores_that_share_a_root_see_each_others_runs(tmp_path: Path, make:
     mine, yours = (Store(tmp_path / name, {"shards": scratch}) for name in ("mine", "yours"))
     put(mine, make, A, kind="shards")
     put(mine, make, C, kind="shards")
-    recording = Recording(mine, EXPERIMENT, "cub_layers")
+    recording = RunRecording(mine, EXPERIMENT, "cub_layers")
     recording.want([ref(B)], {ref(B): [("shards", A)], ("shards", A): []})
     recording.complete()
     pin(mine, ("shards", C), [("shards", C)])
@@ -605,15 +605,13 @@ def test_what_can_be_made_again_is_given_up_though_reached(store: Store, make: A
             type="Table", version=1, canonical="", spec={}, provenance={}, parents=parents
         )
     os.utime(artifact.path, (0, 0))
-    recording = Recording(store, EXPERIMENT, "x")
+    recording = RunRecording(store, EXPERIMENT, "x")
     recording.want([ref(B), ("shards", C)], {ref(B): [], ("shards", C): []})
     recording.complete()
     pin(store, ("shards", D), [("shards", D)])
 
     found = look(store)
-    drop, keep = may_give_up(
-        found, "shards", lambda m: "its dataset is gone" if m.key == B else None
-    )
+    drop, keep = evictable(found, "shards", lambda m: "its dataset is gone" if m.key == B else None)
     assert [item.ref for item in drop] == [("shards", A)]
     reasons = {key: why for (_, key), _, why in keep}
     assert reasons[B] == "its dataset is gone"
@@ -631,7 +629,7 @@ def test_what_was_given_up_still_keeps_what_it_was_made_from(store: Store, make:
     put(store, make, C, B)
     want(store, C).complete()
     found = look(store)
-    drop, _ = may_give_up(found, "results", lambda manifest: None)
+    drop, _ = evictable(found, "results", lambda manifest: None)
     assert {item.ref[1] for item in drop} == {A, B}
     collect(found, [item for item in drop if item.ref[1] == B])
     assert stale_keys(store) == set()
@@ -643,7 +641,7 @@ def test_an_unfinished_run_gives_up_nothing(store: Store, make: Any) -> None:
     put(store, make, C, A)
     want(store, C).complete()
     found = look(store)
-    drop, _ = may_give_up(found, "results", lambda manifest: None)
+    drop, _ = evictable(found, "results", lambda manifest: None)
     assert [item.ref[1] for item in drop] == [A]
     want(store, D, below={D: [A], A: []})
     done = collect(found, drop)  # asked about before the run began
@@ -680,8 +678,10 @@ def test_c2_a_run_that_begins_after_the_survey_is_heard(
     doomed = list(found.stale({}))
     want(store, A)
     tried: list[str] = []
-    real = gc.set_aside_this
-    monkeypatch.setattr(gc, "set_aside_this", lambda *args: tried.append(args[2]) or real(*args))
+    real = gc.move_to_trash_if_same
+    monkeypatch.setattr(
+        gc, "move_to_trash_if_same", lambda *args: tried.append(args[2]) or real(*args)
+    )
     done = collect(found, doomed)
     assert [item.ref[1] for item in done.moved] == tried == [B]  # never away, not even for a moment
     assert "going on" in done.spared[0][1]
@@ -717,10 +717,10 @@ def test_c1_a_run_that_the_collection_missed_waits_for_it(
         time.sleep(0.05)
         assert seen == ["waits"]  # it does not ask the store while things move
 
-    log = at(monkeypatch, gc, "set_aside_this", begin)
+    log = at(monkeypatch, gc, "move_to_trash_if_same", begin)
     done = run_gc(store)
     thread.join()
-    assert log == ["set_aside_this"]
+    assert log == ["move_to_trash_if_same"]
     # C4 has seen its record, so what it found at last was there again.
     assert done.moved == []
     assert seen[1].verify() == []  # type: ignore[union-attr, attr-defined]
@@ -731,7 +731,7 @@ def test_c4_a_run_that_neither_waits_nor_was_seen_gets_it_back(
 ) -> None:
     put(store, make, A)
     put(store, make, B)
-    at(monkeypatch, gc, "set_aside_this", lambda: want(store, A))
+    at(monkeypatch, gc, "move_to_trash_if_same", lambda: want(store, A))
     done = run_gc(store)
     assert [item.ref[1] for item in done.moved] == [B]
     assert store.open("results", A).verify() == []
@@ -744,7 +744,12 @@ def test_c3_what_was_replaced_meanwhile_is_put_back(
     path = store.open("results", A).path
     (path / "patches" / "c.0.0.0").unlink()
     os.utime(path, (0, 0))
-    at(monkeypatch, gc, "set_aside_this", lambda: make(store, A, attributes={"by": "repair"}))
+    at(
+        monkeypatch,
+        gc,
+        "move_to_trash_if_same",
+        lambda: make(store, A, attributes={"by": "repair"}),
+    )
     done = run_gc(store)
     assert done.moved == []
     assert "not the one" in done.spared[0][1]
@@ -757,14 +762,14 @@ def test_c3_a_collection_that_was_stopped_announces_itself_anew(
     put(store, make, A)
     put(store, make, B)
     names: list[list[str]] = []
-    real, clock = gc.set_aside_this, [0.0]
+    real, clock = gc.move_to_trash_if_same, [0.0]
 
     def slow(*args: Any) -> Any:
         names.append(sorted(os.listdir(collectors(store.root))))
         clock[0] += 2 * gc.ANNOUNCED_S
         return real(*args)
 
-    monkeypatch.setattr(gc, "set_aside_this", slow)
+    monkeypatch.setattr(gc, "move_to_trash_if_same", slow)
     monkeypatch.setattr(gc.time, "monotonic", lambda: clock[0])
     assert len(run_gc(store).moved) == 2
     assert names[0] != names[1]
@@ -816,7 +821,7 @@ def test_c3_what_another_collection_moves_first_is_no_failure(
     put(store, make, B, A)
     want(store, B).complete()
     found, other = look(store), look(store)
-    drop, _ = may_give_up(found, "results", lambda manifest: None)
+    drop, _ = evictable(found, "results", lambda manifest: None)
     assert [item.ref for item in drop] == [ref(A)]
     at(monkeypatch, gc, "keep_manifest", lambda: collect(other, drop))
     done = collect(found, drop)
@@ -841,7 +846,7 @@ def test_what_is_away_while_it_is_looked_at_is_not_taken_for_damaged(
         finally:
             os.rename(aside, path)
 
-    found = Survey(store)
+    found = Reachability(store)
     monkeypatch.setattr(inventory, "examine", examine)
     found.refresh()
     monkeypatch.setattr(inventory, "examine", real)
@@ -880,7 +885,7 @@ def test_a_notebook_that_ends_between_two_looks_is_not_lost(
     """It publishes after the artifacts were listed, and its record is gone before it is read."""
     put(store, make, A)
     recording = want(store, B, below={B: [A], A: []}, path=None)
-    real, log = inventory.Inventory.refresh, []
+    real, log = inventory.StoreScan.refresh, []
 
     def late(self: Any, progress: Any = None) -> bool:
         found = real(self, progress)
@@ -890,7 +895,7 @@ def test_a_notebook_that_ends_between_two_looks_is_not_lost(
             recording.close()
         return found
 
-    monkeypatch.setattr(inventory.Inventory, "refresh", late)
+    monkeypatch.setattr(inventory.StoreScan, "refresh", late)
     assert stale_keys(store) == set()
 
 
@@ -976,7 +981,7 @@ def test_kill_at_every_point(store: Store, make: Any, in_child: Any) -> None:
             dying(n)  # noqa: B023
             run_gc(store)  # noqa: B023
             found = look(store)  # noqa: B023
-            drop, _ = may_give_up(found, "shards", lambda manifest: None)
+            drop, _ = evictable(found, "shards", lambda manifest: None)
             collect(found, drop)
 
         code = in_child(work)
@@ -1117,14 +1122,14 @@ def test_parts_that_a_run_wants_meanwhile_are_put_back(
 ) -> None:
     place = part(store, make, A)
     found = look(store)
-    real = gc.set_aside_this
+    real = gc.move_to_trash_if_same
 
     def late(*args: Any) -> Any:
         target = real(*args)
         want(store, A)
         return target
 
-    monkeypatch.setattr(gc, "set_aside_this", late)
+    monkeypatch.setattr(gc, "move_to_trash_if_same", late)
     done = collect(found, list(found.stale({})))
     assert len(done.spared) == 1
     assert place.is_dir()

@@ -17,15 +17,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from store import Holder, Store, StoreError
+from store import LeaseOwner, Store, StoreError
 from store.layout import owner_file
-from store.locks import heartbeat as heart
+from store.locks import heartbeat as heartbeats
 from store.locks import lease as leases
 from store.locks import slurm
 from store.locks.heartbeat import BEAT_S
 from store.locks.liveness import ENDED_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
-from store.locks.owner import HALF_MADE_S, Claimant
-from store.locks.process import Owner
+from store.locks.owner import HALF_MADE_S, LeaseFile
+from store.locks.process import ProcessId
 
 KIND = "results"
 ELSEWHERE: dict[str, Any] = {"host": "elsewhere"}
@@ -41,9 +41,9 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Quick heartbeats."""
-    monkeypatch.setattr(heart, "BEAT_S", 0.02)
+    monkeypatch.setattr(heartbeats, "BEAT_S", 0.02)
     yield
-    heart.heart._woken.set()
+    heartbeats.heartbeats._woken.set()
 
 
 def folder(store: Store, key: str) -> Path:
@@ -52,7 +52,7 @@ def folder(store: Store, key: str) -> Path:
 
 def leave(store: Store, key: str, *, age_s: float = 0.0, **changes: Any) -> str:
     """A lease as another process would have left it, its last beat so long ago; its token."""
-    claimant = msgspec.structs.replace(Claimant.here(), **changes)
+    claimant = msgspec.structs.replace(LeaseFile.here(), **changes)
     folder(store, key).mkdir(parents=True)
     owner_file(folder(store, key)).write_bytes(msgspec.json.encode(claimant))
     beat = time.time() - age_s
@@ -69,7 +69,7 @@ def half_make(store: Store, key: str, *, age_s: float, content: bytes | None = N
     os.utime(path, (time.time() - age_s,) * 2)
 
 
-def only(store: Store) -> Holder:
+def only(store: Store) -> LeaseOwner:
     (found,) = store.leases(KIND)
     return found
 
@@ -84,7 +84,7 @@ def test_one_holder_at_a_time(store: Store, key: str) -> None:
         assert store.lease(KIND, key) is None
         found = only(store)
         assert (found.kind, found.key, found.may_be_alive) == (KIND, key, True)
-        assert found.claimant.owner == Owner.here()
+        assert found.claimant.owner == ProcessId.here()
         assert 0 <= found.age_s < 5
         assert str(os.getpid()) in str(found)
         assert not lease.lost
@@ -109,7 +109,7 @@ def test_a_lease_on_disk(
         content = json.loads((place / key / "owner.json").read_text())
         assert re.fullmatch("[0-9a-f]{16}", content.pop("token"))
         assert content == {
-            **Owner.here()._asdict(),
+            **ProcessId.here()._asdict(),
             "job": job,
             "restarts": "0" if job else None,
         }
@@ -542,7 +542,7 @@ def test_a_third_that_comes_while_a_lease_is_put_back(
     """Then one of two holders has lost its lease, and sees so; nothing is left over."""
     judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
     first = store.lease(KIND, key)
-    read, third = leases.read_claimant, []
+    read, third = leases.read_lease_file, []
 
     def slow_read(path: Path) -> Any:
         if not third:
@@ -551,7 +551,7 @@ def test_a_third_that_comes_while_a_lease_is_put_back(
         return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(leases, "read_claimant", slow_read)
+        patch.setattr(leases, "read_lease_file", slow_read)
         leases._take_away(store.root, KIND, key, judged)
     assert first.lost
     assert not third[0].lost

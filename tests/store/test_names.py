@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from odd_names import ODD
 
 from store import Store
-from store.gc.roots import Recording, Roots
-from store.locks.process import Owner
+from store.gc.roots import Roots, RunRecording
+from store.locks.process import ProcessId
 from store.names import safe_name, user_name
 
 
@@ -53,15 +53,15 @@ def test_a_host_of_any_name_owns_its_records(
 ):
     there = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((there[0], host, *there[2:])))
-    assert Owner.parse(str(Owner.here())) == Owner.here()
-    assert Owner.here().runs()
+    assert ProcessId.parse(str(ProcessId.here())) == ProcessId.here()
+    assert ProcessId.here().runs()
     store = Store(tmp_path)
-    recording = Recording(store, tmp_path / "study.py", "study")
+    recording = RunRecording(store, tmp_path / "study.py", "study")
     recording.want([("results", "a" * 32)], {("results", "a" * 32): ()})
     assert not recording.problem
     roots = Roots(store)
     roots.refresh()
-    assert [run.owner for run in roots.runs] == [str(Owner.here())]
+    assert [run.owner for run in roots.runs] == [str(ProcessId.here())]
 
 
 def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch):
@@ -75,7 +75,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", ODD)
 def test_runs_of_any_name_keep_what_they_want(name: str, tmp_path: Path):
     store, ref = Store(tmp_path), ("results", "a" * 32)
-    recording = Recording(store, tmp_path / "study.py", name)
+    recording = RunRecording(store, tmp_path / "study.py", name)
     recording.want([ref], {ref: ()})
     recording.complete()
     assert not recording.problem
@@ -87,7 +87,7 @@ def test_runs_of_any_name_keep_what_they_want(name: str, tmp_path: Path):
 def test_a_run_recorded_under_a_hidden_name_counts_until_a_later_one_completes(tmp_path: Path):
     store, path = Store(tmp_path), tmp_path / ".x.py"
     old, new = ("results", "a" * 32), ("results", "b" * 32)
-    recording = Recording(store, path, ".x")
+    recording = RunRecording(store, path, ".x")
     recording.want([old], {old: ()})
     recording.complete()
     (folder,) = (tmp_path / ".runs").iterdir()
@@ -96,7 +96,7 @@ def test_a_run_recorded_under_a_hidden_name_counts_until_a_later_one_completes(t
     roots = Roots(store)
     roots.refresh()
     assert [run.targets for run in roots.runs] == [[old]]
-    again = Recording(store, path, ".x")
+    again = RunRecording(store, path, ".x")
     again.want([new], {new: ()})
     again.complete()
     roots.refresh()

@@ -10,15 +10,15 @@ import pytest
 
 from store import LAYOUT, Artifact, NewerLayout, Store
 from store.artifact.inputs import glimpse
-from store.gc.collector import collect, may_give_up
-from store.gc.reachability import Survey
+from store.gc.collector import collect, evictable
+from store.gc.reachability import Reachability
 from store.gc.records import Ref
 from store.gc.roots import pin
 from store.gc.scan import below
 from store.io import digest
 from store.layout import dropped
 from store.trash.contents import restore
-from store.trash.move import identity_of, set_aside_this
+from store.trash.move import identity_of, move_to_trash_if_same
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -44,8 +44,8 @@ def make_newer(artifact: Artifact, **changes: Any) -> bytes:
     return data
 
 
-def survey(store: Store) -> Survey:
-    found = Survey(store, grace_s=0.0)
+def survey(store: Store) -> Reachability:
+    found = Reachability(store, grace_s=0.0)
     found.refresh()
     return found
 
@@ -96,13 +96,13 @@ def test_where_it_does_not_tell_everything_stays(store: Store, make: Any, change
     make_newer(newer := put(store, make, C), **changes)
     found = survey(store)
     assert {item.ref[1] for item in found.stale({"Thing": 2})} == {B}
-    drop, kept = may_give_up(found, "shards", lambda manifest: None)
+    drop, kept = evictable(found, "shards", lambda manifest: None)
     assert drop == []
     assert "upgrade saevx to know" in kept[0][2]
     newer.path.rename(newer.path.with_name("x"))
     found.refresh()
     assert {item.ref[1] for item in found.stale({})} == {B}
-    drop, _ = may_give_up(found, "shards", lambda manifest: None)
+    drop, _ = evictable(found, "shards", lambda manifest: None)
     assert [item.ref[1] for item in drop] == [D]
 
 
@@ -112,7 +112,7 @@ def test_it_is_not_given_up_nor_what_it_may_read(store: Store, make: Any) -> Non
     make_newer(put(store, make, B, kind="shards"))
     parents = {"shards": {"kind": "shards", "key": A}}
     make_newer(make(store, C, parents=parents, spec={"fields": {}}))
-    drop, kept = may_give_up(survey(store), "shards", lambda manifest: None)
+    drop, kept = evictable(survey(store), "shards", lambda manifest: None)
     assert drop == []
     assert [(ref, why) for ref, _, why in kept] == [
         (shards, "needed by results c0000000, which a later saevx wrote")
@@ -133,7 +133,7 @@ def test_what_a_later_one_gave_up_keeps_as_much(store: Store, make: Any, changes
     file.write_bytes(data)
     identity = identity_of(newer.path)
     assert identity is not None
-    set_aside_this(store.root, "shards", D, newer.path, identity)
+    move_to_trash_if_same(store.root, "shards", D, newer.path, identity)
     assert stale(store) == set()
 
 
@@ -148,7 +148,7 @@ def test_its_own_use_is_refused(store: Store, make: Any) -> None:
     assert below(store, ("results", B)) == [("results", B), ("results", A)]
     identity = identity_of(artifact.path)
     assert identity is not None
-    set_aside_this(store.root, "results", A, artifact.path, identity)
+    move_to_trash_if_same(store.root, "results", A, artifact.path, identity)
     with pytest.raises(NewerLayout):
         restore(store, "results", A)
 

@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 import store.locks.process
 from store.gc.records import names_in
 from store.locks.liveness import LOST_S, RESTARTED_S, may_be_alive
-from store.locks.owner import Claimant
-from store.locks.process import Owner
+from store.locks.owner import LeaseFile
+from store.locks.process import ProcessId
 
 PARTS = st.text("0123456789abcdef-", min_size=1)
 
 
-@given(owner=st.builds(Owner, st.text(min_size=1), PARTS, PARTS, st.integers(1), PARTS))
-def test_text_of_an_owner(owner: Owner) -> None:
-    assert Owner.parse(str(owner)) == owner
+@given(owner=st.builds(ProcessId, st.text(min_size=1), PARTS, PARTS, st.integers(1), PARTS))
+def test_text_of_an_owner(owner: ProcessId) -> None:
+    assert ProcessId.parse(str(owner)) == owner
 
 
 @pytest.mark.parametrize("text", ["", "host", "a.b.c.d", "host.boot.ns.pid.started"])
 def test_text_of_nobody(text: str) -> None:
-    assert Owner.parse(text) is None
+    assert ProcessId.parse(text) is None
 
 
 @pytest.mark.parametrize(
@@ -41,22 +41,22 @@ def test_any_host_name_fits_into_file_names_and_json(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=name))
-    here = Owner.here()
-    assert Owner.parse(str(here)) == here
+    here = ProcessId.here()
+    assert ProcessId.parse(str(here)) == here
     assert here.runs()
-    assert msgspec.json.decode(msgspec.json.encode(Claimant.here()), type=Claimant).owner == here
+    assert msgspec.json.decode(msgspec.json.encode(LeaseFile.here()), type=LeaseFile).owner == here
     (tmp_path / f"{here}.abcdefab.json").touch()
     assert [text.rpartition(".")[0] for text in names_in(tmp_path)] == [f"{here}.abcdefab"]
 
 
 def test_this_process_is_alive() -> None:
-    assert Owner.here().runs()
-    assert Owner.here() == Owner.here()
+    assert ProcessId.here().runs()
+    assert ProcessId.here() == ProcessId.here()
 
 
 def test_processes_differ(in_child: Any) -> None:
-    here = Owner.here()
-    assert in_child(lambda: 1 / (Owner.here() != here)) == 0
+    here = ProcessId.here()
+    assert in_child(lambda: 1 / (ProcessId.here() != here)) == 0
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_processes_differ(in_child: Any) -> None:
     ],
 )
 def test_what_the_process_table_tells(change: dict[str, Any], runs: bool | None) -> None:
-    assert Owner.here()._replace(**change).runs() is runs
+    assert ProcessId.here()._replace(**change).runs() is runs
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_the_process_table_tells(change: dict[str, Any], runs: bool | None)
     ],
 )
 def test_who_may_be_alive(change: dict[str, Any] | None, age_s: float | None, alive: bool) -> None:
-    owner = None if change is None else Owner.here()._replace(**change)
+    owner = None if change is None else ProcessId.here()._replace(**change)
     assert may_be_alive(owner, lambda: age_s) is alive
     assert may_be_alive(owner) is (alive if change in ({}, {"pid": 2**22 + 1}) else True)
 
@@ -103,7 +103,7 @@ def test_killed_child_is_dead_before_and_after_it_is_reaped() -> None:
         os._exit(0)
     state = store.locks.process._state_of(pid)
     assert state is not None
-    child = Owner.here()._replace(pid=pid, started=state[1])
+    child = ProcessId.here()._replace(pid=pid, started=state[1])
     assert child.runs() is True
     os.kill(pid, 9)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a zombie now
@@ -119,4 +119,4 @@ def test_hidden_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", not_permitted)
-    assert Owner.here()._replace(pid=2**22 + 1).runs() is True
+    assert ProcessId.here()._replace(pid=2**22 + 1).runs() is True

@@ -185,7 +185,7 @@ def test_attributes_and_whole_shards_appended_before(store: Store, key: str, pub
         draft.join("joined", [part, part])
         with draft.array("mixed", (10,), "int64", rows_per_shard=2) as writer:
             writer.append(np.arange(2))
-            writer.take_over(part)
+            writer.link_shards(part)
             writer.append(np.arange(2))
             writer.append(np.arange(2))
         made = publish(draft)
@@ -328,17 +328,17 @@ def test_parts_that_are_too_many_too_few_or_none(store: Store, key: str, publish
     part = make_part(store, key, publish, 0).array("a")
     with store.draft(KIND, key) as draft:
         with draft.array("b", (8,), "f4", rows_per_shard=4) as writer:
-            writer.take_over(part)
-            writer.take_over(part)
+            writer.link_shards(part)
+            writer.link_shards(part)
             with pytest.raises(StoreError, match=r"shape \(8,\).* at row 8"):
-                writer.take_over(part)
+                writer.link_shards(part)
         with pytest.raises(StoreError, match="is closed"):
-            writer.take_over(part)
+            writer.link_shards(part)
         with (
             pytest.raises(StoreError, match="4 of its 8 rows"),
             draft.array("c", (8,), "f4", rows_per_shard=4) as writer,
         ):
-            writer.take_over(part)
+            writer.link_shards(part)
         with pytest.raises(StoreError, match="join 'd' from no parts"):
             draft.join("d", [])
 

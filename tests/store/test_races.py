@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from store.gc import collector as gc
-from store.gc.reachability import Survey
+from store.gc.reachability import Reachability
 
 from . import actors
 from .racing import race
@@ -58,8 +58,8 @@ def test_a_race_shows_where_a_net_is_missing(
         monkeypatch.setattr(actors, "wait_for_collectors", lambda store: None)
         monkeypatch.setattr(gc, "_put_back_wanted", lambda *args: None)
     else:
-        look = Survey.refresh
-        monkeypatch.setattr(Survey, "refresh", lambda self: self.causes or look(self))
+        look = Reachability.refresh
+        monkeypatch.setattr(Reachability, "refresh", lambda self: self.causes or look(self))
     for seed in itertools.count():  # until pytest's time-out
         folder = tmp_path / str(seed)
         run = race(folder, n_processes=3, n_keys=5, n_collectors=3, least_s=1.5, seed=seed)

@@ -12,9 +12,9 @@ import pytest
 from store import Store
 from store.gc import roots
 from store.gc.records import Run, is_over, read_record, write_record
-from store.gc.roots import Recording, Roots
+from store.gc.roots import Roots, RunRecording
 from store.layout import runs
-from store.locks import heartbeat as heart
+from store.locks import heartbeat as heartbeats
 from store.locks import liveness
 from store.locks.liveness import LOST_S
 
@@ -25,8 +25,8 @@ REF = ("results", "a" * 32)
 OLD_S = time.time() - 2 * LOST_S
 
 
-def begin(store: Store, path: Path | None = FILE) -> Recording:
-    recording = Recording(store, path, "experiment")
+def begin(store: Store, path: Path | None = FILE) -> RunRecording:
+    recording = RunRecording(store, path, "experiment")
     recording.want([REF], {REF: ()})
     return recording
 
@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_keeps_its_record_young(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every copy of it, in each root."""
-    monkeypatch.setattr(heart, "BEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "BEAT_S", 0.01)
     store = Store(tmp_path / "a", {"shards": tmp_path / "b"})
     recording = begin(store)
     files = age(tmp_path)
@@ -65,7 +65,7 @@ def test_a_run_that_goes_on_keeps_its_record_young(
         time.sleep(0.01)
     assert all(file.stat().st_mtime > OLD_S + 1 for file in files)
     recording.close()  # as one cut off does, whose record stays
-    assert not heart.heart.beats_for(recording.path)
+    assert not heartbeats.heartbeats.beats_for(recording.path)
     age(tmp_path)
     time.sleep(0.1)
     assert all(file.stat().st_mtime < OLD_S + 1 for file in files)
@@ -74,10 +74,10 @@ def test_a_run_that_goes_on_keeps_its_record_young(
 @pytest.mark.parametrize("path", [FILE, None])
 def test_a_run_that_has_ended_beats_no_more(store: Store, path: Path | None) -> None:
     recording = begin(store, path)
-    assert heart.heart.beats_for(recording.path)
+    assert heartbeats.heartbeats.beats_for(recording.path)
     recording.complete()
     recording.close()
-    assert not heart.heart.beats_for(recording.path)
+    assert not heartbeats.heartbeats.beats_for(recording.path)
     recording.beat()  # one that was under way
     assert len(list(runs(store.root).glob("*/*.json"))) == bool(path)
 

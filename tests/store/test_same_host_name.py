@@ -14,11 +14,11 @@ import pytest
 
 from store import Store
 from store.gc.collector import collect
-from store.gc.reachability import Survey
-from store.gc.roots import Recording, Roots
-from store.locks import heartbeat as heart
+from store.gc.reachability import Reachability
+from store.gc.roots import Roots, RunRecording
+from store.locks import heartbeat as heartbeats
 from store.locks.liveness import RESTARTED_S
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -26,9 +26,9 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 @contextmanager
 def on_the_other() -> Iterator[None]:
     """What is begun in this block belongs to a process of the other machine."""
-    twin = Owner.here()._replace(boot="twinboot", pid=2**22 + 1)
+    twin = ProcessId.here()._replace(boot="twinboot", pid=2**22 + 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Owner, "here", lambda: twin)
+        patch.setattr(ProcessId, "here", lambda: twin)
         yield
 
 
@@ -41,7 +41,7 @@ def test_a_build_stays_while_its_process_may_be_alive(store: Store, key: str) ->
     with on_the_other():
         draft = store.draft("results", key)
     with draft:
-        survey = Survey(store, grace_s=0.0)
+        survey = Reachability(store, grace_s=0.0)
         survey.refresh()
         assert list(survey.stale({})) == []
         with store.draft("results", key):  # removes what dead processes left
@@ -58,7 +58,7 @@ def test_a_build_from_before_a_restart_is_removed_in_time(store: Store, key: str
         draft = store.draft("results", key)
     with draft:
         os.utime(draft.path, (0, time.time() - RESTARTED_S - 60))
-        survey = Survey(store, grace_s=0.0)
+        survey = Reachability(store, grace_s=0.0)
         survey.refresh()
         (orphan,) = survey.stale({})
         assert orphan.path == draft.path
@@ -68,21 +68,21 @@ def test_a_build_from_before_a_restart_is_removed_in_time(store: Store, key: str
 
 def test_a_draft_has_a_heartbeat(store: Store, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process may compute for hours before it writes again."""
-    monkeypatch.setattr(heart, "BEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "BEAT_S", 0.01)
     with store.draft("results", key) as draft:
         os.utime(draft.path, (0, 0))
         end = time.monotonic() + 10
         while draft.path.stat().st_mtime == 0 and time.monotonic() < end:
             time.sleep(0.01)
         assert time.time() - draft.path.stat().st_mtime < 60
-    assert not heart.heart.beats_for(draft.path)
+    assert not heartbeats.heartbeats.beats_for(draft.path)
 
 
 def test_all_runs_that_may_go_on_count(store: Store) -> None:
     refs = [("results", digit * 32) for digit in "ab"]
     with on_the_other():
         for ref in refs:
-            Recording(store, Path("/study.py"), "study").want([ref], {ref: ()})
+            RunRecording(store, Path("/study.py"), "study").want([ref], {ref: ()})
     roots = Roots(store)
     roots.refresh()
     assert sorted(run.targets[0] for run in roots.runs) == refs

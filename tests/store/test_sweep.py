@@ -13,14 +13,14 @@ import pytest
 from store import Store
 from store.gc import collector as gc
 from store.gc.cleanup import SCRATCH_S
-from store.gc.collector import collect, may_give_up, wait_for_collectors
-from store.gc.reachability import ORPHAN, Survey
+from store.gc.collector import collect, evictable, wait_for_collectors
+from store.gc.reachability import ORPHAN, Reachability
 from store.gc.records import Ref, Run, write_record
-from store.gc.roots import Recording, pin
+from store.gc.roots import RunRecording, pin
 from store.layout import collectors, dropped, home, pins, runs
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.trash.contents import empty, entries, restore
-from store.trash.move import identity_of, put_back, set_aside_this
+from store.trash.move import identity_of, move_to_trash_if_same, put_back
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -29,8 +29,8 @@ ELSEWHERE = "elsewhere.01234567.1.1.1"
 FILE = Path("/experiment.py")
 
 
-def survey(store: Store, grace_s: float = 0.0) -> Survey:
-    found = Survey(store, grace_s=grace_s)
+def survey(store: Store, grace_s: float = 0.0) -> Reachability:
+    found = Reachability(store, grace_s=grace_s)
     found.refresh()
     return found
 
@@ -46,7 +46,7 @@ def announcement(store: Store, owner: str, age_s: float = 0.0) -> Path:
 
 def dead(in_child: Any, tmp_path: Path) -> str:
     file = tmp_path / "owner"
-    assert in_child(lambda: file.write_text(str(Owner.here()))) == 0
+    assert in_child(lambda: file.write_text(str(ProcessId.here()))) == 0
     return file.read_text()
 
 
@@ -64,7 +64,10 @@ def test_announcements_are_swept_once_nobody_waits_for_them(
         announcement(store, dead(in_child, tmp_path)),
         announcement(store, ELSEWHERE, age_s=gc.PATIENCE_S + 1),
     ]
-    stay = [announcement(store, f"{ELSEWHERE}2"), announcement(store, str(Owner.here()), age_s=5.0)]
+    stay = [
+        announcement(store, f"{ELSEWHERE}2"),
+        announcement(store, str(ProcessId.here()), age_s=5.0),
+    ]
     foreign = announcement(store, "what is this", age_s=1e6)
     collect(survey(store), [])
     assert [file for file in gone if file.exists()] == []
@@ -74,7 +77,7 @@ def test_announcements_are_swept_once_nobody_waits_for_them(
 def test_records_that_count_no_more_are_swept(store: Store, in_child: Any, tmp_path: Path) -> None:
     def cut_off(path: Path | None, *keys: str) -> None:
         def begin() -> None:
-            recording = Recording(store, path, "experiment")
+            recording = RunRecording(store, path, "experiment")
             recording.want([("results", key) for key in keys], {("results", k): () for k in keys})
 
         assert in_child(begin) == 0
@@ -86,7 +89,7 @@ def test_records_that_count_no_more_are_swept(store: Store, in_child: Any, tmp_p
     cut_off(None, A)
     cut_off(FILE, A)
     cut_off(FILE, B)
-    live = Recording(store, None, "notebook")
+    live = RunRecording(store, None, "notebook")
     live.want([("results", A)], {("results", A): ()})
     before = records()
     assert len(list(runs(store.root).glob("*/*.json"))) == 4
@@ -139,7 +142,7 @@ def test_manifests_of_what_was_given_up_go_with_what_needs_them(store: Store, ma
     make(store, A, "shards", parents={})
     make(store, B, parents={"shards": {"kind": "shards", "key": A}})
     pin(store, ("results", B), [("results", B)])
-    drop, _ = may_give_up(found := survey(store), "shards", lambda manifest: None)
+    drop, _ = evictable(found := survey(store), "shards", lambda manifest: None)
     assert [item.ref for item in drop] == [below]
     collect(found, drop)
     kept = dropped(store.root, "shards") / f"{A}.json"
@@ -159,7 +162,7 @@ def test_who_brings_back_what_is_being_deleted_gets_the_whole_or_nothing(
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    target = set_aside_this(store.root, "results", A, path, identity)
+    target = move_to_trash_if_same(store.root, "results", A, path, identity)
     assert target is not None
     tried: list[bool] = []
     unlink = os.unlink
@@ -186,7 +189,7 @@ def test_what_was_being_deleted_by_a_killed_process_is_deleted(
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    set_aside_this(store.root, "results", A, path, identity)
+    move_to_trash_if_same(store.root, "results", A, path, identity)
 
     def die() -> None:
         os.unlink = lambda *args, **kwargs: os.kill(os.getpid(), 9)  # type: ignore[assignment]
@@ -203,7 +206,7 @@ def test_what_was_brought_back_is_not_deleted(store: Store, make: Any) -> None:
     path = make(store, A).path
     identity = identity_of(path)
     assert identity is not None
-    set_aside_this(store.root, "results", A, path, identity)
+    move_to_trash_if_same(store.root, "results", A, path, identity)
     listed = list(entries(store))
     restore(store, "results", A)
     assert list(empty(listed)) == []
@@ -231,16 +234,16 @@ def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(
         make(store, key, parents={})
     found = survey(store)
     stale = list(found.stale({}))
-    real = gc.set_aside_this
+    real = gc.move_to_trash_if_same
 
     def stopped(*args: Any) -> Any:
         if args[2] == B:
             raise KeyboardInterrupt
         target = real(*args)
-        Recording(store, FILE, "experiment").want([("results", A)], {("results", A): ()})
+        RunRecording(store, FILE, "experiment").want([("results", A)], {("results", A): ()})
         return target
 
-    monkeypatch.setattr(gc, "set_aside_this", stopped)
+    monkeypatch.setattr(gc, "move_to_trash_if_same", stopped)
     with pytest.raises(KeyboardInterrupt):
         collect(found, stale)
     assert store.open("results", A).verify() == []

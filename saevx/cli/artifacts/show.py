@@ -31,7 +31,7 @@ def show(key: str, store: str | None, as_json: bool) -> None:
     from saevx.config import open_store
 
     opened = open_store(store)
-    chosen = find_one(opened, key, given_up=True)
+    chosen = find_one(opened, key, evicted_manifest=True)
     if as_json:
         click.echo(json.dumps(_document(chosen)))
         return
@@ -105,13 +105,13 @@ def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     from saevx.cli.common.key_lookup import manifest_of_damaged
     from store import NewerLayout
     from store.layout import home
-    from store.trash.evicted import given_up
+    from store.trash.evicted import evicted_manifest
 
     try:
         found = store.look(*ref)
         if not isinstance(found, str):
             return found.manifest, "present"
-        manifest = given_up(store, *ref)
+        manifest = evicted_manifest(store, *ref)
     except NewerLayout:
         return None, "in a newer layout; upgrade saevx to read it"
     if home(store.root_of(ref[0]), *ref).exists():

@@ -22,10 +22,10 @@ class Chosen(NamedTuple):
     """Why it counts as absent, as in `damaged: x/c.0 is missing`; None where it is whole."""
 
 
-def find_one(store: Store, key: str, *, given_up: bool = False) -> Chosen:
+def find_one(store: Store, key: str, *, evicted_manifest: bool = False) -> Chosen:
     """The artifact whose key begins with `key`; raises StoreError for none, or several.
 
-    With `given_up`, also one of which only the manifest was kept; its path is not there then.
+    With `evicted_manifest`, also one of which only the manifest was kept; its path is missing then.
     """
     from saevx.errors import StoreError
     from store import KINDS
@@ -34,10 +34,10 @@ def find_one(store: Store, key: str, *, given_up: bool = False) -> Chosen:
     check_prefix(key)
     ref = only(key, [(kind, found) for kind in KINDS for found in store.keys(kind, key)])
     if ref is None:
-        if given_up:
-            from store.trash.evicted import all_given_up
+        if evicted_manifest:
+            from store.trash.evicted import all_evicted
 
-            found = {(a.kind, a.key): a for a in all_given_up(store, key)}
+            found = {(a.kind, a.key): a for a in all_evicted(store, key)}
             ref = only(key, found)
             if ref is not None:
                 return Chosen(found[ref], None)

@@ -12,7 +12,7 @@ import click
 from saevx.cli.common.options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from saevx.dispatch.jobs.job import Flight
+    from saevx.dispatch.jobs.job import Job
 
 LOOK_S = 1.0
 
@@ -32,14 +32,14 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
         raise click.UsageError("--follow prints what comes: use --json without it")
     from saevx.config import open_store
     from saevx.dispatch.executors.registry import where
-    from saevx.dispatch.jobs.unattended import Waiting
+    from saevx.dispatch.jobs.unattended import UnattendedJobs
     from saevx.dispatch.runs.status import find_latest
 
     flights = find_latest(open_store(store), key)
     if as_json:
         click.echo(json.dumps([document for flight in flights for document in _documents(flight)]))
         return
-    waiting = Waiting(flights)
+    waiting = UnattendedJobs(flights)
     printing = _Printing(flights)
     over = not follow
     while True:
@@ -62,7 +62,7 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
 class _Printing:
     """Prints the logs of flights, as far as they are there."""
 
-    def __init__(self, flights: list[Flight]) -> None:
+    def __init__(self, flights: list[Job]) -> None:
         self._flights = flights
         self._told = ""
         self.read: dict[Path, int] = {}
@@ -82,7 +82,7 @@ class _Printing:
                 self.read[file] = self.read.get(file, 0) + len(data)
 
 
-def _documents(flight: Flight) -> list[dict[str, Any]]:
+def _documents(flight: Job) -> list[dict[str, Any]]:
     from saevx.dispatch.executors.registry import executor_of
 
     told = flight.folder.outcome(*flight.at) or flight.folder.progress(*flight.at)

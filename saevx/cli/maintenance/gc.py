@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saevx.experiments.user_types import Declared
     from store import Manifest
     from store.gc.collector import Collected
-    from store.gc.reachability import Stale, Survey
+    from store.gc.reachability import Reachability, Stale
     from store.gc.records import Ref
 
 
@@ -80,13 +80,13 @@ def gc(
     """
     from saevx.workspace import open_workspace
     from store.gc.collector import collect
-    from store.gc.reachability import Survey
+    from store.gc.reachability import Reachability
     from store.gc.roots import forget_runs
 
     _check_options(kind, keep_results, as_json, dry_run or yes)
     workspace = open_workspace(store)
     opened = workspace.store
-    survey = Survey(opened, grace, without=str(Path(forget).resolve()) if forget else "")
+    survey = Reachability(opened, grace, without=str(Path(forget).resolve()) if forget else "")
     _refresh(survey, quiet=as_json)
     if forget:
         _check_forgotten(survey, forget)
@@ -129,7 +129,7 @@ def _check_options(kind: str | None, keep_results: bool, as_json: bool, decided:
         raise click.UsageError("--json cannot ask: add --dry-run or --yes")
 
 
-def _check_forgotten(survey: Survey, file: str) -> None:
+def _check_forgotten(survey: Reachability, file: str) -> None:
     """Refuses a file of which no run is recorded: it may be misspelt."""
     from saevx.errors import StoreError
 
@@ -143,15 +143,15 @@ def _check_forgotten(survey: Survey, file: str) -> None:
         warn([f"a run of {file} may still be going on: its record, and what it wants, are kept"])
 
 
-def _plan(survey: Survey, workspace: Any, kind: str | None, keep_results: bool) -> Work:
+def _plan(survey: Reachability, workspace: Any, kind: str | None, keep_results: bool) -> Work:
     from saevx.experiments.user_types import Declared
-    from store.gc.collector import may_give_up
+    from store.gc.collector import evictable
 
     declared = Declared(survey.roots.runs)
     stale = [item for item in survey.stale(declared.versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
-        drop, kept = may_give_up(survey, kind, _cannot_make(workspace, declared))
+        drop, kept = evictable(survey, kind, _cannot_make(workspace, declared))
         stale += drop
     return Work(stale, kept)
 
@@ -164,13 +164,13 @@ def _cannot_make(workspace: Any, declared: Declared) -> Callable[[Manifest], str
     cannot = cannot_make(workspace, declared.versions)
 
     def why(manifest: Manifest) -> str | None:
-        doubts = map(declared.doubt, [manifest.type, *types_in(manifest.spec)])
-        return next(filter(None, doubts), None) or cannot(manifest)
+        lint_profile = map(declared.doubt, [manifest.type, *types_in(manifest.spec)])
+        return next(filter(None, lint_profile), None) or cannot(manifest)
 
     return why
 
 
-def _refresh(survey: Survey, quiet: bool) -> None:
+def _refresh(survey: Reachability, quiet: bool) -> None:
     from saevx.cli.common.console import console
 
     out = console(stderr=True)
@@ -199,9 +199,9 @@ def _moving() -> Callable[[int, int], None] | None:
 
 
 def _say_done(done: Collected, deleted: int, deleted_bytes: int, trash_days: float) -> None:
-    from store.gc.reachability import GIVEN_UP, NOT_REACHED, OLDER
+    from store.gc.reachability import EVICTED, NOT_REACHED, OLDER
 
-    can_come_back = {NOT_REACHED, OLDER, GIVEN_UP}
+    can_come_back = {NOT_REACHED, OLDER, EVICTED}
     moved_bytes = sum(item.n_bytes for item in done.moved)
     if done.moved:
         whole = any(item.reason in can_come_back for item in done.moved)

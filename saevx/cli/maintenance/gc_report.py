@@ -14,7 +14,7 @@ from saevx.cli.common.units import things
 if TYPE_CHECKING:
     from store import Store
     from store.gc.collector import Collected
-    from store.gc.reachability import Stale, Survey
+    from store.gc.reachability import Reachability, Stale
     from store.gc.records import Ref
     from store.trash.contents import Entry
 
@@ -48,12 +48,12 @@ class Work:
         gone = list(empty_trash(store, [entry for entry, _ in self.trash])) if self.trash else []
         return len(gone), sum(n_bytes for _, n_bytes in gone)
 
-    def lacks_roots(self, survey: Survey) -> bool:
+    def lacks_roots(self, survey: Reachability) -> bool:
         """Whether it would move artifacts of a store that does not say what is wanted."""
         wanted = survey.runs or survey.roots.pins
         return not wanted and any(item.type for item in self.stale)
 
-    def refuse_without_roots(self, survey: Survey, unrecorded: bool) -> None:
+    def refuse_without_roots(self, survey: Reachability, unrecorded: bool) -> None:
         from saevx.errors import StoreError
 
         if unrecorded or not self.lacks_roots(survey):
@@ -78,7 +78,7 @@ class Work:
         text = ", and ".join(parts)
         return f"\n{text[0].upper()}{text[1:]}?"
 
-    def show(self, survey: Survey, show_all: bool) -> None:
+    def show(self, survey: Reachability, show_all: bool) -> None:
         from saevx.cli.common.console import console, table
 
         out = console()
@@ -105,7 +105,7 @@ class Work:
 
     def document(
         self,
-        survey: Survey,
+        survey: Reachability,
         done: Collected | None = None,
         deleted: int = 0,
         deleted_bytes: int = 0,
@@ -131,7 +131,7 @@ class Work:
         }
 
 
-def _show_roots(survey: Survey) -> None:
+def _show_roots(survey: Reachability) -> None:
     from saevx.cli.common.console import console
 
     out = console()

@@ -12,7 +12,7 @@ from saevx.cli.common.units import duration
 
 if TYPE_CHECKING:
     from store import Store
-    from store.gc.reachability import Survey
+    from store.gc.reachability import Reachability
     from store.gc.records import Ref
 
 
@@ -29,10 +29,10 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     from saevx.cli.common.key_lookup import AGAIN
     from saevx.config import open_store
     from saevx.experiments.user_types import Declared
-    from store.gc.reachability import Survey
+    from store.gc.reachability import Reachability
 
     opened = open_store(store)
-    survey = Survey(opened, grace)
+    survey = Reachability(opened, grace)
     survey.refresh()
     ref = _find(survey, key)
     chain = survey.why(ref)
@@ -65,7 +65,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
         click.echo(f"it is {fault}; {AGAIN}")
 
 
-def _find(survey: Survey, key: str) -> Ref:
+def _find(survey: Reachability, key: str) -> Ref:
     from saevx.cli.common.key_lookup import only, refuse_absent
     from store.layout import check_prefix
 
@@ -79,12 +79,12 @@ def _find(survey: Survey, key: str) -> Ref:
 
 def _name(store: Store, ref: Ref) -> str:
     from store import NewerLayout
-    from store.trash.evicted import given_up
+    from store.trash.evicted import evicted_manifest
 
     kind, key = ref
     try:
         found = store.find(kind, key)
-        manifest = found.manifest if found else given_up(store, kind, key)
+        manifest = found.manifest if found else evicted_manifest(store, kind, key)
     except NewerLayout:
         return f"{kind} {key[:8]}"
     return f"{manifest.type if manifest else kind} {key[:8]}"

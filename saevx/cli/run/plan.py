@@ -54,7 +54,7 @@ def plan(
     complete = plans[-1].done or not experiment.is_staged
     arrays = None
     if not session.execution.is_inline:
-        warn(session.execution.doubts(plans[-1], session.keys))
+        warn(session.execution.lint_profile(plans[-1], session.keys))
         arrays = session.execution.forecast(plans[-1], session.context)
     if as_json:
         document = _document(experiment.name, plans, complete)

@@ -43,7 +43,7 @@ def run(
     """
     from saevx.cli.run.detach import start_detached, start_following
     from saevx.cli.run.display import Terminal
-    from saevx.cli.run.summary import RunRecord
+    from saevx.cli.run.summary import RunSummary
     from saevx.dispatch.execution import Execution
     from saevx.experiments.load import load_experiment
     from saevx.session import Session
@@ -57,7 +57,7 @@ def run(
     if follow:
         start_following(experiment, workspace.store, execution)
     session = Session(experiment, workspace, execution, Terminal(experiment.name, quiet=as_json))
-    record = RunRecord(experiment.name, str(workspace.store.root))
+    record = RunSummary(experiment.name, str(workspace.store.root))
     for plan, outcome in session.run():
         record.add(plan, outcome, workspace.store)
     if record.ok:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RunRecord:
+class RunSummary:
     """What a run found, made and could not make."""
 
     experiment: str

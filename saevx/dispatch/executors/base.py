@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from saevx.dispatch.executors.sacct import Death
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.messages import Array, Element, Outcome
+from saevx.dispatch.executors.sacct import ExitInfo
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import Array, ArrayTask, Outcome
 from saevx.dispatch.profiles import Resources
 from saevx.dispatch.runs.folder import RunFolder
 
@@ -72,23 +72,23 @@ class Executor(Protocol):
         """
         ...
 
-    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+    def statuses(self, flights: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
         """Whether jobs are gone: the one place that says so."""
         ...
 
-    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+    def deaths(self, flights: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         """How jobs ended that are gone, as far as is known; None where there was no answer."""
         ...
 
-    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+    def cancel(self, folder: RunFolder, flights: Sequence[Job], whole: bool) -> None:
         """End jobs of one run; `whole` says that those are all. Raises SlurmError, StoreError."""
         ...
 
-    def job_id(self, flight: Flight) -> str:
+    def job_id(self, flight: Job) -> str:
         """For people: what the cluster calls its job; "" where there is no such name."""
         ...
 
-    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+    def memory_gb(self, flight: Job, outcome: Outcome) -> float | None:
         """The memory that a job had; None where that is not known, or was the machine's."""
         ...
 

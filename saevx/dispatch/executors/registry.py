@@ -12,14 +12,14 @@ from saevx.dispatch.executors import sacct as accounting
 from saevx.dispatch.executors import sbatch, slurm
 from saevx.dispatch.executors.base import Executor, JobState, JobStatus
 from saevx.dispatch.executors.local import Pool, exit_in_words
-from saevx.dispatch.executors.sacct import Death
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.messages import Array, Element, End, Outcome, Result
+from saevx.dispatch.executors.sacct import ExitInfo
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import Array, ArrayTask, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Resources
 from saevx.dispatch.runs.folder import RunFolder
 from saevx.errors import StoreError
 from store.errors import NoAnswer
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 
 
 class Slurm:
@@ -45,7 +45,7 @@ class Slurm:
         job = slurm.find_by_name(array.name, array.submitted, folder.info.user)
         return slurm.written(job) if job else job
 
-    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+    def statuses(self, flights: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
         arrays = {slurm.array_of(flight.job) for flight in flights} - {""}
         try:
             live = slurm.states(arrays, {flight.folder.info.user for flight in flights})
@@ -64,23 +64,23 @@ class Slurm:
             found[flight.element] = status
         return found
 
-    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+    def deaths(self, flights: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         found = accounting.deaths(_job(flight) for flight in flights if flight.job)
         if found is None:
             return None
         jobs = {flight.element: _job(flight) for flight in flights}
         return {element: found[job] for element, job in jobs.items() if job in found}
 
-    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+    def cancel(self, folder: RunFolder, flights: Sequence[Job], whole: bool) -> None:
         if any(not flight.job for flight in flights):
             raise NoAnswer("Slurm gives no answer: a job whose id is not known cannot be ended")
         slurm.cancel([self.job_id(flight) for flight in flights])
 
-    def job_id(self, flight: Flight) -> str:
+    def job_id(self, flight: Job) -> str:
         array = slurm.array_of(flight.job)
         return f"{array}_{flight.element.at}" if array else ""
 
-    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+    def memory_gb(self, flight: Job, outcome: Outcome) -> float | None:
         if flight.array is not None and flight.array.memory_gb is not None:
             return flight.array.memory_gb
         n_bytes = outcome.memory_bytes
@@ -96,8 +96,8 @@ class Slurm:
         pass
 
 
-def _job(flight: Flight) -> slurm.Job:
-    return slurm.Job(slurm.array_of(flight.job), flight.element.at)
+def _job(flight: Job) -> slurm.SlurmTask:
+    return slurm.SlurmTask(slurm.array_of(flight.job), flight.element.at)
 
 
 class Local:
@@ -119,16 +119,16 @@ class Local:
         if self._pool is None:
             self._pool = Pool(folder, self.width)
         self._pool.submit(array, resources)
-        return f"local:{Owner.here()}"
+        return f"local:{ProcessId.here()}"
 
     def find(self, array: Array, folder: RunFolder) -> str | None:
         young = time.time() - array.submitted <= slurm.GONE_AFTER_S
         return None if young and folder.submitter_may_be_alive else ""
 
-    def statuses(self, flights: Sequence[Flight]) -> dict[Element, JobStatus]:
+    def statuses(self, flights: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
         return {flight.element: JobStatus(self._state(flight)) for flight in flights}
 
-    def _state(self, flight: Flight) -> JobState:
+    def _state(self, flight: Job) -> JobState:
         if self._pool is not None and self._pool.folder.name == flight.folder.name:
             if flight.at in self._pool.running:
                 return JobState.RUNNING
@@ -139,18 +139,18 @@ class Local:
         began = flight.folder.progress(*flight.at) is not None
         return JobState.RUNNING if began else JobState.WAITING
 
-    def deaths(self, flights: Sequence[Flight]) -> dict[Element, Death] | None:
+    def deaths(self, flights: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         return {flight.element: self._death(flight) for flight in flights}
 
-    def _death(self, flight: Flight) -> Death:
+    def _death(self, flight: Job) -> ExitInfo:
         pool = self._pool if self._pool and self._pool.folder.name == flight.element.run else None
         code = pool.died.get(flight.at) if pool else None
         if code is None:
             why = "the run that had started it has ended"
-            return Death(End.ABANDONED, why, "", 0.0, 0, 0, "")
+            return ExitInfo(TaskStatus.ABANDONED, why, "", 0.0, 0, 0, "")
         progress = flight.folder.progress(*flight.at)
-        return Death(
-            end=End.KILLED,
+        return ExitInfo(
+            end=TaskStatus.KILLED,
             message=exit_in_words(code),
             exit_code=f"{code}:0" if code >= 0 else f"0:{-code}",
             wall_s=round(time.time() - progress.began, 1) if progress else 0.0,
@@ -159,7 +159,7 @@ class Local:
             node=os.uname().nodename,
         )
 
-    def cancel(self, folder: RunFolder, flights: Sequence[Flight], whole: bool) -> None:
+    def cancel(self, folder: RunFolder, flights: Sequence[Job], whole: bool) -> None:
         owner, info = folder.submitter, folder.info
         if owner is None or not folder.submitter_may_be_alive:
             return
@@ -173,10 +173,10 @@ class Local:
         with suppress(ProcessLookupError):
             os.kill(owner.pid, signal.SIGTERM)  # its workers end with it
 
-    def job_id(self, flight: Flight) -> str:
+    def job_id(self, flight: Job) -> str:
         return ""
 
-    def memory_gb(self, flight: Flight, outcome: Outcome) -> float | None:
+    def memory_gb(self, flight: Job, outcome: Outcome) -> float | None:
         return None
 
     def wait(self, seconds: float) -> None:
@@ -195,27 +195,29 @@ EXECUTORS: dict[str, Executor] = {"slurm": Slurm(), "local": Local(0)}
 
 
 def statuses(
-    flights: Collection[Flight], executors: dict[str, Executor] = EXECUTORS
-) -> dict[Element, JobStatus]:
+    flights: Collection[Job], executors: dict[str, Executor] = EXECUTORS
+) -> dict[ArrayTask, JobStatus]:
     """Whether the jobs of elements are gone, of whichever executors."""
-    found: dict[Element, JobStatus] = {}
+    found: dict[ArrayTask, JobStatus] = {}
     for name, executor in executors.items():
         found |= executor.statuses([flight for flight in flights if flight.executor == name])
     return found
 
 
-def executor_of(flight: Flight) -> Executor:
+def executor_of(flight: Job) -> Executor:
     return EXECUTORS[flight.executor]
 
 
-def where(flight: Flight) -> str:
+def where(flight: Job) -> str:
     """For people: the job of an element, and where its log is."""
     job = executor_of(flight).job_id(flight)
     log = next(iter(flight.logs), flight.folder.log(*flight.at))
     return f"Slurm job {job}, log: {log}" if job else f"log: {log}"
 
 
-def post_mortem(flight: Flight, deaths: dict[Element, Death] | None, lost: bool) -> Outcome | None:
+def post_mortem(
+    flight: Job, deaths: dict[ArrayTask, ExitInfo] | None, lost: bool
+) -> Outcome | None:
     """The outcome of an element that is gone and left none; None where one may still come.
 
     It counts as vanished when it is `lost`: nobody has said for long what became of it.
@@ -229,11 +231,11 @@ def post_mortem(flight: Flight, deaths: dict[Element, Death] | None, lost: bool)
     if deaths is not None:
         why = death.message if death else "Slurm's accounting does not know it"
     message = f"the job is over and left no outcome; {why}"
-    return death_outcome(flight.keys, End.VANISHED, message, death)
+    return death_outcome(flight.keys, TaskStatus.VANISHED, message, death)
 
 
 def death_outcome(
-    keys: Collection[str], end: End, message: str, death: Death | None = None
+    keys: Collection[str], end: TaskStatus, message: str, death: ExitInfo | None = None
 ) -> Outcome:
     """The outcome of an element that could not write its own."""
     return Outcome(

@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from saevx.dispatch.executors.slurm import Job
-from saevx.dispatch.messages import End
+from saevx.dispatch.executors.slurm import SlurmTask
+from saevx.dispatch.messages import TaskStatus
 from store.errors import NoAnswer
 from store.locks.slurm import ask
 
 FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "MaxRSS", "ReqMem", "NodeList", "AllocCPUS")
 
 
-class Death(NamedTuple):
+class ExitInfo(NamedTuple):
     """What sacct says of an element that is over."""
 
-    end: End | None
+    end: TaskStatus | None
     """None when it ended well, or is not over."""
     message: str
     exit_code: str
@@ -28,7 +28,7 @@ class Death(NamedTuple):
     node: str
 
 
-def deaths(jobs: Iterable[Job]) -> dict[Job, Death] | None:
+def deaths(jobs: Iterable[SlurmTask]) -> dict[SlurmTask, ExitInfo] | None:
     """What became of elements, by one sacct for all; None where accounting gives no answer."""
     wanted = set(jobs)
     if not wanted:
@@ -42,9 +42,9 @@ def deaths(jobs: Iterable[Job]) -> dict[Job, Death] | None:
     return {job: death for job, death in read_sacct(out).items() if job in wanted}
 
 
-def read_sacct(out: str) -> dict[Job, Death]:
+def read_sacct(out: str) -> dict[SlurmTask, ExitInfo]:
     """What rows of `sacct -P -n --format=FIELDS` say of each element."""
-    rows: dict[Job, list[list[str]]] = {}
+    rows: dict[SlurmTask, list[list[str]]] = {}
     for line in out.splitlines():
         cells = line.split("|")
         if len(cells) == len(FIELDS):
@@ -55,7 +55,7 @@ def read_sacct(out: str) -> dict[Job, Death]:
     return {job: _death(found) for job, found in rows.items()}
 
 
-def _jobs_of(text: str) -> list[Job]:
+def _jobs_of(text: str) -> list[SlurmTask]:
     """The elements that a row of sacct is about: `7_3`, `7_3.batch`, `7_[4-6,9%2]`."""
     match = re.match(r"(\d+)_\[?([\d,-]+)", text)
     if not match:
@@ -63,24 +63,24 @@ def _jobs_of(text: str) -> list[Job]:
     jobs = []
     for part in match[2].strip(",").split(","):
         first, _, last = part.partition("-")
-        jobs += [Job(match[1], index) for index in range(int(first), int(last or first) + 1)]
+        jobs += [SlurmTask(match[1], index) for index in range(int(first), int(last or first) + 1)]
     return jobs
 
 
 _ENDS = {
-    "OUT_OF_MEMORY": End.OUT_OF_MEMORY,
-    "TIMEOUT": End.TIME_LIMIT,
-    "DEADLINE": End.TIME_LIMIT,
-    "PREEMPTED": End.PREEMPTED,
-    "REVOKED": End.PREEMPTED,
-    "NODE_FAIL": End.NODE_FAILURE,
-    "BOOT_FAIL": End.NODE_FAILURE,
-    "CANCELLED": End.CANCELLED,
-    "FAILED": End.KILLED,
+    "OUT_OF_MEMORY": TaskStatus.OUT_OF_MEMORY,
+    "TIMEOUT": TaskStatus.TIME_LIMIT,
+    "DEADLINE": TaskStatus.TIME_LIMIT,
+    "PREEMPTED": TaskStatus.PREEMPTED,
+    "REVOKED": TaskStatus.PREEMPTED,
+    "NODE_FAIL": TaskStatus.NODE_FAILURE,
+    "BOOT_FAIL": TaskStatus.NODE_FAILURE,
+    "CANCELLED": TaskStatus.CANCELLED,
+    "FAILED": TaskStatus.KILLED,
 }
 
 
-def _death(rows: list[list[str]]) -> Death:
+def _death(rows: list[list[str]]) -> ExitInfo:
     """From the rows of one element: its own, and one a step."""
     state, code, wall, _, asked, node, cpus = next(
         (row[1:] for row in rows if "." not in row[0]), rows[0][1:]
@@ -92,15 +92,20 @@ def _death(rows: list[list[str]]) -> Death:
     limit = _bytes(asked.rstrip("nc")) * (int(cpus or 1) if asked.endswith("c") else 1)
     signals = {code.partition(":")[2] for code in codes}
     if any(row[1].startswith("OUT_OF_MEMORY") for row in rows):
-        end = End.OUT_OF_MEMORY
-    elif end in (End.KILLED, End.CANCELLED) and limit and peak > limit and "9" in signals:
+        end = TaskStatus.OUT_OF_MEMORY
+    elif (
+        end in (TaskStatus.KILLED, TaskStatus.CANCELLED)
+        and limit
+        and peak > limit
+        and "9" in signals
+    ):
         # Without cgroups Slurm kills what is above its memory, and calls it cancelled or failed.
-        end = End.OUT_OF_MEMORY
+        end = TaskStatus.OUT_OF_MEMORY
     told = f"Slurm says {state or 'nothing'}"
     code = codes[-1] if codes else code  # of a step: what ended it, where the job's is srun's
     # Of what never began, the node is "None assigned".
     node = "" if " " in node else node
-    return Death(end, told, code, float(wall or 0), peak, limit, node)
+    return ExitInfo(end, told, code, float(wall or 0), peak, limit, node)
 
 
 def _bytes(text: str) -> int:

@@ -22,7 +22,7 @@ GONE_AFTER_S = 20.0
 AT_SLURM = "slurm:"
 
 
-class Job(NamedTuple):
+class SlurmTask(NamedTuple):
     """An element as Slurm names it."""
 
     array: str
@@ -39,7 +39,7 @@ def array_of(job: str) -> str:
     return job.removeprefix(AT_SLURM) if job.startswith(AT_SLURM) else ""
 
 
-def states(arrays: Iterable[str], users: Iterable[str]) -> dict[Job, QueuedJob]:
+def states(arrays: Iterable[str], users: Iterable[str]) -> dict[SlurmTask, QueuedJob]:
     """The waiting and running elements of arrays of some users, by one squeue. Raises NoAnswer."""
     wanted = set(arrays)
     if not wanted:
@@ -47,7 +47,7 @@ def states(arrays: Iterable[str], users: Iterable[str]) -> dict[Job, QueuedJob]:
     # By user, since squeue fails where it is asked for one job that it has forgotten.
     queued = queue(f"--user={','.join(sorted(users))}")
     return {
-        Job(one.array, int(one.task)): one
+        SlurmTask(one.array, int(one.task)): one
         for one in queued
         if one.array in wanted and one.task.isdigit()
     }

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saevx.dispatch.messages import Array, Element
+from saevx.dispatch.messages import Array, ArrayTask
 from saevx.dispatch.runs.folder import RunFolder, element_keys
 from saevx.dispatch.runs.logs import existing_logs
 
 
 @dataclass
-class Flight:
+class Job:
     """An element that was submitted and has not ended, as far as is known."""
 
     folder: RunFolder
-    element: Element
+    element: ArrayTask
     job: str
     """As in `RunFolder.job_of`; "" where that was never written down."""
     running: bool = False
@@ -63,15 +63,15 @@ class Flight:
         return existing_logs(self.folder, *self.at, self.job)
 
 
-def flights_of(folder: RunFolder) -> Iterator[Flight]:
+def flights_of(folder: RunFolder) -> Iterator[Job]:
     """All elements that a run has submitted, or may have."""
     for array in folder.arrays():
         job = folder.job_of(array.name) or ""
         for index in range(len(array.elements)):
-            yield Flight(folder, Element(folder.name, array.name, index), job)
+            yield Job(folder, ArrayTask(folder.name, array.name, index), job)
 
 
-def unfinished(folder: RunFolder) -> list[Flight]:
+def unfinished(folder: RunFolder) -> list[Job]:
     """Its elements that have no outcome."""
     done = folder.outcome_names()
     return [flight for flight in flights_of(folder) if flight.at not in done]

@@ -12,39 +12,39 @@ from dataclasses import dataclass, field
 
 from saevx.dispatch.executors.base import Executor, JobState
 from saevx.dispatch.executors.registry import EXECUTORS, post_mortem, statuses
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.messages import Element, Outcome
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import ArrayTask, Outcome
 
 LOST_S = 15.0
 """After this an element that is gone counts as vanished, should nobody know what became of it."""
 
 
 @dataclass
-class Flights:
+class JobMonitor:
     """All flights that a run watches."""
 
     executor: Executor
-    flying: dict[Element, Flight] = field(default_factory=dict)
-    known: set[Element] = field(default_factory=set)
+    flying: dict[ArrayTask, Job] = field(default_factory=dict)
+    known: set[ArrayTask] = field(default_factory=set)
     """Elements that were ever taken in, whatever became of them."""
     silent_s: float = 0.0
     """For how long an executor has given no answer."""
     _asked: float = 0.0
     _answered: float = field(default_factory=time.monotonic)
 
-    def add(self, flight: Flight) -> None:
+    def add(self, flight: Job) -> None:
         self.flying[flight.element] = flight
         self.known.add(flight.element)
 
-    def by_key(self) -> dict[str, list[Flight]]:
+    def by_key(self) -> dict[str, list[Job]]:
         """What is being made -> by which flights: several where each makes parts of it."""
-        found: dict[str, list[Flight]] = {}
+        found: dict[str, list[Job]] = {}
         for flight in self.flying.values():
             for key in flight.keys:
                 found.setdefault(key, []).append(flight)
         return found
 
-    def sharing(self, flight: Flight) -> list[Flight]:
+    def sharing(self, flight: Job) -> list[Job]:
         """Those that still make other parts of the same artifacts, of the same array."""
         if not flight.parts:
             return []
@@ -55,7 +55,7 @@ class Flights:
             if element[:2] == flight.element[:2] and keys & set(other.keys)
         ]
 
-    def landed(self) -> list[tuple[Flight, Outcome]]:
+    def landed(self) -> list[tuple[Job, Outcome]]:
         """The flights that have ended since the last call, and how."""
         ended = self._with_outcome()
         if time.monotonic() - self._asked >= self.executor.poll_s and self.flying:
@@ -67,7 +67,7 @@ class Flights:
                 ended += self._dead([one for one in gone if one.element in self.flying])
         return ended
 
-    def _with_outcome(self) -> list[tuple[Flight, Outcome]]:
+    def _with_outcome(self) -> list[tuple[Job, Outcome]]:
         ended = []
         folders = {flight.element.run: flight.folder for flight in self.flying.values()}
         written = {run: folder.outcome_names() for run, folder in folders.items()}
@@ -83,7 +83,7 @@ class Flights:
     def _executors(self) -> dict[str, Executor]:
         return EXECUTORS | {self.executor.name: self.executor}
 
-    def _look(self) -> list[Flight]:
+    def _look(self) -> list[Job]:
         """Update all flights; those that are gone, and have been for a while."""
         seen = statuses(self.flying.values(), self._executors)
         now = time.monotonic()
@@ -102,7 +102,7 @@ class Flights:
                 flight.gone_since = None
         return gone
 
-    def _dead(self, gone: Sequence[Flight]) -> list[tuple[Flight, Outcome]]:
+    def _dead(self, gone: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Find out what became of flights that left no outcome; write it down for them."""
         ended = []
         for name, executor in self._executors.items():

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from saevx.dispatch.executors.registry import executor_of, where
-from saevx.dispatch.jobs.job import Flight
+from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.retry import (
     MEMORY_FACTOR,
     Attempt,
@@ -20,7 +20,7 @@ from saevx.dispatch.jobs.retry import (
     read_tail,
     wants_another,
 )
-from saevx.dispatch.messages import End, Outcome, Result
+from saevx.dispatch.messages import Outcome, Result, TaskStatus
 from saevx.errors import JobFailed
 from saevx.resolve.plan import Node, Plan, State
 from saevx.resolve.run import Outcome as RunOutcome
@@ -35,7 +35,7 @@ SEALED_S = 5.0
 """Whoever makes the last part publishes the artifact, and says so a moment later."""
 
 
-class Ledger:
+class RunProgress:
     """What is left of one plan, and the outcome so far."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Ledger:
         self.outcome = RunOutcome()
         self.attempts: dict[str, dict[int | None, list[Attempt]]] = {}
         """Key -> part (None for the whole) -> what was tried, and did not make it."""
-        self.unseen: dict[str, tuple[float, Flight, Outcome]] = {}
+        self.unseen: dict[str, tuple[float, Job, Outcome]] = {}
         """Keys that are said to be made, and that the store does not show yet -> since when, and
         by whom."""
         self.blocked_at: dict[str, float] = {}
@@ -63,41 +63,41 @@ class Ledger:
         node = self.plan.nodes.get(key)
         return node is not None and self.store.find(node.spec.kind, key) is not None
 
-    def take_in(self, flight: Flight, outcome: Outcome, shared: bool = False) -> None:
+    def take_in(self, flight: Job, outcome: Outcome, shared: bool = False) -> None:
         """Judge how an element ended. It is `shared` while others make parts of the same."""
         # Another go gets further where its job made something before it died.
         progressed = outcome.progressed or any(map(self.is_there, outcome.results))
         is_ours = flight.folder.name.startswith(self.prefix)
         for key, result in outcome.results.items():
-            if key in self.sealing and is_ours and result.end is End.MADE:
+            if key in self.sealing and is_ours and result.end is TaskStatus.MADE:
                 node = self.sealing.pop(key)
                 self.outcome.came.remove(node)
                 self.outcome.made.append(node)
             if key not in self.left or key in self.unseen:
                 continue
-            if result.end in (End.MADE, End.CAME) or self.is_there(key):
+            if result.end in (TaskStatus.MADE, TaskStatus.CAME) or self.is_there(key):
                 self.unseen[key] = time.monotonic(), flight, outcome
-                made = is_ours and result.end is not End.CAME
+                made = is_ours and result.end is not TaskStatus.CAME
                 (self.outcome.made if made else self.outcome.came).append(self.left[key])
                 if is_ours and shared and not made:
                     self.sealing[key] = self.left[key]
                 continue
-            if result.end is End.PART:
+            if result.end is TaskStatus.PART:
                 # The last of its elements makes the artifact; else what is missing is sent again.
-                self._judge(key, flight, self._unseen(key, flight, outcome, End.PART))
+                self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.PART))
                 continue
-            if result.end is End.BLOCKED and not self._has_inputs(key):
+            if result.end is TaskStatus.BLOCKED and not self._has_inputs(key):
                 self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
                 continue
             memory_gb = None
-            if result.end is End.OUT_OF_MEMORY:
+            if result.end is TaskStatus.OUT_OF_MEMORY:
                 memory_gb = executor_of(flight).memory_gb(flight, outcome)
             if memory_gb:
                 least_gb = MEMORY_FACTOR * memory_gb
                 self.least_memory_gb[key] = max(least_gb, self.least_memory_gb.get(key, 0.0))
             self._judge(key, flight, _attempt(flight, outcome, result, progressed, memory_gb))
 
-    def _judge(self, key: str, flight: Flight, attempt: Attempt) -> None:
+    def _judge(self, key: str, flight: Job, attempt: Attempt) -> None:
         """Count an attempt that did not make a key; give the key up where another is no use."""
         if attempt.when < self.began:
             attempt = attempt._replace(where=earlier(attempt.where))
@@ -114,7 +114,7 @@ class Ledger:
         only errors are, unless the code has changed since, or the user asks for another go."""
         if attempt.when >= self.began:
             return True
-        if attempt.result.end is not End.ERROR:
+        if attempt.result.end is not TaskStatus.ERROR:
             return False  # with other resources, or another day, it may be made
         return attempt.code == self.code and not self.retry_failed
 
@@ -145,12 +145,12 @@ class Ledger:
                 del self.unseen[key]
                 for nodes in (self.outcome.made, self.outcome.came):
                     nodes[:] = [node for node in nodes if node.key != key]
-                self._judge(key, flight, self._unseen(key, flight, outcome, End.UNSEEN))
+                self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.UNSEEN))
 
-    def _unseen(self, key: str, flight: Flight, outcome: Outcome, end: End) -> Attempt:
+    def _unseen(self, key: str, flight: Job, outcome: Outcome, end: TaskStatus) -> Attempt:
         """Nobody has seen what a job said it made."""
         root = self.store.root_of(self.left[key].spec.kind)
-        what = f"parts {flight.parts} of it" if end is End.PART else "it"
+        what = f"parts {flight.parts} of it" if end is TaskStatus.PART else "it"
         message = (
             f"a job on {outcome.host or 'another host'} said that it made {what}, and {root} does "
             f"not show it here. Is {root} on a disk of that host alone, or was it removed since?"
@@ -176,7 +176,7 @@ class Ledger:
 
 
 def _attempt(
-    flight: Flight,
+    flight: Job,
     outcome: Outcome,
     result: Result,
     progressed: bool = False,

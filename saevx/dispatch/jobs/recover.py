@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saevx.dispatch.executors.registry import EXECUTORS, executor_of, post_mortem, where
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.jobs.monitor import Flights
-from saevx.dispatch.jobs.progress import Ledger
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.jobs.monitor import JobMonitor
+from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.retry import Attempt, earlier
-from saevx.dispatch.messages import Array, Element, End
+from saevx.dispatch.messages import Array, ArrayTask, TaskStatus
 from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, element_keys
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ REMEMBERED_RUNS = 5
 """The failures of so many earlier runs of the same file are looked up."""
 
 
-def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
+def recover(store: Store, ledger: RunProgress, flights: JobMonitor) -> set[str]:
     """Take in the elements of all runs that make, or may have made, what a ledger lacks.
 
     Returns the keys of which it is not known yet whether another run has submitted them.
@@ -34,7 +34,7 @@ def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
             wanted = [
                 element
                 for index, batches in enumerate(array.elements)
-                if (element := Element(folder.name, array.name, index)) not in flights.known
+                if (element := ArrayTask(folder.name, array.name, index)) not in flights.known
                 and any(key in ledger.left for batch in batches for key in batch)
             ]
             if not wanted:
@@ -43,11 +43,11 @@ def adopt(store: Store, ledger: Ledger, flights: Flights) -> set[str]:
             if job is None:
                 unsure |= {key for element in wanted for key in element_keys(folder, element)}
             for element in wanted if job else ():
-                _take_over(Flight(folder, element, job or ""), ledger, flights)
+                _take_over(Job(folder, element, job or ""), ledger, flights)
     return unsure
 
 
-def _take_over(flight: Flight, ledger: Ledger, flights: Flights) -> None:
+def _take_over(flight: Job, ledger: RunProgress, flights: JobMonitor) -> None:
     folder, element = flight.folder, flight.element
     flights.known.add(element)
     outcome = folder.outcome(element.array, element.at)
@@ -82,7 +82,7 @@ def reconcile_all(folder: RunFolder) -> None:
             reconcile(folder, array)
 
 
-def recall_failures(store: Store, ledger: Ledger) -> None:
+def recall_failures(store: Store, ledger: RunProgress) -> None:
     """Give up what failed with an error in earlier runs of the same code: it would again."""
     if ledger.retry_failed:
         return
@@ -91,8 +91,12 @@ def recall_failures(store: Store, ledger: Ledger) -> None:
             continue
         for name, index in folder.outcome_names():
             outcome = folder.outcome(name, index)
-            flight = Flight(folder, Element(folder.name, name, index), folder.job_of(name) or "")
+            flight = Job(folder, ArrayTask(folder.name, name, index), folder.job_of(name) or "")
             for key, result in (outcome.results if outcome else {}).items():
-                if result.end is End.ERROR and key in ledger.left and not ledger.is_there(key):
+                if (
+                    result.end is TaskStatus.ERROR
+                    and key in ledger.left
+                    and not ledger.is_there(key)
+                ):
                     told = earlier(where(flight))
                     ledger.fail(key, Attempt(result, False, 0.0, ledger.code, told))

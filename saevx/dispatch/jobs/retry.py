@@ -7,21 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from saevx.dispatch.messages import End, Outcome, Result
+from saevx.dispatch.messages import Outcome, Result, TaskStatus
 
 MEMORY_FACTOR = 1.5
 """What ran out of memory gets so many times as much, once."""
 
 TRIES_AGAIN = {
-    End.PREEMPTED: 3,
-    End.NODE_FAILURE: 3,
-    End.OUT_OF_MEMORY: 1,
-    End.KILLED: 1,
-    End.VANISHED: 1,
-    End.UNSEEN: 1,
-    End.PART: 3,
-    End.ABANDONED: 20,
-    End.BLOCKED: 5,
+    TaskStatus.PREEMPTED: 3,
+    TaskStatus.NODE_FAILURE: 3,
+    TaskStatus.OUT_OF_MEMORY: 1,
+    TaskStatus.KILLED: 1,
+    TaskStatus.VANISHED: 1,
+    TaskStatus.UNSEEN: 1,
+    TaskStatus.PART: 3,
+    TaskStatus.ABANDONED: 20,
+    TaskStatus.BLOCKED: 5,
 }
 """How often a key that ended so is submitted again; not at all if not named here."""
 
@@ -52,18 +52,20 @@ class Attempt(NamedTuple):
 def wants_another(attempts: Iterable[Attempt]) -> bool:
     """Whether a key with these attempts, none of which made it, is to be submitted again."""
     attempts = list(attempts)
-    counts: dict[End, int] = {}
+    counts: dict[TaskStatus, int] = {}
     for attempt in attempts:
         counts[attempt.result.end] = counts.get(attempt.result.end, 0) + 1
     for end, n in counts.items():
-        if end is End.TIME_LIMIT:
+        if end is TaskStatus.TIME_LIMIT:
             stuck = sum(not a.progressed for a in attempts if a.result.end is end)
             if stuck or n > TRIES_AGAIN_AFTER_PROGRESS:
                 return False
         elif n > TRIES_AGAIN.get(end, 0):
             return False
     # What can get no more memory would run out of it again.
-    return not any(a.result.end is End.OUT_OF_MEMORY and a.memory_gb is None for a in attempts)
+    return not any(
+        a.result.end is TaskStatus.OUT_OF_MEMORY and a.memory_gb is None for a in attempts
+    )
 
 
 TAIL = 10
@@ -89,13 +91,13 @@ def advise(attempt: Attempt) -> str:
     at_slurm = attempt.executor == "slurm"
     more = "raise memory_gb in its profile" if at_slurm else "use fewer --jobs"
     match attempt.result.end:
-        case End.OUT_OF_MEMORY:
+        case TaskStatus.OUT_OF_MEMORY:
             return more
-        case End.KILLED if attempt.outcome.exit_code.endswith(":9"):
+        case TaskStatus.KILLED if attempt.outcome.exit_code.endswith(":9"):
             return f"perhaps it ran out of memory: {more}"
-        case End.TIME_LIMIT:
+        case TaskStatus.TIME_LIMIT:
             return "raise hours in its profile"
-        case End.CANCELLED:
+        case TaskStatus.CANCELLED:
             return "run again to submit it anew"
     return ""
 
@@ -115,7 +117,7 @@ def describe(attempts: list[Attempt], tail: str = "") -> str:
     """
     last = attempts[-1]
     end, message = last.result.end, last.result.message
-    if end in (End.ERROR, End.BLOCKED, End.UNSEEN, End.PART):
+    if end in (TaskStatus.ERROR, TaskStatus.BLOCKED, TaskStatus.UNSEEN, TaskStatus.PART):
         lines = [message or end.value]
         tail = ""
     else:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from saevx.dispatch.executors.base import JobState
 from saevx.dispatch.executors.registry import Slurm, statuses
-from saevx.dispatch.jobs.job import Flight
-from saevx.dispatch.messages import Element
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import ArrayTask
 
 
-class Waiting:
+class UnattendedJobs:
     """Flights that somebody else submitted, and perhaps nobody watches: then one that is killed
     leaves no outcome."""
 
-    def __init__(self, flights: Sequence[Flight]) -> None:
+    def __init__(self, flights: Sequence[Job]) -> None:
         self._flights = flights
         self._asked = float("-inf")
-        self._gone_since: dict[Element, float] = {}
+        self._gone_since: dict[ArrayTask, float] = {}
 
     def over(self) -> bool:
         """Whether all have ended, as far as is known."""
@@ -34,9 +34,9 @@ class Waiting:
         return all(now - self._gone_since.get(one.element, now) >= Slurm.grace_s for one in left)
 
     @property
-    def lost(self) -> list[Flight]:
+    def lost(self) -> list[Job]:
         """Those that nobody runs any more, and that have not said how they ended."""
         return [flight for flight in self._open() if flight.element in self._gone_since]
 
-    def _open(self) -> list[Flight]:
+    def _open(self) -> list[Job]:
         return [f for f in self._flights if not f.folder.outcome(*f.at)]

@@ -11,7 +11,7 @@ from saevx.dispatch.executors.registry import death_outcome, executor_of
 from saevx.dispatch.follow.find import Follower, find_followers
 from saevx.dispatch.jobs.job import unfinished
 from saevx.dispatch.jobs.recover import reconcile_all
-from saevx.dispatch.messages import End
+from saevx.dispatch.messages import TaskStatus
 from saevx.dispatch.runs.folder import RunFolder, active_runs
 from saevx.errors import StoreError
 from store.errors import SlurmError
@@ -77,7 +77,7 @@ def _cancel_in(
         done.jobs += 1
         done.keys |= dict.fromkeys(flight.keys, flight.recipe)
         if not folder.outcome(*flight.at):
-            end = death_outcome(flight.keys, End.CANCELLED, "by `saevx cancel`")
+            end = death_outcome(flight.keys, TaskStatus.CANCELLED, "by `saevx cancel`")
             folder.write_outcome(*flight.at, end)
     if folder.is_over:
         folder.end()

@@ -26,12 +26,12 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from saevx.dispatch.messages import Array, Element, Outcome, Progress, RunInfo
+from saevx.dispatch.messages import Array, ArrayTask, Outcome, Progress, RunInfo
 from saevx.errors import StoreError
 from store import Store
 from store.locks import lease as leases
 from store.locks.liveness import age_of, may_be_alive
-from store.locks.process import Owner
+from store.locks.process import ProcessId
 from store.names import safe_name
 
 FOLDER = ".jobs"
@@ -95,9 +95,9 @@ class RunFolder:
             os.utime(self.path / "run.json")
 
     @property
-    def submitter(self) -> Owner | None:
+    def submitter(self) -> ProcessId | None:
         """The process that submits; of a local run its jobs end with it."""
-        return Owner.parse(self.info.owner)
+        return ProcessId.parse(self.info.owner)
 
     @property
     def submitter_may_be_alive(self) -> bool:
@@ -262,7 +262,7 @@ def take_submitting(store: Store) -> leases.Lease | None:
     return leases.take(store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
 
 
-def element_keys(folder: RunFolder, element: Element) -> list[str]:
+def element_keys(folder: RunFolder, element: ArrayTask) -> list[str]:
     array = folder.array(element.array)
     return [key for batch in array.elements[element.at] for key in batch] if array else []
 

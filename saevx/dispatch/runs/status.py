@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from saevx.dispatch.executors.base import JobState, JobStatus
 from saevx.dispatch.executors.registry import executor_of, statuses
 from saevx.dispatch.follow.find import Follower, find_followers
-from saevx.dispatch.jobs.job import Flight, flights_of, unfinished
+from saevx.dispatch.jobs.job import Job, flights_of, unfinished
 from saevx.dispatch.jobs.retry import facts
-from saevx.dispatch.messages import Element, End, Outcome
+from saevx.dispatch.messages import ArrayTask, Outcome, TaskStatus
 from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs
 from saevx.errors import NoAnswer, SaevxWarning, StoreError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from store import Store
 
 
-_WELL = {End.MADE, End.CAME, End.PART}
+_WELL = {TaskStatus.MADE, TaskStatus.CAME, TaskStatus.PART}
 
 
 @dataclass
@@ -31,7 +31,7 @@ class ElementState:
     recipe: str
     keys: list[str]
     state: str
-    """`running`, `waiting`, `unknown` (`told` says why), or an `End`."""
+    """`running`, `waiting`, `unknown` (`told` says why), or an `TaskStatus`."""
     job: str
     parts: list[int] = field(default_factory=list)
     """Which parts it makes; none where it makes whole artifacts."""
@@ -104,7 +104,7 @@ def look(store: Store) -> list[RunState]:
     return runs
 
 
-def _look_at(folder: RunFolder, live: dict[Element, JobStatus]) -> RunState:
+def _look_at(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
     seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
     done = folder.outcome_names()
@@ -124,11 +124,11 @@ def _look_at(folder: RunFolder, live: dict[Element, JobStatus]) -> RunState:
 
 def _count(seen: RunState, outcome: Outcome) -> None:
     for key, result in outcome.results.items():
-        if result.end is not End.PART:
+        if result.end is not TaskStatus.PART:
             seen.standing.setdefault(result.end.value, set()).add(key)
 
 
-def _over(flight: Flight, outcome: Outcome) -> ElementState:
+def _over(flight: Job, outcome: Outcome) -> ElementState:
     bad = [r for r in outcome.results.values() if r.end not in _WELL]
     return ElementState(
         recipe=flight.recipe,
@@ -147,7 +147,7 @@ def _facts(outcome: Outcome) -> str:
     return facts(outcome) if outcome.exit_code else ""
 
 
-def _live(flight: Flight, status: JobStatus) -> ElementState:
+def _live(flight: Job, status: JobStatus) -> ElementState:
     element = ElementState(
         recipe=flight.recipe,
         keys=flight.keys,
@@ -169,14 +169,14 @@ def _live(flight: Flight, status: JobStatus) -> ElementState:
     return element
 
 
-def find_flights(store: Store, key: str) -> Iterator[Flight]:
+def find_flights(store: Store, key: str) -> Iterator[Job]:
     """The elements that made, make or will make what has keys that begin so; the latest first."""
     for folder in reversed(all_runs(store)):
         found = [f for f in flights_of(folder) if any(one.startswith(key) for one in f.keys)]
         yield from sorted(found, key=lambda flight: -flight.submitted)
 
 
-def find_latest(store: Store, key: str) -> list[Flight]:
+def find_latest(store: Store, key: str) -> list[Job]:
     """The latest element for a key: several where they share its parts.
 
     Raises StoreError for none, or several keys.

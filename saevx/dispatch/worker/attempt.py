@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from saevx.dispatch.code.snapshot import hint_at_files
-from saevx.dispatch.messages import Array, End, Outcome, Progress, Result
+from saevx.dispatch.messages import Array, Outcome, Progress, Result, TaskStatus
 from saevx.dispatch.runs.folder import RunFolder
 from saevx.dispatch.worker.process import job_name
 
@@ -19,7 +19,7 @@ PROGRESS_S = 2.0
 """Seconds between two writings of how far it is."""
 
 
-class Turn:
+class TaskAttempt:
     """One go at an element: what has become of its keys so far."""
 
     def __init__(self, folder: RunFolder, array: Array, index: int) -> None:
@@ -43,13 +43,13 @@ class Turn:
         self.results |= results
         self.show(0, 0, "", force=True)
 
-    def add_rest(self, end: End, message: str, workspace: Workspace) -> None:
+    def add_rest(self, end: TaskStatus, message: str, workspace: Workspace) -> None:
         """What has no result yet is in the store, or ended so."""
         for key in self.keys:
             if key not in self.results:
                 made = self._is_made(key, workspace)
                 self.results[key] = (
-                    Result(end=End.MADE) if made else Result(end=end, message=message)
+                    Result(end=TaskStatus.MADE) if made else Result(end=end, message=message)
                 )
 
     def progressed(self, workspace: Workspace) -> bool:
@@ -73,15 +73,15 @@ class Turn:
     def results_of(self, outcome: Any) -> dict[str, Result]:
         from saevx.resolve.run import explain
 
-        results = {node.key: Result(end=End.MADE) for node in outcome.made}
-        results |= {node.key: Result(end=End.CAME) for node in outcome.came}
-        results |= {node.key: Result(end=End.PART) for node in outcome.partly}
+        results = {node.key: Result(end=TaskStatus.MADE) for node in outcome.made}
+        results |= {node.key: Result(end=TaskStatus.CAME) for node in outcome.came}
+        results |= {node.key: Result(end=TaskStatus.PART) for node in outcome.partly}
         for key, error in outcome.failed.items():
             if isinstance(error, MemoryError):
-                results[key] = Result(end=End.OUT_OF_MEMORY, message=out_of_memory(error))
+                results[key] = Result(end=TaskStatus.OUT_OF_MEMORY, message=out_of_memory(error))
             else:
                 told = explain(error) + hint_at_files(error, self.folder.code)
-                results[key] = Result(end=End.ERROR, message=told)
+                results[key] = Result(end=TaskStatus.ERROR, message=told)
         return results
 
     def listener(self) -> Any:
@@ -123,7 +123,7 @@ class Turn:
             job=job_name(),
             wall_s=round(time.time() - self.began, 3),
             peak_memory_bytes=_peak_memory_bytes(),
-            progressed=bool(ends & {End.MADE, End.PART}),
+            progressed=bool(ends & {TaskStatus.MADE, TaskStatus.PART}),
             ended=time.time(),
         )
         self.folder.write_outcome(self.array.name, self.index, outcome)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saevx.dispatch.code.snapshot import hint_at_files
-from saevx.dispatch.messages import Array, End, Outcome, Result
+from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.runs.folder import RunFolder
-from saevx.dispatch.worker.attempt import Turn, out_of_memory
+from saevx.dispatch.worker.attempt import TaskAttempt, out_of_memory
 from saevx.dispatch.worker.process import (
     Stopped,
     TimeUp,
@@ -55,7 +55,7 @@ class Worker:
             return None
         if self.folder.outcome(array_name, index) is not None:
             return None  # put back into the queue after it had ended
-        turn = Turn(self.folder, array, index)
+        turn = TaskAttempt(self.folder, array, index)
         try:
             with children_end_here():
                 turn.look(self._load())
@@ -65,14 +65,14 @@ class Worker:
             if turn.progressed(self._load()) and requeue():
                 print("time is up; goes on where it stopped once Slurm starts it again")
                 return None
-            turn.add_rest(End.TIME_LIMIT, "", self._load())
+            turn.add_rest(TaskStatus.TIME_LIMIT, "", self._load())
         except MemoryError as error:
-            turn.add_rest(End.OUT_OF_MEMORY, out_of_memory(error), self._load())
+            turn.add_rest(TaskStatus.OUT_OF_MEMORY, out_of_memory(error), self._load())
         except Exception as error:
             from saevx.resolve.run import explain
 
             told = explain(error) + hint_at_files(error, self.folder.code)
-            turn.add_rest(End.ERROR, told, self._load())
+            turn.add_rest(TaskStatus.ERROR, told, self._load())
         return turn.end()
 
     def _load(self) -> Workspace:
@@ -93,7 +93,7 @@ class Worker:
         return self._workspace
 
     def _make(
-        self, array: Array, keys_wanted: list[str], parts: list[int], turn: Turn
+        self, array: Array, keys_wanted: list[str], parts: list[int], turn: TaskAttempt
     ) -> dict[str, Result]:
         """Make the specs of one batch that are absent and whose inputs are there; only some parts
         of them where `parts` says which."""
@@ -140,15 +140,15 @@ def _check(spec: Artifact, key: str, keys: Keys, workspace: Workspace) -> Result
             f"{type(spec).__name__} has key {found} on this node, and {key} where it was "
             "submitted: its dataset or weights differ between the two, or changed since"
         )
-        return Result(end=End.ERROR, message=message)
+        return Result(end=TaskStatus.ERROR, message=message)
     store = workspace.store
     if store.find(spec.kind, key) is not None:
-        return Result(end=End.CAME)
+        return Result(end=TaskStatus.CAME)
     for name, parent in spec.inputs().items():
         why = store.absence(parent.kind, keys.of(parent))
         if why is not None:
             text = f"its {name}, {type(parent).__name__} {keys.of(parent)}, is absent: {why}"
-            return Result(end=End.BLOCKED, message=text)
+            return Result(end=TaskStatus.BLOCKED, message=text)
     return None
 
 
