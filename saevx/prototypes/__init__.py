@@ -1,0 +1,1 @@
+"""Prototypes: scorers that need no training."""

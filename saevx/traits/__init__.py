@@ -1,0 +1,1 @@
+"""Traits: score images, and compute the average precision of each trait."""

@@ -1,0 +1,1 @@
+"""Vision transformers: load their weights, and record and read their activations."""

@@ -1,0 +1,1 @@
+"""Keys: canonical JSON of specs, and the markers of fields that count differently."""

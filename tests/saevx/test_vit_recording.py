@@ -306,7 +306,7 @@ def test_nan_fails_in_every_dtype(images, tmp_path, loud):
     loud(float("nan"))
     made, failed = run([shards(images, i, dtype="float32") for i in (2, 3)], tmp_path)
     assert sorted(made) == [2]
-    assert "layer 3 of image '00.png' holds nan" in str(failed[3])
+    assert "layer 3 of image '00.png' has the value nan" in str(failed[3])
     assert "use Shards" not in str(failed[3])
 
 
