@@ -5,7 +5,7 @@ Knows nothing of what its artifacts mean. Importing it costs neither numpy, pola
 
 from store.artifact.draft import Draft
 from store.artifact.manifest import Manifest, Reference
-from store.artifact.reader import Artifact
+from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, MissingArtifact, NewerLayout, StoreError
 from store.layout import KINDS, LAYOUT
 from store.locks.lease import Lease
@@ -15,7 +15,6 @@ from store.store import Store
 __all__ = [
     "KINDS",
     "LAYOUT",
-    "Artifact",
     "CorruptArtifact",
     "Draft",
     "Lease",
@@ -26,4 +25,5 @@ __all__ = [
     "Reference",
     "Store",
     "StoreError",
+    "StoredArtifact",
 ]

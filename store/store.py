@@ -8,7 +8,7 @@ from pathlib import Path
 
 from store.artifact.draft import Draft
 from store.artifact.manifest import examine, read_manifest
-from store.artifact.reader import Artifact
+from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_parts
 from store.errors import CorruptArtifact, MissingArtifact
 from store.io import list_folder, look_afresh
@@ -53,7 +53,7 @@ class Store:
         roots = "".join(f", {kind}={str(path)!r}" for kind, path in self._roots.items())
         return f"Store({str(self.root)!r}{roots})"
 
-    def find(self, kind: str, key: str) -> Artifact | None:
+    def find(self, kind: str, key: str) -> StoredArtifact | None:
         """The artifact, or None where it is absent: not there, or not whole.
 
         Looks at the manifest and at the size of every file. Raises StoreError where that cannot
@@ -62,7 +62,7 @@ class Store:
         found = self.look(kind, key)
         return None if isinstance(found, str) else found
 
-    def open(self, kind: str, key: str) -> Artifact:
+    def open(self, kind: str, key: str) -> StoredArtifact:
         """The artifact. Raises MissingArtifact where `find` returns None."""
         found = self.look(kind, key)
         if isinstance(found, str):
@@ -74,23 +74,23 @@ class Store:
         found = self.look(kind, key)
         return found if isinstance(found, str) else None
 
-    def look(self, kind: str, key: str) -> Artifact | str:
+    def look(self, kind: str, key: str) -> StoredArtifact | str:
         """The artifact, else why it is absent, in words: `find` and `absence` in one look."""
         path = self._home(check_kind(kind), check_key(key))
         found = examine(str(path), kind, key)
-        return found if isinstance(found, str) else Artifact(path, found)
+        return found if isinstance(found, str) else StoredArtifact(path, found)
 
     def draft(self, kind: str, key: str, part: int | None = None) -> Draft:
         """A new artifact in the making, or a part of one, to be used in a with statement."""
         return Draft(self.root_of(kind), kind, key, part)
 
-    def find_part(self, kind: str, key: str, part: int) -> Artifact | None:
+    def find_part(self, kind: str, key: str, part: int) -> StoredArtifact | None:
         """A finished part of an artifact that is not there yet; None where it is not whole."""
         root = self.root_of(check_kind(kind))
         look_afresh(work(root, kind, check_key(key)))
         path = part_home(root, kind, key, part)
         found = examine(str(path), kind, part_key(key, part))
-        return None if isinstance(found, str) else Artifact(path, found)
+        return None if isinstance(found, str) else StoredArtifact(path, found)
 
     def part_identity(self, kind: str, key: str, part: int) -> Identity | None:
         """Tells a part from another that took its place; None where there is none."""
@@ -166,13 +166,13 @@ class Store:
                 ours = (key for key in names if is_key(key) and key.startswith(part))
                 yield from (key for key in ours if key.startswith(prefix))
 
-    def scan(self, kind: str | None = None) -> Iterator[Artifact]:
+    def scan(self, kind: str | None = None) -> Iterator[StoredArtifact]:
         """Every artifact that has a manifest. Sizes of files are not looked at; `find` does."""
         for one in KINDS if kind is None else (check_kind(kind),):
             for key in self.keys(one):
                 yield from self._with_manifest(one, key)
 
-    def match(self, prefix: str) -> list[Artifact]:
+    def match(self, prefix: str) -> list[StoredArtifact]:
         """The artifacts of any kind whose keys start so, as `scan` sees them."""
         check_prefix(prefix)
         return [
@@ -185,14 +185,14 @@ class Store:
     def _home(self, kind: str, key: str) -> Path:
         return home(self.root_of(kind), kind, key)
 
-    def _with_manifest(self, kind: str, key: str) -> Iterator[Artifact]:
+    def _with_manifest(self, kind: str, key: str) -> Iterator[StoredArtifact]:
         place = self._home(kind, key)
         try:
             manifest = read_manifest(str(place))
         except CorruptArtifact:
             return
         if manifest is not None:
-            yield Artifact(place, manifest)
+            yield StoredArtifact(place, manifest)
 
 
 def _release(taken: list[Lease]) -> None:

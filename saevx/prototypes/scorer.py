@@ -14,7 +14,7 @@ from saevx.errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
-    from store import Artifact as Stored
+    from store import StoredArtifact
 
 
 class FittedScorer(Protocol):
@@ -97,6 +97,6 @@ class Prototypes:
         return f"Prototypes(n_prototypes={self.n_prototypes}, d_model={self.d_model})"
 
 
-def load_prototypes(artifact: Stored) -> Prototypes:
+def load_prototypes(artifact: StoredArtifact) -> Prototypes:
     """Return the scorer stored in a checkpoint of prototypes."""
     return Prototypes(np.array(artifact.array("prototypes").read(), dtype=np.float32))

@@ -17,7 +17,7 @@ from saevx.query.tables import joined
 if TYPE_CHECKING:
     import polars as pl
 
-    from store import Artifact as Stored
+    from store import StoredArtifact
 
 TABLES = (".csv", ".parquet", ".json")
 FORMATS = (*TABLES, ".safetensors")
@@ -34,7 +34,11 @@ _BLOCK_BYTES = 64 << 20
 
 
 def write_file(
-    artifacts: Sequence[Stored], path: Path, table: str | None = None, *, explode_spec: bool = False
+    artifacts: Sequence[StoredArtifact],
+    path: Path,
+    table: str | None = None,
+    *,
+    explode_spec: bool = False,
 ) -> str:
     """Writes one artifact, or the tables of several below each other, as the name's ending says.
 
@@ -61,7 +65,9 @@ def write_file(
     return f"{n} array{'s' * (n != 1)}"
 
 
-def _frame(artifacts: Sequence[Stored], table: str | None, explode_spec: bool) -> pl.DataFrame:
+def _frame(
+    artifacts: Sequence[StoredArtifact], table: str | None, explode_spec: bool
+) -> pl.DataFrame:
     frames = []
     for artifact in artifacts:
         names = artifact.tables()
@@ -76,7 +82,7 @@ def _frame(artifacts: Sequence[Stored], table: str | None, explode_spec: bool) -
     return joined(frames, [explode(a.manifest.spec) if explode_spec else {} for a in artifacts])
 
 
-def _write_safetensors(artifact: Stored, path: Path) -> int:
+def _write_safetensors(artifact: StoredArtifact, path: Path) -> int:
     """Streams all arrays of an artifact; columns of tables are not among them.
 
     The format: 8 bytes, the length of the header; the header, JSON; the arrays in C order.

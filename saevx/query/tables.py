@@ -18,8 +18,7 @@ from spec.document import known_types
 if TYPE_CHECKING:
     import polars as pl
 
-    from store import Artifact as Stored
-    from store import Store
+    from store import Store, StoredArtifact
 
 
 def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar]]) -> pl.DataFrame:
@@ -100,7 +99,7 @@ def found_table(
     return joined(frames, columns)
 
 
-def _open(store: Store, row: Row) -> Stored | None:
+def _open(store: Store, row: Row) -> StoredArtifact | None:
     found = store.look(row.entry.kind, row.entry.key)
     if isinstance(found, str):
         warnings.warn(
@@ -110,7 +109,7 @@ def _open(store: Store, row: Row) -> Stored | None:
     return found
 
 
-def _frame(stored: Stored, spec_type: type[object] | None) -> pl.DataFrame:
+def _frame(stored: StoredArtifact, spec_type: type[object] | None) -> pl.DataFrame:
     """The table of an artifact: what `saevx.load` gives, or the only one that it holds."""
     manifest = stored.manifest
     if spec_type is not None and issubclass(spec_type, Artifact):
@@ -124,7 +123,7 @@ def _frame(stored: Stored, spec_type: type[object] | None) -> pl.DataFrame:
     )
 
 
-def as_frame(stored: Stored, loaded: Any) -> pl.DataFrame:
+def as_frame(stored: StoredArtifact, loaded: Any) -> pl.DataFrame:
     """What an artifact was loaded as. Raises SpecError where that is no table."""
     import polars as pl
 

@@ -13,8 +13,7 @@ from saevx.resolve.provenance import Stopwatch, with_parts
 from spec import Artifact, Site, to_document
 
 if TYPE_CHECKING:
-    from store import Artifact as Stored
-    from store import Draft
+    from store import Draft, StoredArtifact
     from store.trash.move import Identity
 
 A = TypeVar("A", bound=Artifact)
@@ -35,7 +34,7 @@ class Batch(Generic[A]):
     ) -> None:
         self.specs = specs
         self.site: Site = context.keys.site
-        self.made: dict[str, Stored] = {}
+        self.made: dict[str, StoredArtifact] = {}
         """Artifacts published so far, by key."""
         self.came: set[str] = set()
         """Keys of what another process has made meanwhile."""
@@ -69,7 +68,7 @@ class Batch(Generic[A]):
     def key_of(self, spec: A) -> str:
         return self._keys.of(spec)
 
-    def input(self, artifact: Artifact) -> Stored:
+    def input(self, artifact: Artifact) -> StoredArtifact:
         """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
         return open_input(artifact, self._keys, self.store)
 
@@ -85,7 +84,7 @@ class Batch(Generic[A]):
             self._drafts[key] = self._stack.enter_context(draft)
         return self._drafts[key]
 
-    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
+    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> StoredArtifact:
         """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
         key = self._keys.of(spec)
         facts = self.facts(spec, self._watch, len(self.specs))
@@ -100,7 +99,7 @@ class Batch(Generic[A]):
         self._settled(key)
         return self.made[key]
 
-    def parts(self, spec: A) -> list[Stored]:
+    def parts(self, spec: A) -> list[StoredArtifact]:
         """The parts of an artifact, in order: what its sealing joins. None where it has no parts.
 
         Raises RecipeError when one is not there.
@@ -115,7 +114,7 @@ class Batch(Generic[A]):
             found.append(part)
         return found
 
-    def part(self, spec: A, index: int) -> Stored | None:
+    def part(self, spec: A, index: int) -> StoredArtifact | None:
         """A finished part of an artifact, None where it is not there.
 
         One that another process, or an earlier batch, has made is read at first sight, since its
@@ -164,7 +163,7 @@ class Batch(Generic[A]):
             "provenance": self._origin.provenance(watch, n_batch=n_batch),
         }
 
-    def accept(self, spec: A, made: Stored) -> None:
+    def accept(self, spec: A, made: StoredArtifact) -> None:
         """Take what another process has made of a spec meanwhile."""
         self.made[self.key_of(spec)] = made
         self.came.add(self.key_of(spec))

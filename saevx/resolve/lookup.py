@@ -10,11 +10,10 @@ from spec import Artifact, Keys
 
 if TYPE_CHECKING:
     from saevx.resolve.recipe import Recipe
-    from store import Artifact as Stored
-    from store import Store
+    from store import Store, StoredArtifact
 
 
-def look(spec: Artifact, keys: Keys, store: Store) -> Stored | str:
+def look(spec: Artifact, keys: Keys, store: Store) -> StoredArtifact | str:
     """What the store has under the spec's key, else why it is absent, in words.
 
     Raises CorruptArtifact when that was made from another spec: a key alone is never a hit.
@@ -29,13 +28,13 @@ def look(spec: Artifact, keys: Keys, store: Store) -> Stored | str:
     return stored
 
 
-def find(spec: Artifact, keys: Keys, store: Store) -> Stored | None:
+def find(spec: Artifact, keys: Keys, store: Store) -> StoredArtifact | None:
     """As `look`; None where it is absent."""
     stored = look(spec, keys, store)
     return None if isinstance(stored, str) else stored
 
 
-def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
+def open_input(spec: Artifact, keys: Keys, store: Store) -> StoredArtifact:
     """As `find`; raises MissingArtifact, saying what makes it, where it is absent."""
     stored = look(spec, keys, store)
     if isinstance(stored, str):
@@ -50,14 +49,14 @@ def open_input(spec: Artifact, keys: Keys, store: Store) -> Stored:
     return stored
 
 
-def plain(stored: Stored) -> Any:
+def plain(stored: StoredArtifact) -> Any:
     """The frame or array that an artifact holds; of several, a dict by name."""
     held: dict[str, Any] = {name: stored.table(name) for name in stored.tables()}
     held |= {name: stored.array(name) for name in stored.arrays()}
     return next(iter(held.values())) if len(held) == 1 else held
 
 
-def read(stored: Stored, recipe: Recipe[Any]) -> Any:
+def read(stored: StoredArtifact, recipe: Recipe[Any]) -> Any:
     """A stored artifact in the form that its recipe's readers get.
 
     Without `load`, results that hold one table and nothing else are that table.
@@ -71,6 +70,6 @@ def read(stored: Stored, recipe: Recipe[Any]) -> Any:
     return stored.table(tables[0]) if len(tables) == 1 and not stored.arrays() else stored
 
 
-def warnings_of(stored: Stored) -> tuple[str, ...]:
+def warnings_of(stored: StoredArtifact) -> tuple[str, ...]:
     """What the recipe found suspicious in what it made."""
     return tuple(stored.manifest.attributes.get("warnings", ()))

@@ -21,8 +21,7 @@ from store.layout import part_key
 if TYPE_CHECKING:
     from saevx.resolve.batch import Batch
     from saevx.resolve.recipe import Recipe
-    from store import Artifact as Stored
-    from store import Draft
+    from store import Draft, StoredArtifact
 
 A = TypeVar("A", bound=Artifact)
 
@@ -56,7 +55,7 @@ class Part(Generic[A]):
             self._drafts[key] = self._stack.enter_context(draft)
         return self._drafts[key]
 
-    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> Stored:
+    def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> StoredArtifact:
         """Keep this part, with `attributes` as facts that its sealing needs."""
         facts = self._batch.facts(spec, self._watch, len(self.specs))
         draft = self.draft(spec)

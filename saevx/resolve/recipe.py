@@ -16,7 +16,7 @@ from spec import Artifact, Site
 if TYPE_CHECKING:
     from saevx.resolve.batch import Batch
     from saevx.resolve.parts import Parts
-    from store import Artifact as Stored
+    from store import StoredArtifact
 
 A = TypeVar("A", bound=Artifact)
 
@@ -32,7 +32,7 @@ class Recipe(Generic[A]):
     """Specs for which this is equal are made together. Any value that may stand in a spec."""
     preflight: Callable[[Sequence[A], Site], None] | None
     """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
-    load: Callable[[Stored], Any] | None
+    load: Callable[[StoredArtifact], Any] | None
     """What `saevx.load` gives for the artifact. None: the one table that results hold, or else the
     artifact itself."""
     parts: Parts[A] | None = None
@@ -47,7 +47,7 @@ def recipe(
     *,
     batch_by: Callable[[A], Any] | None = None,
     preflight: Callable[[Sequence[A], Site], None] | None = None,
-    load: Callable[[Stored], Any] | None = None,
+    load: Callable[[StoredArtifact], Any] | None = None,
     parts: Parts[A] | None = None,
 ) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
     """Declare a function the recipe of `spec_type`. Without `batch_by` each spec runs alone."""

@@ -19,7 +19,7 @@ from spec import Keys, Site, SpecError, TraitAP, TraitSet
 if TYPE_CHECKING:
     import polars as pl
 
-    from store import Artifact as Stored
+    from store import StoredArtifact
 
 SUSPICIOUS_PREVALENCE = 0.5
 """Mean constant-score AP above which labels were probably read wrong."""
@@ -192,7 +192,7 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
     return facts
 
 
-def _scores(artifact: Stored, labels: Labels) -> NDArray[np.float32]:
+def _scores(artifact: StoredArtifact, labels: Labels) -> NDArray[np.float32]:
     """Return the image scores (n_images, K), checked to be in the order of the labels."""
     if tuple(artifact.table("images")["file"]) != labels.images:
         raise DatasetError(

@@ -95,7 +95,9 @@ class LayerPart:
         }
 
 
-def join(parts: Sequence[store.Artifact], draft: store.Draft, n_images: int) -> dict[str, Any]:
+def join(
+    parts: Sequence[store.StoredArtifact], draft: store.Draft, n_images: int
+) -> dict[str, Any]:
     """Write a layer from its parts, in order, and return its attributes.
 
     Adds the array `mean`, (d,) float64, over all stored patch tokens. Raises RecipeError when the
@@ -142,7 +144,7 @@ def join(parts: Sequence[store.Artifact], draft: store.Draft, n_images: int) -> 
     }
 
 
-def _moments_of(part: store.Artifact, d: int) -> Moments:
+def _moments_of(part: store.StoredArtifact, d: int) -> Moments:
     found = Moments(d)
     found.n_tokens = part.manifest.attributes["n_tokens"]
     found.sum_d = part.array("sum").read()

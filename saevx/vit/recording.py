@@ -44,7 +44,7 @@ def check(specs: Sequence[Shards], site: Site) -> None:
         raise SpecError("\n".join(dict.fromkeys(faults)))
 
 
-def read_tokens(artifact: store.Artifact) -> Any:
+def read_tokens(artifact: store.StoredArtifact) -> Any:
     """Return the `Tokens` of stored shards."""
     from saevx.vit.tokens import Tokens
 

@@ -29,7 +29,7 @@ class Tokens:
     Rows are read from memory-mapped files, in the dtype in which they were recorded.
     """
 
-    def __init__(self, artifact: store.Artifact) -> None:
+    def __init__(self, artifact: store.StoredArtifact) -> None:
         self.artifact = artifact
         facts = artifact.manifest.attributes
         self.n_images: int = facts["n_images"]

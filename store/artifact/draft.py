@@ -20,7 +20,7 @@ from store.artifact.manifest import (
     size_fault,
 )
 from store.artifact.publish import publish
-from store.artifact.reader import Artifact
+from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_dead_builds
 from store.errors import StoreError
 from store.io import FileRecord, explained, make_folders, remove_tree, sync_folder, write_file
@@ -185,7 +185,7 @@ class Draft:
         parents: Mapping[str, Reference | Mapping[str, str]],
         provenance: dict[str, Any],
         attributes: dict[str, Any] | None = None,
-    ) -> Artifact:
+    ) -> StoredArtifact:
         """Makes the artifact durable and visible, by one rename; the last act of a draft.
 
         Where a whole artifact of this key is there already, that one is returned and this draft
@@ -217,7 +217,7 @@ class Draft:
             )
         self._state = "published"
         self.was_first = standing is manifest
-        return Artifact(place, standing)
+        return StoredArtifact(place, standing)
 
     def _seal(self, manifest: Manifest) -> Manifest:
         """Makes everything durable, and writes the manifest only once all of it is there.

@@ -22,7 +22,7 @@ Node = dict[str, Any]
 """The content of a zarr.json."""
 
 
-class Artifact:
+class StoredArtifact:
     """What one folder of the store holds. It costs a manifest; arrays are opened when asked for."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -44,7 +44,7 @@ class Artifact:
         return sum(record.size for record in self.manifest.files.values())
 
     def __repr__(self) -> str:
-        return f"Artifact({self.kind}/{self.key}, {self.manifest.type})"
+        return f"StoredArtifact({self.kind}/{self.key}, {self.manifest.type})"
 
     def arrays(self) -> list[str]:
         """Names of its arrays; columns of tables are not among them."""

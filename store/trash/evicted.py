@@ -8,7 +8,7 @@ from pathlib import Path
 
 from store.artifact.inputs import glimpse_at, inputs_of
 from store.artifact.manifest import Manifest, decode_manifest
-from store.artifact.reader import Artifact
+from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, NewerLayout
 from store.gc.records import Graph, Ref, names_in
 from store.io import explained, make_folders, replace_file
@@ -30,18 +30,18 @@ def keep_manifest(store: Store, ref: Ref, path: Path) -> bool:
     return True
 
 
-def all_evicted(store: Store, prefix: str = "") -> list[Artifact]:
+def all_evicted(store: Store, prefix: str = "") -> list[StoredArtifact]:
     """What collections gave up that could be made again, by manifests alone.
 
     The path of each is where it was, and would be again. What a later saevx gave up is left out.
     """
-    found: list[Artifact] = []
+    found: list[StoredArtifact] = []
     for kind, key in _dropped(store):
         if key.startswith(prefix):
             with suppress(NewerLayout):
                 manifest = evicted_manifest(store, kind, key)
                 if manifest is not None:
-                    found.append(Artifact(home(store.root_of(kind), kind, key), manifest))
+                    found.append(StoredArtifact(home(store.root_of(kind), kind, key), manifest))
     return found
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saevx.cli import main
-from store import Artifact, Store
+from store import Store, StoredArtifact
 from store.io import digest
 
 
@@ -73,7 +73,7 @@ def as_json(*words: str) -> Any:
     return json.loads(saevx(*words, "--json").stdout)
 
 
-def stored(store: Store, spec: dict[str, Any]) -> Artifact:
+def stored(store: Store, spec: dict[str, Any]) -> StoredArtifact:
     return store.open(spec["kind"], spec["key"])
 
 
@@ -112,15 +112,15 @@ def test_nested_facts_are_told_one_a_line(store: Store):
     assert facts["packages"] == "numpy 2.1.0, torch 2.6.0"
 
 
-def cut(artifact: Artifact) -> None:
+def cut(artifact: StoredArtifact) -> None:
     (artifact.path / "x" / "c.0").write_bytes(b"")
 
 
-def lose_manifest(artifact: Artifact) -> None:
+def lose_manifest(artifact: StoredArtifact) -> None:
     (artifact.path / "zarr.json").unlink()
 
 
-def spoil_manifest(artifact: Artifact) -> None:
+def spoil_manifest(artifact: StoredArtifact) -> None:
     (artifact.path / "zarr.json").write_bytes(b"{}")
 
 
@@ -132,7 +132,7 @@ HARMS = [cut, lose_manifest, spoil_manifest]
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_damage_is_told_alike(store: Store, harm: Callable[[Artifact], None]):
+def test_damage_is_told_alike(store: Store, harm: Callable[[StoredArtifact], None]):
     pinned(store)
     harm(stored(store, CODE))
     fault = store.absence("checkpoints", CODE["key"])
@@ -159,7 +159,9 @@ def test_damage_is_told_alike(store: Store, harm: Callable[[Artifact], None]):
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_restore_is_only_offered_for_what_is_whole(store: Store, harm: Callable[[Artifact], None]):
+def test_restore_is_only_offered_for_what_is_whole(
+    store: Store, harm: Callable[[StoredArtifact], None]
+):
     pinned(store)
     harm(stored(store, CODE))
     said = saevx("gc", "--grace", "0", "--yes").stdout

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from saevx.cli import main
 from saevx.cli.common.columns import age, cell, cut, lay_out, size
-from store import Artifact, Store
+from store import Store, StoredArtifact
 
 HERE = Path(__file__).resolve().parent
 
@@ -175,7 +175,7 @@ def test_json_tells_everything(rows: Any, store: Store):
             "state": "older version"
             if (manifest.type, manifest.version) == ("TraitAP", 1)
             else None,
-            "n_bytes": Artifact(store.root, manifest).n_bytes,
+            "n_bytes": StoredArtifact(store.root, manifest).n_bytes,
             "created": manifest.created,
             "fields": row["fields"],
         }

@@ -28,7 +28,7 @@ from saevx.resolve.parts import make
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.recording import count_files, record_shards
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
-from store import Artifact, Store
+from store import Store, StoredArtifact
 
 ROOM = Path(__file__).resolve().parents[2]
 
@@ -68,7 +68,7 @@ def shards(images: ImageFolder, layer: int, **fields: Any) -> Shards:
     return Shards(images=images, vit=VIT, layer=layer, batch_size=BATCH_SIZE, **fields)
 
 
-Made = tuple[dict[int, Artifact], dict[int, BaseException]]
+Made = tuple[dict[int, StoredArtifact], dict[int, BaseException]]
 
 
 def run(specs: list[Shards], store: Path, progress: Any = None) -> Made:
@@ -81,7 +81,7 @@ def run(specs: list[Shards], store: Path, progress: Any = None) -> Made:
     return made, {layer_of[key]: error for key, error in batch.failed.items()}
 
 
-def files_of(artifact: Artifact) -> dict[str, bytes]:
+def files_of(artifact: StoredArtifact) -> dict[str, bytes]:
     assert artifact.verify() == []
     return {name: (artifact.path / name).read_bytes() for name in artifact.manifest.files}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from store import Artifact
+from store import StoredArtifact
 from store.artifact.staging import remove_dead_builds
 from store.gc import collector as gc
 from store.gc.collector import wait_for_collectors
@@ -81,7 +81,7 @@ class Actor:
             if why := self.store.absence(kind, key):
                 self.log("fault", f"collected: {kind}/{key} is {why}, by {self.role} {self.i}")
 
-    def make(self, kind: str, key: str, parents: list[Ref], build_s: float = 0.0) -> Artifact:
+    def make(self, kind: str, key: str, parents: list[Ref], build_s: float = 0.0) -> StoredArtifact:
         self.log("build", key)
         by = os.urandom(8).hex()
         with self.store.draft(kind, key) as draft:
@@ -149,7 +149,7 @@ class Maker(Actor):
             self._saw(found)
         return found is not None
 
-    def _saw(self, found: Artifact) -> None:
+    def _saw(self, found: StoredArtifact) -> None:
         self.seen.add((found.kind, found.key))
         self.log("saw", found.key, found.manifest.attributes["by"])
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import Artifact, Draft, Store
+from store import Draft, Store, StoredArtifact
 from store.locks.heartbeat import heartbeats
 
 
-def _publish(draft: Draft, **changes: Any) -> Artifact:
+def _publish(draft: Draft, **changes: Any) -> StoredArtifact:
     facts: dict[str, Any] = {
         "type": "Thing",
         "version": 1,
@@ -35,7 +35,7 @@ def _fill(draft: Draft) -> None:
     draft.write("a group/ids", np.arange(5), {"unit": "images"})
 
 
-def _make(store: Store, key: str, kind: str = "results", **changes: Any) -> Artifact:
+def _make(store: Store, key: str, kind: str = "results", **changes: Any) -> StoredArtifact:
     with store.draft(kind, key) as draft:
         _fill(draft)
         return _publish(draft, **changes)
@@ -81,7 +81,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def publish() -> Callable[..., Artifact]:
+def publish() -> Callable[..., StoredArtifact]:
     """Publishes a draft, with a manifest of no interest but for what is given."""
     return _publish
 
@@ -93,7 +93,7 @@ def fill() -> Callable[[Draft], None]:
 
 
 @pytest.fixture(scope="session")
-def make() -> Callable[..., Artifact]:
+def make() -> Callable[..., StoredArtifact]:
     """Makes a whole small artifact: (store, key, kind="results", **changes of the manifest)."""
     return _make
 

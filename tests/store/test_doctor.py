@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from store import Artifact, Store, io
+from store import Store, StoredArtifact, io
 from store.artifact import manifest
 from store.artifact.manifest import Manifest, Reference, encode_manifest
 from store.check.report import Finding
@@ -34,7 +34,7 @@ from store.trash.contents import entries
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
-def thing(store: Store, n: int = 0, kind: str = "results", **changes: Any) -> Artifact:
+def thing(store: Store, n: int = 0, kind: str = "results", **changes: Any) -> StoredArtifact:
     """An artifact whose key is right, with arrays, a group and a table."""
     canonical = json.dumps({"type": "Thing", "version": 1, "fields": {"n": n}})
     with store.draft(kind, digest(canonical.encode())) as draft:
@@ -46,7 +46,7 @@ def thing(store: Store, n: int = 0, kind: str = "results", **changes: Any) -> Ar
         return draft.publish(**(facts | {"canonical": canonical, "provenance": {}} | changes))
 
 
-def files_of(artifact: Artifact) -> list[Path]:
+def files_of(artifact: StoredArtifact) -> list[Path]:
     return sorted(path for path in artifact.path.rglob("*") if path.is_file())
 
 
@@ -58,7 +58,7 @@ def errors(store: Store, **options: Any) -> list[str]:
     return [f"{f.topic}: {f.what}" for f in look(store, **options) if f.severity == "error"]
 
 
-def rewrite(artifact: Artifact, **changes: Any) -> None:
+def rewrite(artifact: StoredArtifact, **changes: Any) -> None:
     """Another manifest, well made."""
     fields = {name: getattr(artifact.manifest, name) for name in Manifest.__struct_fields__}
     data = encode_manifest(Manifest(**(fields | changes)))
@@ -112,34 +112,34 @@ def test_every_file_cut_short_grown_or_gone_is_found_without_reading_them(store:
     assert errors(store) == []
 
 
-def other_kind(artifact: Artifact) -> None:
+def other_kind(artifact: StoredArtifact) -> None:
     rewrite(artifact, kind="shards")
 
 
-def other_spec(artifact: Artifact) -> None:
+def other_spec(artifact: StoredArtifact) -> None:
     rewrite(artifact, canonical=artifact.manifest.canonical.replace("0", "1"))
 
 
-def other_version(artifact: Artifact) -> None:
+def other_version(artifact: StoredArtifact) -> None:
     rewrite(artifact, version=2)
 
 
-def other_type(artifact: Artifact) -> None:
+def other_type(artifact: StoredArtifact) -> None:
     rewrite(artifact, type="Other")
 
 
-def wrong_place(artifact: Artifact) -> None:
+def wrong_place(artifact: StoredArtifact) -> None:
     place = artifact.path.parent.parent / "00" / artifact.key
     place.parent.mkdir()
     artifact.path.rename(place)
 
 
-def a_file_in_its_place(artifact: Artifact) -> None:
+def a_file_in_its_place(artifact: StoredArtifact) -> None:
     shutil.rmtree(artifact.path)
     artifact.path.write_text("mine")
 
 
-def newer(artifact: Artifact) -> None:
+def newer(artifact: StoredArtifact) -> None:
     rewrite(artifact, layout=2)
 
 
@@ -154,7 +154,7 @@ def newer(artifact: Artifact) -> None:
         (a_file_in_its_place, "has no manifest"),
     ],
 )
-def test_manifests(store: Store, harm: Callable[[Artifact], None], says: str) -> None:
+def test_manifests(store: Store, harm: Callable[[StoredArtifact], None], says: str) -> None:
     artifact = thing(store)
     harm(artifact)
     (what,) = errors(store)
@@ -387,7 +387,7 @@ def test_what_cannot_be_read_is_not_taken_for_altered(
 # Parts.
 
 
-def part_of(store: Store, key: str, index: int) -> Artifact:
+def part_of(store: Store, key: str, index: int) -> StoredArtifact:
     with store.draft("results", key, index) as draft:
         draft.write("a", np.arange(8))
         return draft.publish(
@@ -443,7 +443,7 @@ def shared() -> Iterator[Store]:
         yield Store(Path(folder) / "store")
 
 
-def full(store: Store) -> Artifact:
+def full(store: Store) -> StoredArtifact:
     """A store with something at every place."""
     made = thing(store)
     thing(store, 1, "shards")
@@ -461,7 +461,7 @@ def full(store: Store) -> Artifact:
     return made
 
 
-PLACES: dict[str, Callable[[Store, Artifact], Path]] = {
+PLACES: dict[str, Callable[[Store, StoredArtifact], Path]] = {
     "the root": lambda store, made: store.root,
     "a kind": lambda store, made: store.root / "results",
     "a shelf": lambda store, made: made.path.parent,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from store import LAYOUT, Artifact, NewerLayout, Store
+from store import LAYOUT, NewerLayout, Store, StoredArtifact
 from store.artifact.inputs import glimpse
 from store.gc.collector import collect, evictable
 from store.gc.reachability import Reachability
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 A, B, C, D = (f"{digit}{'0' * 31}" for digit in "abcd")
 
 
-def put(store: Store, make: Any, key: str, *below: str, kind: str = "results") -> Artifact:
+def put(store: Store, make: Any, key: str, *below: str, kind: str = "results") -> StoredArtifact:
     parents = {f"p{i}": {"kind": kind, "key": k} for i, k in enumerate(below)}
-    artifact: Artifact = make(store, key, kind, parents=parents, spec={"fields": {}})
+    artifact: StoredArtifact = make(store, key, kind, parents=parents, spec={"fields": {}})
     return artifact
 
 
-def make_newer(artifact: Artifact, **changes: Any) -> bytes:
+def make_newer(artifact: StoredArtifact, **changes: Any) -> bytes:
     """Writes the manifest as a later saevx may; `changes` are to what it says, None removes."""
     file = artifact.path / "zarr.json"
     node = json.loads(file.read_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import Artifact, CorruptArtifact, MissingArtifact, Store, StoreError
+from store import CorruptArtifact, MissingArtifact, Store, StoredArtifact, StoreError
 from store.artifact.manifest import Manifest, encode_manifest
 from store.copy import copy
 from store.gc.scan import below
@@ -24,15 +24,17 @@ def target(tmp_path: Path) -> Store:
     return Store(tmp_path / "target", {"shards": tmp_path / "scratch"})
 
 
-def thing(store: Store, make: Any, n: int = 1, kind: str = "results", **changes: Any) -> Artifact:
+def thing(
+    store: Store, make: Any, n: int = 1, kind: str = "results", **changes: Any
+) -> StoredArtifact:
     canonical = f'{{"n":{n}}}'
-    made: Artifact = make(
+    made: StoredArtifact = make(
         store, digest(canonical.encode()), kind, canonical=canonical, **({"parents": {}} | changes)
     )
     return made
 
 
-def content(artifact: Artifact) -> dict[str, bytes]:
+def content(artifact: StoredArtifact) -> dict[str, bytes]:
     files = (path for path in artifact.path.rglob("*") if path.is_file())
     return {str(path.relative_to(artifact.path)): path.read_bytes() for path in files}
 
@@ -146,7 +148,7 @@ def test_a_copy_that_is_cut_off_leaves_nothing_visible(
 
 
 def test_below_is_what_an_artifact_was_made_from(store: Store, make: Any) -> None:
-    def refs(*artifacts: Artifact) -> dict[str, dict[str, str]]:
+    def refs(*artifacts: StoredArtifact) -> dict[str, dict[str, str]]:
         return {f"p{i}": {"kind": a.kind, "key": a.key} for i, a in enumerate(artifacts)}
 
     shards = thing(store, make, 1, "shards")

@@ -14,7 +14,7 @@ from saevx.cli.common.columns import size
 from saevx.cli.common.units import things
 
 if TYPE_CHECKING:
-    from store import Artifact, Store
+    from store import Store, StoredArtifact
     from store.gc.records import Ref
 
 
@@ -23,7 +23,7 @@ class Copies:
 
     def __init__(self, source: Store, target: Store) -> None:
         self.source, self.target = source, target
-        self.wanted: dict[Ref, Artifact] = {}
+        self.wanted: dict[Ref, StoredArtifact] = {}
         self.absent: set[Ref] = set()
         """What an artifact was made from, and the source does not have."""
         self.copied: list[Ref] = []

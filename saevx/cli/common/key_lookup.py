@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from store import Artifact as Stored
-    from store import Manifest, Store
+    from store import Manifest, Store, StoredArtifact
     from store.gc.records import Ref
     from store.trash.contents import Entry
 
@@ -17,7 +16,7 @@ AGAIN = "the next run that needs it makes it again"
 class Chosen(NamedTuple):
     """An artifact that stands in the store, whole or not."""
 
-    artifact: Stored
+    artifact: StoredArtifact
     fault: str | None
     """Why it counts as absent, as in `damaged: x/c.0 is missing`; None where it is whole."""
 
