@@ -47,10 +47,10 @@ def find_one(store: Store, key: str, *, evicted_manifest: bool = False) -> Chose
     manifest = manifest_of_damaged(store, *ref)
     if manifest is None:
         raise StoreError(f"{ref[0]} {ref[1]} in {store.root} is {looked}; {AGAIN}")
-    from store import Artifact
+    from store import StoredArtifact
     from store.layout import home
 
-    return Chosen(Artifact(home(store.root_of(ref[0]), *ref), manifest), looked)
+    return Chosen(StoredArtifact(home(store.root_of(ref[0]), *ref), manifest), looked)
 
 
 def only(key: str, found: Iterable[Ref]) -> Ref | None:
