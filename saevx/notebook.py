@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from saevx.dispatch.execution import Execution
 from saevx.errors import RunFailed, SpecError
 from saevx.experiments.load import Experiment, load_experiment
-from saevx.experiments.user_types import is_users
 from saevx.query.conditions import Where as Conditions
 from saevx.query.tables import found_table, table_of
 from saevx.query.tables import load as read_spec
@@ -20,6 +19,7 @@ from saevx.recipes import find_recipe
 from saevx.resolve.lookup import plain, read
 from saevx.resolve.run import Listener, explain
 from saevx.session import Display, Session
+from saevx.user_types import is_user_defined
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Kind
 from spec.document import known_types
@@ -149,12 +149,12 @@ def _code_of(things: Iterable[Any]) -> Path | None:
 
 
 def _load_key(key: str, store: Store) -> Any:
-    from saevx.cli.common.key_lookup import find_one
+    from saevx.query.key_lookup import find_by_prefix
 
-    artifact = find_one(store, key).artifact
+    artifact = find_by_prefix(store, key).artifact
     stored = store.open(artifact.kind, artifact.key)
     known = known_types().get(stored.manifest.type)
-    if known is None or is_users(known) or not issubclass(known, Artifact):
+    if known is None or is_user_defined(known) or not issubclass(known, Artifact):
         return plain(stored)
     if known.version != stored.manifest.version:
         return plain(stored)

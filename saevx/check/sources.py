@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from saevx.experiments.user_types import types_in, versions_of
+from saevx.user_types import type_names_in, versions_of
 from saevx.workspace import Workspace
 from spec import Artifact, DatasetError, Exec, Keys, Site, Spec, SpecError, from_document
 from spec.document import known_types
@@ -232,7 +232,7 @@ def _keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
     for manifest in manifests:
         if versions.get(manifest.type) != manifest.version:
             continue
-        if not known_types().keys() >= set(types_in(manifest.spec)):
+        if not known_types().keys() >= set(type_names_in(manifest.spec)):
             continue  # a type of a user's is known by name alone
         if any(sources.fault(document) for document in contents_in(manifest.spec)):
             continue

@@ -18,9 +18,9 @@ from saevx.dispatch.messages import Array, ArrayTask, RunInfo
 from saevx.dispatch.request import Request
 from saevx.dispatch.runs.folder import RunFolder
 from saevx.dispatch.signals import defer_signals
-from saevx.experiments.user_types import is_users, users_types
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node
+from saevx.user_types import declared_types, is_user_defined
 from spec import Artifact, to_document
 from store.errors import NoAnswer, SlurmError
 from store.layout import KINDS
@@ -148,7 +148,9 @@ class Submitter:
             folder = RunFolder.make(self.store, self.request.name, self.request.file)
             folder.seal = self._snapshot.write(folder.code)
             copied = self._snapshot.experiment_in(folder.code)
-            needs = users_types() or any(is_users(recipe.make) for recipe in self.recipes.values())
+            needs = declared_types() or any(
+                is_user_defined(recipe.make) for recipe in self.recipes.values()
+            )
             folder.write_info(
                 RunInfo(
                     name=self.request.name,

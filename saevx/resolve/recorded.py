@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from saevx.compute.memory import gc_paused
-from saevx.experiments.user_types import users_types
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Outcome, run_plan
+from saevx.user_types import declared_types
 from spec import Artifact, Keys
 from store.errors import MissingArtifact, StoreError
 from store.gc.collector import wait_for_collectors
@@ -37,7 +37,7 @@ def plan_recorded(
     """The plan of specs that `recording` has written down. Raises what `make_plan` raises."""
     specs = list(specs)
     targets = [_ref(spec, keys) for spec in specs]
-    recording.want(targets, recording.known(targets) or graph_of(specs, keys), users_types())
+    recording.want(targets, recording.known(targets) or graph_of(specs, keys), declared_types())
     wait_for_collectors(store)
     return make_plan(specs, keys, store)
 

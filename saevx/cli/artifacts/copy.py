@@ -33,12 +33,12 @@ class Copies:
 
     def ask_for(self, key: str, parents: bool) -> None:
         """Adds an artifact, after what it was made from."""
-        from saevx.cli.common.key_lookup import find_one
         from saevx.errors import StoreError
+        from saevx.query.key_lookup import find_by_prefix
         from store.gc.scan import below
 
         try:
-            artifact, fault = find_one(self.source, key)
+            artifact, fault = find_by_prefix(self.source, key)
             ref = artifact.kind, artifact.key
             if fault:
                 self.failed.append((*ref, f"it is {fault}"))

@@ -51,10 +51,10 @@ def export(
         copy_all(opened, other_store(to, must_exist=False), keys, parents, as_json)
         return
     assert output is not None
-    from saevx.cli.common.key_lookup import find_one
     from saevx.query.export import write_file
+    from saevx.query.key_lookup import find_by_prefix
 
-    found = [find_one(opened, key).artifact for key in keys]
+    found = [find_by_prefix(opened, key).artifact for key in keys]
     artifacts = [opened.open(artifact.kind, artifact.key) for artifact in found]
     what = write_file(artifacts, output, table, explode_spec=explode_spec)
     if as_json:

@@ -63,9 +63,9 @@ def ls(
     opened = open_store(store)
     versions = None
     if older:
-        from saevx.experiments.user_types import Declared
+        from saevx.user_types import DeclaredTypes
 
-        versions = Declared.in_store(opened).versions
+        versions = DeclaredTypes.in_store(opened).versions
     asked, order = _fields(columns), _fields(sort)
     fields = [*asked, *(field.removeprefix("-") for field in order)]
     found = search(

@@ -11,7 +11,7 @@ import click
 from saevx.cli.common.options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from saevx.cli.common.key_lookup import Chosen
+    from saevx.query.key_lookup import Chosen
     from spec.tree import TreeNode
     from store import Manifest, Store
     from store.gc.records import Ref
@@ -27,11 +27,11 @@ def show(key: str, store: str | None, as_json: bool) -> None:
 
     Its spec, the tree of what it was made from with what is there of it, its facts and provenance.
     """
-    from saevx.cli.common.key_lookup import AGAIN, find_one
     from saevx.config import open_store
+    from saevx.query.key_lookup import AGAIN, find_by_prefix
 
     opened = open_store(store)
-    chosen = find_one(opened, key, evicted_manifest=True)
+    chosen = find_by_prefix(opened, key, evicted_manifest=True)
     if as_json:
         click.echo(json.dumps(_document(chosen)))
         return
@@ -102,7 +102,7 @@ def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
 
 def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     """What is known of an artifact, and its state in words."""
-    from saevx.cli.common.key_lookup import manifest_of_damaged
+    from saevx.query.key_lookup import manifest_of_damaged
     from store import NewerLayout
     from store.layout import home
     from store.trash.evicted import evicted_manifest

@@ -36,7 +36,7 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     Ends with 1 if there are errors that are not fixed.
     """
     from saevx.check.sources import look_over
-    from saevx.experiments.user_types import Declared
+    from saevx.user_types import DeclaredTypes
     from saevx.workspace import open_workspace
     from store.check.store_check import Doctor
 
@@ -45,7 +45,7 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     with _bar(deep and not as_json) as progress:
         findings = list(physician.findings(deep=deep, progress=progress))
     manifests = physician.manifests.values()
-    versions = Declared.in_store(workspace.store).versions
+    versions = DeclaredTypes.in_store(workspace.store).versions
     findings += look_over(workspace, manifests, deep=deep, versions=versions)
     done = _mend(physician, findings) if fix else {}
     n_checked = len(physician.manifests)

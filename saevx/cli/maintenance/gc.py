@@ -19,7 +19,7 @@ from saevx.cli.maintenance.gc_report import Work
 from store import KINDS
 
 if TYPE_CHECKING:
-    from saevx.experiments.user_types import Declared
+    from saevx.user_types import DeclaredTypes
     from store import Manifest
     from store.gc.collector import Collected
     from store.gc.reachability import Reachability, Stale
@@ -144,10 +144,10 @@ def _check_forgotten(survey: Reachability, file: str) -> None:
 
 
 def _plan(survey: Reachability, workspace: Any, kind: str | None, keep_results: bool) -> Work:
-    from saevx.experiments.user_types import Declared
+    from saevx.user_types import DeclaredTypes
     from store.gc.collector import evictable
 
-    declared = Declared(survey.roots.runs)
+    declared = DeclaredTypes(survey.roots.runs)
     stale = [item for item in survey.stale(declared.versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
@@ -156,15 +156,15 @@ def _plan(survey: Reachability, workspace: Any, kind: str | None, keep_results: 
     return Work(stale, kept)
 
 
-def _cannot_make(workspace: Any, declared: Declared) -> Callable[[Manifest], str | None]:
+def _cannot_make(workspace: Any, declared: DeclaredTypes) -> Callable[[Manifest], str | None]:
     """As `cannot_make`, and where one of the types that a spec needs may not be known."""
     from saevx.check.sources import cannot_make
-    from saevx.experiments.user_types import types_in
+    from saevx.user_types import type_names_in
 
     cannot = cannot_make(workspace, declared.versions)
 
     def why(manifest: Manifest) -> str | None:
-        lint_profile = map(declared.doubt, [manifest.type, *types_in(manifest.spec)])
+        lint_profile = map(declared.doubt, [manifest.type, *type_names_in(manifest.spec)])
         return next(filter(None, lint_profile), None) or cannot(manifest)
 
     return why

@@ -20,9 +20,9 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
 
     Without KEY, list what is pinned.
     """
-    from saevx.cli.common.key_lookup import AGAIN, find_one
     from saevx.config import open_store
     from saevx.errors import StoreError
+    from saevx.query.key_lookup import AGAIN, find_by_prefix
     from store.gc.records import when
     from store.gc.roots import Roots
     from store.gc.roots import pin as write_pin
@@ -31,7 +31,7 @@ def pin(key: str | None, note: str, store: str | None, as_json: bool) -> None:
 
     opened = open_store(store)
     if key is not None:
-        artifact, fault = find_one(opened, key)
+        artifact, fault = find_by_prefix(opened, key)
         if fault:
             name = f"{artifact.manifest.type} {artifact.key}"
             raise StoreError(f"{name} is {fault}; nothing was pinned. {AGAIN.capitalize()}")

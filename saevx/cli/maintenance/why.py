@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @clear_errors
 def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     """Say what keeps the artifact KEY, or why `saevx gc` would move it to the trash."""
-    from saevx.cli.common.key_lookup import AGAIN
     from saevx.config import open_store
-    from saevx.experiments.user_types import Declared
+    from saevx.query.key_lookup import AGAIN
+    from saevx.user_types import DeclaredTypes
     from store.gc.reachability import Reachability
 
     opened = open_store(store)
@@ -36,7 +36,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     survey.refresh()
     ref = _find(survey, key)
     chain = survey.why(ref)
-    versions = Declared(survey.roots.runs).versions
+    versions = DeclaredTypes(survey.roots.runs).versions
     stale = next((s for s in survey.stale(versions) if s.ref == ref), None)
     fault = survey.standing[ref].fault if ref in survey.standing else None
     if as_json:
@@ -66,14 +66,14 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
 
 
 def _find(survey: Reachability, key: str) -> Ref:
-    from saevx.cli.common.key_lookup import only, refuse_absent
+    from saevx.query.key_lookup import only_match, raise_absent
     from store.layout import check_prefix
 
     check_prefix(key)
     known = survey.standing.keys() | survey.causes.keys()
-    ref = only(key, (ref for ref in known if ref[1].startswith(key)))
+    ref = only_match(key, (ref for ref in known if ref[1].startswith(key)))
     if ref is None:
-        refuse_absent(survey.store, key)
+        raise_absent(survey.store, key)
     return ref
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from store.gc.records import Run
 
 
-def is_users(thing: Any) -> bool:
+def is_user_defined(thing: Any) -> bool:
     """Whether a type or function was declared outside of saevx."""
     return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")
 
@@ -29,13 +29,13 @@ def versions_of(types: Iterable[type]) -> dict[str, int]:
     return {found.__name__: found.version for found in types if issubclass(found, Artifact)}
 
 
-def users_types() -> dict[str, int]:
+def declared_types() -> dict[str, int]:
     """Spec types of this process that saevx does not bring -> version; 0 for a description."""
-    found = [known for known in known_types().values() if is_users(known)]
+    found = [known for known in known_types().values() if is_user_defined(known)]
     return {known.__name__: 0 for known in found} | versions_of(found)
 
 
-class Declared:
+class DeclaredTypes:
     """The spec types known to this process, and those that recorded runs have declared."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
@@ -49,7 +49,7 @@ class Declared:
                     self.versions[name] = max(version, self.versions.get(name, version))
 
     @classmethod
-    def in_store(cls, store: Store) -> Declared:
+    def in_store(cls, store: Store) -> DeclaredTypes:
         """By the runs that count in a store; by none, where its records cannot be read."""
         from store.gc.roots import Roots
 
@@ -81,13 +81,13 @@ def _change_since(run: Run) -> str | None:
     return "was edited after its latest run; run it again" if edited else None
 
 
-def types_in(value: Any) -> Iterator[str]:
+def type_names_in(value: Any) -> Iterator[str]:
     """Names of the types of all documents within a document, itself among them."""
     if isinstance(value, list):
         for item in value:
-            yield from types_in(item)
+            yield from type_names_in(item)
     elif isinstance(value, dict):
         if isinstance(value.get("type"), str) and isinstance(value.get("fields"), dict):
             yield value["type"]
         for item in value.values():
-            yield from types_in(item)
+            yield from type_names_in(item)

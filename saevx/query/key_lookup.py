@@ -21,7 +21,7 @@ class Chosen(NamedTuple):
     """Why it counts as absent, as in `damaged: x/c.0 is missing`; None where it is whole."""
 
 
-def find_one(store: Store, key: str, *, evicted_manifest: bool = False) -> Chosen:
+def find_by_prefix(store: Store, key: str, *, evicted_manifest: bool = False) -> Chosen:
     """The artifact whose key begins with `key`; raises StoreError for none, or several.
 
     With `evicted_manifest`, also one of which only the manifest was kept; its path is missing then.
@@ -31,16 +31,16 @@ def find_one(store: Store, key: str, *, evicted_manifest: bool = False) -> Chose
     from store.layout import check_prefix
 
     check_prefix(key)
-    ref = only(key, [(kind, found) for kind in KINDS for found in store.keys(kind, key)])
+    ref = only_match(key, [(kind, found) for kind in KINDS for found in store.keys(kind, key)])
     if ref is None:
         if evicted_manifest:
             from store.trash.evicted import all_evicted
 
             found = {(a.kind, a.key): a for a in all_evicted(store, key)}
-            ref = only(key, found)
+            ref = only_match(key, found)
             if ref is not None:
                 return Chosen(found[ref], None)
-        refuse_absent(store, key)
+        raise_absent(store, key)
     looked = store.look(*ref)
     if not isinstance(looked, str):
         return Chosen(looked, None)
@@ -53,7 +53,7 @@ def find_one(store: Store, key: str, *, evicted_manifest: bool = False) -> Chose
     return Chosen(StoredArtifact(home(store.root_of(ref[0]), *ref), manifest), looked)
 
 
-def only(key: str, found: Iterable[Ref]) -> Ref | None:
+def only_match(key: str, found: Iterable[Ref]) -> Ref | None:
     """The only one of them; None where there is none. Raises StoreError for several."""
     from saevx.errors import StoreError
 
@@ -66,7 +66,7 @@ def only(key: str, found: Iterable[Ref]) -> Ref | None:
     return refs[0] if refs else None
 
 
-def refuse_absent(store: Store, key: str) -> NoReturn:
+def raise_absent(store: Store, key: str) -> NoReturn:
     """Says that there is no such artifact, and whether it can be had from the trash."""
     from saevx.errors import StoreError
     from store.trash.contents import entries
