@@ -102,7 +102,7 @@ def _read(file: Path) -> Config:
     return Config(
         file=file,
         store_root=root.get("root"),
-        store_roots=_paths(file, "store.gc.roots", _table(file, "roots", store)),
+        store_roots=_paths(file, "store.roots", _table(file, "roots", store)),
         data_roots=_paths(file, "data", _table(file, "data", tables)),
         profile=profile,
         profiles=_table(file, "profiles", tables),

@@ -250,6 +250,21 @@ def list_folder(folder: Path) -> list[str]:
             return []
 
 
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
+    return [name for name in list_folder(folder) if not name.startswith(".")]
+
+
+def bytes_in(path: Path) -> int:
+    """Sizes of all files in a folder, as far as they can be seen."""
+    n_bytes = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                n_bytes += os.lstat(os.path.join(folder, name)).st_size
+    return n_bytes
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     with explained("flush the folder", path):

@@ -24,6 +24,9 @@ LAYOUT = 1
 
 KINDS = ("shards", "checkpoints", "activations", "results")
 
+Ref = tuple[str, str]
+"""Kind and key of an artifact."""
+
 RESERVED = (".build", ".work", ".trash", ".leases", ".catalogue")
 """What lies beside the artifacts of a kind."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from store import Manifest, Store, StoredArtifact
-    from store.gc.records import Ref
+    from store.layout import Ref
     from store.trash.contents import Entry
 
 AGAIN = "the next run that needs it makes it again"
@@ -34,7 +34,7 @@ def find_by_prefix(store: Store, key: str, *, evicted_manifest: bool = False) ->
     ref = only_match(key, [(kind, found) for kind in KINDS for found in store.keys(kind, key)])
     if ref is None:
         if evicted_manifest:
-            from store.trash.evicted import all_evicted
+            from store.gc.evicted import all_evicted
 
             found = {(a.kind, a.key): a for a in all_evicted(store, key)}
             ref = only_match(key, found)

@@ -20,8 +20,9 @@ from store.gc.collector import wait_for_collectors
 
 if TYPE_CHECKING:
     from store import Store
-    from store.gc.records import Graph, Ref
+    from store.gc.records import Graph
     from store.gc.roots import RunRecording
+    from store.layout import Ref
 
 Execute = Callable[[Plan, Context], Outcome]
 """What runs a plan; `run_plan` does so in this process."""

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from store.artifact.manifest import Manifest
-from store.gc.records import Ref
 from store.io import explained
-from store.layout import KINDS, NODE_FILE, is_key
+from store.layout import KINDS, NODE_FILE, Ref, is_key
 
 
 def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:

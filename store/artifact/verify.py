@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from store.artifact.manifest import Manifest, size_fault
-from store.gc.records import Ref
 from store.io import digest
+from store.layout import Ref
 
 
 def manifest_fault(manifest: Manifest, ref: Ref) -> str | None:

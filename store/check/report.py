@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from store.errors import StoreError
-from store.gc.records import R, Ref, read_record
+from store.gc.records import R, read_record
+from store.layout import Ref
 from store.locks.owner import LeaseOwner
 from store.trash.move import Identity
 

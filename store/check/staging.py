@@ -9,13 +9,24 @@ from pathlib import Path
 from store.artifact.manifest import Manifest, examine
 from store.check.report import Finding, damage, names_of, newer, record, stranger, unreadable
 from store.errors import NewerLayout, StoreError
-from store.gc.records import Pin, Ref, Run, holds_runs, is_record
+from store.gc.evicted import evicted_manifest
+from store.gc.records import Pin, Run, holds_runs, is_record
 from store.gc.scan import builds_of, parts_of
-from store.layout import KINDS, builds, collectors, dropped, leases, part_key, pins, runs, works
+from store.layout import (
+    KINDS,
+    Ref,
+    builds,
+    collectors,
+    dropped,
+    leases,
+    part_key,
+    pins,
+    runs,
+    works,
+)
 from store.locks.liveness import may_be_alive
 from store.locks.process import ProcessId
 from store.store import Store
-from store.trash.evicted import evicted_manifest
 from store.trash.move import identity_of
 
 

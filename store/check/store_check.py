@@ -14,9 +14,8 @@ from store.check import roots as premises
 from store.check import staging as unfinished
 from store.check.report import AGAIN, Finding, damage, names_of, newer, stranger, unreadable
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.gc.records import Ref
 from store.io import explained
-from store.layout import KINDS, NODE_FILE, RESERVED, is_key, is_shelf
+from store.layout import KINDS, NODE_FILE, RESERVED, Ref, is_key, is_shelf
 from store.locks import lease as leases
 from store.store import Store
 from store.trash.move import identity_of, move_to_trash_if_same

@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from store.gc.reachability import Reachability
-from store.gc.records import names_in, roots_of
+from store.gc.records import roots_of
 from store.gc.roots import superseded
+from store.io import names_in
 from store.layout import KINDS, catalogue_file, collectors, dropped, is_key, pins, runs
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId

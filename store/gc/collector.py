@@ -43,16 +43,16 @@ from pathlib import Path
 from store.artifact.manifest import Manifest
 from store.errors import StoreError
 from store.gc.cleanup import sweep
+from store.gc.evicted import keep_manifest
 from store.gc.reachability import DEAD_LEASE, EVICTED, FAILED, ORPHAN, PARTS, Reachability, Stale
-from store.gc.records import Ref, names_in, roots_of
-from store.io import explained, make_folders, stat_opened, write_new
-from store.layout import collectors
+from store.gc.records import roots_of
+from store.io import explained, make_folders, names_in, stat_opened, write_new
+from store.layout import Ref, collectors
 from store.locks import lease as leases
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
 from store.store import Store
 from store.trash import contents as trash
-from store.trash.evicted import keep_manifest
 from store.trash.move import identity_of, move_to_trash_if_same, put_back
 
 MOVING_S = 0.25

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from store.gc.records import Graph, Ref, Run
+from store.gc.records import Graph, Run
 from store.gc.roots import Roots
 from store.gc.scan import Parts, StoredEntry, StoreScan
-from store.layout import leases
+from store.io import bytes_in
+from store.layout import Ref, leases
 from store.locks.owner import LeaseOwner
 from store.store import Store
-from store.trash.contents import bytes_in
 from store.trash.move import Identity, identity_of
 
 GRACE_S = 3600.0

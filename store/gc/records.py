@@ -23,14 +23,11 @@ import xxhash
 from store import io
 from store.errors import StoreError
 from store.io import explained, list_folder, make_folders, read_file, replace_file, tries
-from store.layout import KINDS, LAYOUT
+from store.layout import KINDS, LAYOUT, Ref
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
 from store.names import safe_name
 from store.store import Store
-
-Ref = tuple[str, str]
-"""Kind and key of an artifact."""
 
 Graph = dict[Ref, tuple[Ref, ...]]
 """Artifacts, and what each is made from."""
@@ -175,11 +172,6 @@ def write_record(file: Path, record: Run | Pin) -> None:
     """Writes a record whole or not at all, in the place of one that may be there."""
     make_folders(file.parent)
     replace_file(file, msgspec.json.encode(record))
-
-
-def names_in(folder: Path) -> list[str]:
-    """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
-    return [name for name in list_folder(folder) if not name.startswith(".")]
 
 
 def holds_runs(name: str) -> bool:

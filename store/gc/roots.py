@@ -15,7 +15,6 @@ from store.errors import StoreError
 from store.gc.records import (
     Graph,
     Pin,
-    Ref,
     Run,
     counting,
     holds_runs,
@@ -28,7 +27,7 @@ from store.gc.records import (
     write_record,
 )
 from store.io import explained, list_folder, stat_opened, tries
-from store.layout import pin_file, pins, runs
+from store.layout import Ref, pin_file, pins, runs
 from store.locks.heartbeat import heartbeats
 from store.locks.liveness import may_be_alive
 from store.locks.process import ProcessId

@@ -13,15 +13,14 @@ from store.artifact.inputs import glimpse, inputs_of
 from store.artifact.manifest import ABSENT, Manifest, examine
 from store.artifact.staging import is_left_behind
 from store.errors import NewerLayout, StoreError
-from store.gc.records import Graph, Ref, names_in
-from store.io import explained, make_folders
-from store.layout import KINDS, builds, collectors, home, is_key, is_shelf, owner_of, works
+from store.gc.evicted import evicted_manifest, inputs_of_evicted
+from store.gc.records import Graph
+from store.io import bytes_in, explained, make_folders, names_in
+from store.layout import KINDS, Ref, builds, collectors, home, is_key, is_shelf, owner_of, works
 from store.locks.liveness import server_time
 from store.locks.owner import LeaseOwner
 from store.locks.process import ProcessId
 from store.store import Store
-from store.trash.contents import bytes_in
-from store.trash.evicted import evicted_manifest, inputs_of_evicted
 from store.trash.move import Identity, identity_of
 
 SETTLED_S = 2.0

@@ -20,10 +20,9 @@ import msgspec
 from store.artifact.inputs import glimpse
 from store.artifact.manifest import Manifest, read_manifest
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.io import explained, list_folder, make_folders
+from store.io import bytes_in, explained, list_folder, make_folders
 from store.layout import is_key, is_shelf
 from store.locks.liveness import server_time
-from store.trash.contents import bytes_in
 
 Scalar = str | int | float | bool | None
 Describe = Callable[[Manifest], Mapping[str, Scalar]]

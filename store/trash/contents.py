@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from store.artifact.manifest import Manifest, examine
 from store.errors import MissingArtifact, StoreError
-from store.gc.records import names_in
-from store.io import explained, make_folders, sync_folder
+from store.io import bytes_in, explained, make_folders, names_in, sync_folder
 from store.layout import DELETED, KINDS, home, trash, trashed
 from store.store import Store
 from store.trash.move import delete
@@ -70,13 +68,3 @@ def empty(which: Iterable[Entry]) -> Iterator[tuple[Entry, int]]:
         n_bytes = bytes_in(entry.path)
         if delete(entry.path):
             yield entry, n_bytes
-
-
-def bytes_in(path: Path) -> int:
-    """Sizes of all files in a folder, as far as they can be seen."""
-    n_bytes = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with suppress(OSError):
-                n_bytes += os.lstat(os.path.join(folder, name)).st_size
-    return n_bytes

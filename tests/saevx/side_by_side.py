@@ -34,8 +34,8 @@ from store.gc import collector as gc
 from store.gc import roots
 from store.gc.collector import collect, empty_trash
 from store.gc.reachability import Reachability
-from store.gc.records import Ref
 from store.gc.roots import RunRecording
+from store.layout import Ref
 from store.trash.contents import entries
 
 

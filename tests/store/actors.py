@@ -14,8 +14,8 @@ from store import StoredArtifact
 from store.artifact.staging import remove_dead_builds
 from store.gc import collector as gc
 from store.gc.collector import wait_for_collectors
-from store.gc.records import Ref
 from store.gc.roots import RunRecording
+from store.layout import Ref
 from store.locks import heartbeat as heartbeats
 from store.locks import owner as holder
 

@@ -11,9 +11,9 @@ from store.gc import cleanup as sweep
 from store.gc import collector as gc
 from store.gc.collector import collect, empty_trash, evictable
 from store.gc.reachability import Reachability
-from store.gc.records import Ref
 from store.gc.roots import Roots, pin
 from store.index.catalogue import Catalogue
+from store.layout import Ref
 from store.trash.contents import entries
 
 from .actors import BELOW, KIND, Actor

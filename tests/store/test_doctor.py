@@ -25,9 +25,8 @@ from store.check.report import Finding
 from store.check.store_check import Doctor
 from store.gc.collector import _announced, collect
 from store.gc.reachability import Reachability
-from store.gc.records import names_in
 from store.gc.roots import RunRecording, pin
-from store.io import digest
+from store.io import digest, names_in
 from store.layout import builds, collectors, dropped, part_home, runs, trash, work
 from store.trash.contents import entries
 

@@ -22,6 +22,7 @@ from store.gc import reachability as survey
 from store.gc import roots
 from store.gc import scan as inventory
 from store.gc.collector import collect, evictable, wait_for_collectors
+from store.gc.evicted import evicted_manifest as manifest_given_up
 from store.gc.reachability import (
     DEAD_LEASE,
     FAILED,
@@ -32,11 +33,10 @@ from store.gc.reachability import (
     Reachability,
     Stale,
 )
-from store.gc.records import Ref, Run, write_record
+from store.gc.records import Run, write_record
 from store.gc.roots import Roots, RunRecording, forget_runs, pin, unpin
-from store.layout import collectors, part_home, part_key, runs, works
+from store.layout import Ref, collectors, part_home, part_key, runs, works
 from store.trash.contents import empty, entries, restore
-from store.trash.evicted import evicted_manifest as manifest_given_up
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

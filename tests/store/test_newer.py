@@ -12,11 +12,10 @@ from store import LAYOUT, NewerLayout, Store, StoredArtifact
 from store.artifact.inputs import glimpse
 from store.gc.collector import collect, evictable
 from store.gc.reachability import Reachability
-from store.gc.records import Ref
 from store.gc.roots import pin
 from store.gc.scan import below
 from store.io import digest
-from store.layout import dropped
+from store.layout import Ref, dropped
 from store.trash.contents import restore
 from store.trash.move import identity_of, move_to_trash_if_same
 

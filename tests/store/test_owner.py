@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import store.locks.process
-from store.gc.records import names_in
+from store.io import names_in
 from store.locks.liveness import LOST_S, RESTARTED_S, may_be_alive
 from store.locks.owner import LeaseFile
 from store.locks.process import ProcessId

@@ -15,9 +15,9 @@ from store.gc import collector as gc
 from store.gc.cleanup import SCRATCH_S
 from store.gc.collector import collect, evictable, wait_for_collectors
 from store.gc.reachability import ORPHAN, Reachability
-from store.gc.records import Ref, Run, write_record
+from store.gc.records import Run, write_record
 from store.gc.roots import RunRecording, pin
-from store.layout import collectors, dropped, home, pins, runs
+from store.layout import Ref, collectors, dropped, home, pins, runs
 from store.locks.process import ProcessId
 from store.trash.contents import empty, entries, restore
 from store.trash.move import identity_of, move_to_trash_if_same, put_back

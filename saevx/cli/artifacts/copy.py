@@ -15,7 +15,7 @@ from saevx.cli.common.units import things
 
 if TYPE_CHECKING:
     from store import Store, StoredArtifact
-    from store.gc.records import Ref
+    from store.layout import Ref
 
 
 class Copies:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from saevx.query.key_lookup import Chosen
     from spec.tree import TreeNode
     from store import Manifest, Store
-    from store.gc.records import Ref
+    from store.layout import Ref
 
 
 @click.command()
@@ -104,8 +104,8 @@ def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     """What is known of an artifact, and its state in words."""
     from saevx.query.key_lookup import manifest_of_damaged
     from store import NewerLayout
+    from store.gc.evicted import evicted_manifest
     from store.layout import home
-    from store.trash.evicted import evicted_manifest
 
     try:
         found = store.look(*ref)

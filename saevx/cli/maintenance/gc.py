@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from store import Manifest
     from store.gc.collector import Collected
     from store.gc.reachability import Reachability, Stale
-    from store.gc.records import Ref
+    from store.layout import Ref
 
 
 @click.command()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from store import Store
     from store.gc.collector import Collected
     from store.gc.reachability import Reachability, Stale
-    from store.gc.records import Ref
+    from store.layout import Ref
     from store.trash.contents import Entry
 
 
@@ -37,7 +37,8 @@ class Work:
         return sum(item.n_bytes for item in self.stale)
 
     def find_trash(self, store: Store, kind: str | None, days: float) -> None:
-        from store.trash.contents import bytes_in, entries
+        from store.io import bytes_in
+        from store.trash.contents import entries
 
         before = time.time() - 86400 * days
         self.trash = [(e, bytes_in(e.path)) for e in entries(store, kind) if e.moved <= before]

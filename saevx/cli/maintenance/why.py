@@ -13,7 +13,7 @@ from saevx.cli.common.units import duration
 if TYPE_CHECKING:
     from store import Store
     from store.gc.reachability import Reachability
-    from store.gc.records import Ref
+    from store.layout import Ref
 
 
 @click.command()
@@ -79,7 +79,7 @@ def _find(survey: Reachability, key: str) -> Ref:
 
 def _name(store: Store, ref: Ref) -> str:
     from store import NewerLayout
-    from store.trash.evicted import evicted_manifest
+    from store.gc.evicted import evicted_manifest
 
     kind, key = ref
     try:

@@ -10,9 +10,9 @@ from store.artifact.inputs import glimpse_at, inputs_of
 from store.artifact.manifest import Manifest, decode_manifest
 from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, NewerLayout
-from store.gc.records import Graph, Ref, names_in
-from store.io import explained, make_folders, replace_file
-from store.layout import KINDS, NODE_FILE, dropped, dropped_file, home, is_key
+from store.gc.records import Graph
+from store.io import explained, make_folders, names_in, replace_file
+from store.layout import KINDS, NODE_FILE, Ref, dropped, dropped_file, home, is_key
 from store.store import Store
 
 
