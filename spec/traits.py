@@ -33,12 +33,12 @@ class TraitAP(Artifact):
     n_train: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _check_images_differ(self) -> Self:
+    def _check_images(self) -> Self:
         if self.train.images == self.test.images:
             raise ValueError(SAME_IMAGES)
         return self
 
-    def check_apart(self, site: Site) -> None:
+    def check_images_differ(self, site: Site) -> None:
         """Raise SpecError when train and test are the same images on disk.
 
         Specs that differ, such as by root or by the size of drawings, may list the same images.

@@ -47,7 +47,7 @@ def check(specs: Sequence[TraitAP], site: Site) -> None:
     traits: dict[str, tuple[str, ...] | None] = {}
     for spec in sides.values():
         try:
-            spec.check_apart(site)
+            spec.check_images_differ(site)
         except SpecError as error:
             faults.append(str(error))
         for side in (spec.train, spec.test):

@@ -188,7 +188,7 @@ class TestOneSite:
         )
 
 
-class TestApart:
+class TestSameImages:
     def test_equal_images_are_refused_with_different_label_settings(self) -> None:
         train, shards = CUB200(split="train"), study().scorer
         for test in (
@@ -207,5 +207,5 @@ class TestApart:
         test = CUB200(split="train", root=str(copy))
         spec = TraitAP(scorer=study(str(cub.root)).scorer, train=train, test=test)
         with pytest.raises(SpecError, match=r"copy.*train and test are the same images"):
-            spec.check_apart(Site())
-        study(str(cub.root)).check_apart(Site())
+            spec.check_images_differ(Site())
+        study(str(cub.root)).check_images_differ(Site())
