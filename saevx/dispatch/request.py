@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saevx.dispatch.profiles import Profile
-from saevx.dispatch.runs.folder import prefix_of
+from saevx.dispatch.run_folder import run_prefix
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,4 @@ class Request:
     @property
     def prefix(self) -> str:
         """How the folders of all runs of this experiment file begin."""
-        return prefix_of(self.name, self.file)
+        return run_prefix(self.name, self.file)

@@ -16,7 +16,7 @@ from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.messages import Array, ArrayTask, RunInfo
 from saevx.dispatch.request import Request
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.signals import defer_signals
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node
@@ -146,7 +146,7 @@ class Submitter:
     def _own_folder(self) -> RunFolder:
         if self._folder is None:
             folder = RunFolder.make(self.store, self.request.name, self.request.file)
-            folder.seal = self._snapshot.write(folder.code)
+            folder.code_digest = self._snapshot.write(folder.code)
             copied = self._snapshot.experiment_in(folder.code)
             needs = declared_types() or any(
                 is_user_defined(recipe.make) for recipe in self.recipes.values()

@@ -22,7 +22,7 @@ from saevx.dispatch.executors.slurm import SlurmTask
 from saevx.dispatch.messages import Array, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts, Request
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.worker.main import Worker
 from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe

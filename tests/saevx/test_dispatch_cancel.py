@@ -16,8 +16,8 @@ from unruly import Leaf
 
 from saevx.cli import main
 from saevx.dispatch.executors import slurm
+from saevx.dispatch.run_folder import RunFolder, active_runs
 from saevx.dispatch.runs.cancel import cancel
-from saevx.dispatch.runs.folder import RunFolder, active_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
 from store.locks.process import ProcessId

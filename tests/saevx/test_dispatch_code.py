@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from saevx.dispatch.code.checked_start import LISTING, WRITABLE
 from saevx.dispatch.code.snapshot import Snapshot, command
-from saevx.dispatch.worker.checked_start import LISTING, WRITABLE
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place
@@ -150,7 +150,7 @@ def test_nobody_else_can_write_to_a_copy(tmp_path: Path):
 TAMPER = """
 from pathlib import Path
 import msgspec
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.code.snapshot import Snapshot
 write, write_info = Snapshot.write, RunFolder.write_info
 def change(self, code):

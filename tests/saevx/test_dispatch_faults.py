@@ -22,7 +22,7 @@ from saevx.dispatch.jobs import progress as ledger
 from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts
-from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
 from store.locks.heartbeat import heartbeats

@@ -131,7 +131,7 @@ def test_failures_are_tried_again_at_the_first_start_only(
     restarts: str | None,
     passed: str,
 ):
-    monkeypatch.setattr(following, "command", lambda code, seal, *words: ["echo", *words])
+    monkeypatch.setattr(following, "command", lambda code, digest, *words: ["echo", *words])
     start(experiment, *given, "--jobs", "2")
     environment = {name: value for name, value in os.environ.items() if "SLURM" not in name}
     if restarts is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.runs.logs import existing_logs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

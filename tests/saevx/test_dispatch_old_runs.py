@@ -16,7 +16,7 @@ from dispatching import Place
 from saevx.dispatch.executors import slurm
 from saevx.dispatch.jobs.finish import end_runs
 from saevx.dispatch.messages import Array, RunInfo, TaskStatus
-from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, runs_of, take_submitting
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, runs_dir, take_submit_lease
 from saevx.dispatch.runs.retention import KEPT_S, remove_old_runs
 from saevx.errors import NoAnswer
 from store import Store
@@ -95,7 +95,7 @@ def test_only_what_ended_long_ago_goes(store: Store, job: str):
     active = make_run(store, None, job=job)
     assert remove_old_runs(store) == [old.name]
     assert {run.name for run in all_runs(store)} == {recent.name, active.name}
-    assert not [name for name in os.listdir(runs_of(store)) if name.startswith(".removed")]
+    assert not [name for name in os.listdir(runs_dir(store)) if name.startswith(".removed")]
     assert [run.name for run in active_runs(store)] == [active.name]
     assert remove_old_runs(store) == []
     assert remove_old_runs(store, older_than_s=DAY_S) == [recent.name]
@@ -143,7 +143,7 @@ def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_be
 
 def test_nothing_goes_while_another_run_submits(store: Store):
     run = make_run(store, 40 * DAY_S)
-    right = take_submitting(store)
+    right = take_submit_lease(store)
     assert right is not None
     with right:
         assert remove_old_runs(store) == []
@@ -155,7 +155,7 @@ def test_what_was_cut_off_while_it_went_goes_the_next_time(store: Store):
     run.path.rename(run.path.with_name(f".removed.{run.name}"))
     assert all_runs(store) == []
     assert remove_old_runs(store) == []
-    assert os.listdir(runs_of(store)) == []
+    assert os.listdir(runs_dir(store)) == []
 
 
 def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
@@ -169,7 +169,7 @@ def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
 def test_one_whose_submitter_was_killed_before_it_was_described_goes(store: Store, ended: bool):
     def killed(days: float) -> RunFolder:
         run = RunFolder.make(store, "trial", "/trial.py")
-        (run.code / "files").mkdir()
+        run.code.mkdir()
         if ended:
             run.end()
         then = time.time() - days * DAY_S
@@ -178,7 +178,7 @@ def test_one_whose_submitter_was_killed_before_it_was_described_goes(store: Stor
 
     old, recent, described = killed(31), killed(29), make_run(store, None)
     os.utime(described.path, (0, 0))
-    right = take_submitting(store)
+    right = take_submit_lease(store)
     assert right is not None
     with right:  # one that submits may be about to describe it
         assert remove_old_runs(store) == []

@@ -12,7 +12,7 @@ import pytest
 from saevx.dispatch.code import files as walking
 from saevx.dispatch.code import snapshot
 from saevx.dispatch.code.files import code_files
-from saevx.dispatch.code.snapshot import Snapshot, hint_at_files
+from saevx.dispatch.code.snapshot import Snapshot, missing_file_hint
 from saevx.errors import ExperimentError, SaevxWarning
 from saevx.experiments.load import load_experiment
 
@@ -331,4 +331,4 @@ def test_only_a_file_that_the_copy_lacks_is_hinted_at(error: Exception, helps: b
     outer = ExperimentError("failed")
     outer.__cause__ = error
     for one in (error, outer):
-        assert bool(hint_at_files(one, Path("/run/code"))) is helps
+        assert bool(missing_file_hint(one, Path("/run/code"))) is helps

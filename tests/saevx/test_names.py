@@ -17,7 +17,7 @@ from slurming import cluster_place, marks
 from test_cli import SQUARES, _folder, as_json, saevx, write  # noqa: F401
 
 from saevx.dispatch.follow.find import Follower
-from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, prefix_of
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, run_prefix
 from saevx.errors import ExperimentError
 from saevx.experiments.load import load_experiment
 from store import Store
@@ -65,9 +65,9 @@ def test_runs_of_any_name_are_found(name: str, tmp_path: Path):
     run = RunFolder.make(store, name, path)
     (run.path / "run.json").touch()
     RunFolder.make(store, name, "/elsewhere/of/this/name.py")
-    assert [one.name for one in all_runs(store, prefix_of(name, path))] == [run.name]
+    assert [one.name for one in all_runs(store, run_prefix(name, path))] == [run.name]
     assert [one.name for one in active_runs(store)] == [run.name]
-    follower = Follower("", prefix_of(name, path), "1", "ann", True, "", "", "")
+    follower = Follower("", run_prefix(name, path), "1", "ann", True, "", "", "")
     assert follower.is_of(path)
 
 

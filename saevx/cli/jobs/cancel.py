@@ -13,8 +13,8 @@ from saevx.cli.common.options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
     from saevx.dispatch.follow.find import Follower
+    from saevx.dispatch.run_folder import RunFolder
     from saevx.dispatch.runs.cancel import Cancelled
-    from saevx.dispatch.runs.folder import RunFolder
 
 
 @click.command()

@@ -33,9 +33,9 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     from saevx.config import open_store
     from saevx.dispatch.executors.registry import where
     from saevx.dispatch.jobs.unattended import UnattendedJobs
-    from saevx.dispatch.runs.status import find_latest
+    from saevx.dispatch.runs.status import latest_jobs
 
-    flights = find_latest(open_store(store), key)
+    flights = latest_jobs(open_store(store), key)
     if as_json:
         click.echo(json.dumps([document for flight in flights for document in _documents(flight)]))
         return

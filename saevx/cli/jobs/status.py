@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from saevx.dispatch.follow.find import Follower
-    from saevx.dispatch.runs.status import ElementState, RunState
+    from saevx.dispatch.runs.status import RunState, TaskState
 
 SHOWN = 40
 """Elements of one run that are printed, unless --all."""
@@ -40,22 +40,22 @@ _LAST = ("waiting",)
 def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> None:
     """Say what is queued and running in the store's runs, and what has failed in them."""
     from saevx.config import open_store
-    from saevx.dispatch.runs.status import look
+    from saevx.dispatch.runs.status import run_states
 
     if watch and as_json:
         raise click.UsageError("--watch draws a table again and again: use --json without it")
     opened = open_store(store)
     if as_json:
-        click.echo(json.dumps([run.document for run in look(opened)]))
+        click.echo(json.dumps([run.document for run in run_states(opened)]))
         return
     from saevx.cli.common.console import console
 
     out = console()
     if watch:
         with suppress(KeyboardInterrupt):  # the only way to end it, and nothing is lost
-            _watch(out, lambda: _draw(look(opened), show_all))
+            _watch(out, lambda: _draw(run_states(opened), show_all))
     else:
-        out.print(_draw(look(opened), show_all))
+        out.print(_draw(run_states(opened), show_all))
 
 
 def _watch(out: Console, draw: Callable[[], Any]) -> None:
@@ -127,11 +127,11 @@ def _table(rows: list[list[Any]]) -> Any:
     return made
 
 
-def _place(element: ElementState) -> int:
+def _place(element: TaskState) -> int:
     return 0 if element.state in _FIRST else 2 if element.state in _LAST else 1
 
 
-def _row(element: ElementState) -> list[Any]:
+def _row(element: TaskState) -> list[Any]:
     from saevx.dispatch.batching import in_words
 
     what = f"{element.recipe} {element.keys[0][:8]}"

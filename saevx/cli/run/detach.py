@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def start_detached(experiment: Experiment, store: Store) -> None:
     """Start this same command in a session of its own. Raises Detached, and StoreError where
     its log cannot be written."""
-    from saevx.dispatch.runs.folder import runs_of
+    from saevx.dispatch.run_folder import runs_dir
     from saevx.errors import Detached, StoreError
     from store.names import safe_name
 
     words = [word for word in sys.argv[1:] if word != "--detach"]
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name = f"{safe_name(experiment.name, 60)}.{stamp}.{os.getpid()}.log"
-    file = runs_of(store) / ".detached" / name
+    file = runs_dir(store) / ".detached" / name
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_old(file.parent)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import xxhash
 
+from saevx.dispatch.code import checked_start
 from saevx.dispatch.code.files import N_FILES, code_files
 from saevx.dispatch.code.imports import imported
-from saevx.dispatch.worker import checked_start
 from saevx.errors import ExperimentError, SaevxWarning, StoreError
 from saevx.experiments.load import CODE
 
@@ -141,7 +141,7 @@ def _data_files(experiment: Path, files: Iterable[Path]) -> Iterator[tuple[str, 
             yield str(one.relative_to(top)), one
 
 
-def hint_at_files(error: BaseException | None, code: Path) -> str:
+def missing_file_hint(error: BaseException | None, code: Path) -> str:
     """What helps where a copied module does not find a file beside it; "" for other errors."""
     while error is not None:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and str(code) in str(error):

@@ -10,7 +10,7 @@ from saevx.dispatch.executors.sacct import ExitInfo
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.messages import Array, ArrayTask, Outcome
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 
 
 class JobState(Enum):

@@ -19,7 +19,7 @@ from typing import IO, Any
 from saevx.dispatch.code.snapshot import command
 from saevx.dispatch.messages import Array
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 
 STOP_S = 10.0
 """A worker that was told to stop gets so long to tidy up before it is killed."""
@@ -125,7 +125,7 @@ class Pool:
         threads = max(1, (os.cpu_count() or 1) // self.n)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         log = open(self.folder.logs / f"worker.{slot}.log", "ab")  # noqa: SIM115
-        worker_of = command(self.folder.code, self.folder.seal, "saevx.dispatch.worker.main")
+        worker_of = command(self.folder.code, self.folder.code_digest, "saevx.dispatch.worker.main")
         try:
             process = subprocess.Popen(
                 [*worker_of, str(self.folder.path), "--serve"],

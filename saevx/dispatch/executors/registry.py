@@ -16,7 +16,7 @@ from saevx.dispatch.executors.sacct import ExitInfo
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.messages import Array, ArrayTask, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.errors import StoreError
 from store.errors import NoAnswer
 from store.locks.process import ProcessId

@@ -12,7 +12,7 @@ from saevx.dispatch.code.snapshot import command as start_of
 from saevx.dispatch.executors.slurm import environment_outside_jobs, escaped
 from saevx.dispatch.messages import Array
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from store.errors import NoAnswer, SlurmError
 from store.locks.slurm import call
 
@@ -27,7 +27,7 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
     if after:
         options["dependency"] = "afterany:" + ":".join(sorted(after, key=int))
     worker = "saevx.dispatch.worker.main", str(folder.path), array.name
-    command = start_of(folder.code, folder.seal, *worker)
+    command = start_of(folder.code, folder.code_digest, *worker)
     script = folder.logs / "slurm" / f"{array.name}.sh"
     return send(script, shlex.join(command), options, len(array.elements))
 

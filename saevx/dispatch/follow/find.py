@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saevx.dispatch.runs.folder import prefix_of, runs_of
+from saevx.dispatch.run_folder import run_prefix, runs_dir
 from store.locks.slurm import queue
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Follower:
 
     def is_of(self, path: str) -> bool:
         """Whether it runs the experiment file at a path."""
-        return self.prefix == prefix_of(Path(path).stem, path)
+        return self.prefix == run_prefix(Path(path).stem, path)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Follower:
 
 def find_followers(store: Store) -> list[Follower]:
     """Those of a store. Raises NoAnswer."""
-    homes = {name: home for home in runs_of(store).glob(f"{HOMES}/*") if (name := _job_name(home))}
+    homes = {name: home for home in runs_dir(store).glob(f"{HOMES}/*") if (name := _job_name(home))}
     if not homes:
         return []
     return [

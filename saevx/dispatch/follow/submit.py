@@ -21,7 +21,7 @@ import xxhash
 from saevx.dispatch.code.snapshot import Snapshot, command
 from saevx.dispatch.executors import sbatch, slurm
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.runs.folder import prefix_of, runs_of, take_submitting
+from saevx.dispatch.run_folder import run_prefix, runs_dir, take_submit_lease
 from saevx.errors import Detached, StoreError
 from saevx.experiments.load import CODE
 from store.locks.slurm import TIMEOUT_S, queue
@@ -69,7 +69,7 @@ def follow(
     """
     where = str(path.resolve())
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
-    home = runs_of(store) / ".follow" / prefix_of(name, where).rstrip(".")
+    home = runs_dir(store) / ".follow" / run_prefix(name, where).rstrip(".")
     log = home / "follow.log"
     snapshot = Snapshot(path, files)
     with _submitting(store):
@@ -83,14 +83,14 @@ def follow(
             for old in home.glob("*Z"):
                 shutil.rmtree(old, ignore_errors=True)
             begun.mkdir(parents=True, exist_ok=True)
-            seal = snapshot.write(begun / "code")
+            code_digest = snapshot.write(begun / "code")
             (begun / DIGEST).write_text(snapshot.digest)
         except OSError as error:
             raise StoreError(f"cannot write {home}: {error.strerror}") from error
         asked = [word for word in words if word != RETRY]
         text = COMMAND.format(
             retry=RETRY if RETRY in words else "",
-            command=shlex.join(command(begun / "code", seal, "saevx", *asked)),
+            command=shlex.join(command(begun / "code", code_digest, "saevx", *asked)),
         )
         return _submit(job_name, log, begun, text, resources, hours), log, True
 
@@ -112,7 +112,7 @@ def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
 def _submitting(store: Store) -> Iterator[None]:
     """One at a time: else two would each see no job, and submit one."""
     end = time.monotonic() + TIMEOUT_S
-    while (right := take_submitting(store)) is None:
+    while (right := take_submit_lease(store)) is None:
         if time.monotonic() > end:
             raise StoreError(f"another run has been submitting in {store.root} for long: try again")
         time.sleep(0.2)

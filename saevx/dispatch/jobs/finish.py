@@ -9,7 +9,7 @@ from saevx.dispatch.executors.base import JobState
 from saevx.dispatch.executors.registry import EXECUTORS, post_mortem, statuses
 from saevx.dispatch.jobs.job import unfinished
 from saevx.dispatch.jobs.recover import reconcile_all
-from saevx.dispatch.runs.folder import RunFolder, active_runs
+from saevx.dispatch.run_folder import RunFolder, active_runs
 
 if TYPE_CHECKING:
     from store import Store

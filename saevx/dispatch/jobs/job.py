@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saevx.dispatch.messages import Array, ArrayTask
-from saevx.dispatch.runs.folder import RunFolder, element_keys
+from saevx.dispatch.run_folder import RunFolder, element_keys
 from saevx.dispatch.runs.logs import existing_logs
 
 

@@ -14,7 +14,7 @@ from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.retry import Attempt, earlier
 from saevx.dispatch.messages import Array, ArrayTask, TaskStatus
-from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs, element_keys
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, element_keys
 
 if TYPE_CHECKING:
     from store import Store

@@ -12,7 +12,7 @@ from saevx.dispatch.follow.find import Follower, find_followers
 from saevx.dispatch.jobs.job import unfinished
 from saevx.dispatch.jobs.recover import reconcile_all
 from saevx.dispatch.messages import TaskStatus
-from saevx.dispatch.runs.folder import RunFolder, active_runs
+from saevx.dispatch.run_folder import RunFolder, active_runs
 from saevx.errors import StoreError
 from store.errors import SlurmError
 

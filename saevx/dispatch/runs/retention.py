@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from saevx.dispatch.executors.base import JobState
 from saevx.dispatch.executors.registry import EXECUTORS, statuses
 from saevx.dispatch.jobs.job import flights_of
-from saevx.dispatch.runs.folder import LEAVING, RunFolder, all_runs, runs_of, take_submitting
+from saevx.dispatch.run_folder import LEAVING, RunFolder, all_runs, runs_dir, take_submit_lease
 from saevx.errors import StoreError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def remove_old_runs(store: Store, older_than_s: float = KEPT_S) -> list[str]:
     with suppress(OSError, StoreError):
         _sweep(store)
         old = [run for run in all_runs(store) if _is_old(run, older_than_s)]
-        lock = take_submitting(store) if old else None
+        lock = take_submit_lease(store) if old else None
         if lock is None:
             return []  # nothing to do; or another run submits, and may do so in one of these
         with lock:
@@ -64,6 +64,6 @@ def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
 
 def _sweep(store: Store) -> None:
     """Remove what is on its way out, also what an earlier call could not remove whole."""
-    for name in os.listdir(runs_of(store)):
+    for name in os.listdir(runs_dir(store)):
         if name.startswith(LEAVING):
-            shutil.rmtree(runs_of(store) / name, ignore_errors=True)
+            shutil.rmtree(runs_dir(store) / name, ignore_errors=True)

@@ -14,7 +14,7 @@ from saevx.dispatch.follow.find import Follower, find_followers
 from saevx.dispatch.jobs.job import Job, flights_of, unfinished
 from saevx.dispatch.jobs.retry import facts
 from saevx.dispatch.messages import ArrayTask, Outcome, TaskStatus
-from saevx.dispatch.runs.folder import RunFolder, active_runs, all_runs
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
 from saevx.errors import NoAnswer, SaevxWarning, StoreError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _WELL = {TaskStatus.MADE, TaskStatus.CAME, TaskStatus.PART}
 
 
 @dataclass
-class ElementState:
+class TaskState:
     """One element that has not ended well."""
 
     recipe: str
@@ -70,7 +70,7 @@ class RunState:
     """The Slurm job that runs `saevx run` of its file."""
     standing: dict[str, set[str]] = field(default_factory=dict)
     """State -> keys of artifacts that stand so; those made in parts may stand in several ways."""
-    elements: list[ElementState] = field(default_factory=list)
+    elements: list[TaskState] = field(default_factory=list)
 
     @property
     def artifacts(self) -> dict[str, int]:
@@ -86,11 +86,11 @@ class RunState:
         return told
 
 
-def look(store: Store) -> list[RunState]:
+def run_states(store: Store) -> list[RunState]:
     """The runs of which something may go on, oldest first."""
     folders = active_runs(store)
     live = statuses([flight for folder in folders for flight in unfinished(folder)])
-    runs = [_look_at(folder, live) for folder in folders]
+    runs = [_run_state(folder, live) for folder in folders]
     try:
         followers = find_followers(store)
     except NoAnswer as error:
@@ -104,7 +104,7 @@ def look(store: Store) -> list[RunState]:
     return runs
 
 
-def _look_at(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
+def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
     seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
     done = folder.outcome_names()
@@ -128,9 +128,9 @@ def _count(seen: RunState, outcome: Outcome) -> None:
             seen.standing.setdefault(result.end.value, set()).add(key)
 
 
-def _over(flight: Job, outcome: Outcome) -> ElementState:
+def _over(flight: Job, outcome: Outcome) -> TaskState:
     bad = [r for r in outcome.results.values() if r.end not in _WELL]
-    return ElementState(
+    return TaskState(
         recipe=flight.recipe,
         keys=flight.keys,
         state=bad[0].end.value,
@@ -147,8 +147,8 @@ def _facts(outcome: Outcome) -> str:
     return facts(outcome) if outcome.exit_code else ""
 
 
-def _live(flight: Job, status: JobStatus) -> ElementState:
-    element = ElementState(
+def _live(flight: Job, status: JobStatus) -> TaskState:
+    element = TaskState(
         recipe=flight.recipe,
         keys=flight.keys,
         state="unknown" if status.state is JobState.GONE else status.state.value,
@@ -176,7 +176,7 @@ def find_flights(store: Store, key: str) -> Iterator[Job]:
         yield from sorted(found, key=lambda flight: -flight.submitted)
 
 
-def find_latest(store: Store, key: str) -> list[Job]:
+def latest_jobs(store: Store, key: str) -> list[Job]:
     """The latest element for a key: several where they share its parts.
 
     Raises StoreError for none, or several keys.

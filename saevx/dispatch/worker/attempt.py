@@ -6,9 +6,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from saevx.dispatch.code.snapshot import hint_at_files
+from saevx.dispatch.code.snapshot import missing_file_hint
 from saevx.dispatch.messages import Array, Outcome, Progress, Result, TaskStatus
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.worker.process import job_name
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class TaskAttempt:
             if isinstance(error, MemoryError):
                 results[key] = Result(end=TaskStatus.OUT_OF_MEMORY, message=out_of_memory(error))
             else:
-                told = explain(error) + hint_at_files(error, self.folder.code)
+                told = explain(error) + missing_file_hint(error, self.folder.code)
                 results[key] = Result(end=TaskStatus.ERROR, message=told)
         return results
 

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.code.snapshot import hint_at_files
+from saevx.dispatch.code.snapshot import missing_file_hint
 from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
-from saevx.dispatch.runs.folder import RunFolder
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.worker.attempt import TaskAttempt, out_of_memory
 from saevx.dispatch.worker.process import (
     Stopped,
@@ -71,7 +71,7 @@ class Worker:
         except Exception as error:
             from saevx.resolve.run import explain
 
-            told = explain(error) + hint_at_files(error, self.folder.code)
+            told = explain(error) + missing_file_hint(error, self.folder.code)
             turn.add_rest(TaskStatus.ERROR, told, self._load())
         return turn.end()
 

@@ -50,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seal = ""
+        self.code_digest = ""
         """Digest of the code, known to who copied it; in the folder others could replace it."""
         self._arrays: dict[str, Array] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -59,7 +59,7 @@ class RunFolder:
     def make(cls, store: Store, name: str, path: str) -> RunFolder:
         """A new one. Raises StoreError where it cannot be written."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        made = cls(runs_of(store) / f"{prefix_of(name, path)}{stamp}.{os.urandom(4).hex()}")
+        made = cls(runs_dir(store) / f"{run_prefix(name, path)}{stamp}.{os.urandom(4).hex()}")
         try:
             for part in ("arrays", "outcomes", "progress", "logs"):
                 (made.path / part).mkdir(parents=True)
@@ -220,11 +220,11 @@ class RunFolder:
         return self.logs / f"{array}.{index}.log"
 
 
-def runs_of(store: Store) -> Path:
+def runs_dir(store: Store) -> Path:
     return store.root / FOLDER
 
 
-def prefix_of(name: str, path: str) -> str:
+def run_prefix(name: str, path: str) -> str:
     """How the folders of all runs of an experiment file begin."""
     return f"{safe_name(name, 60)}.{xxhash.xxh3_64_hexdigest(path.encode())[:8]}."
 
@@ -232,12 +232,12 @@ def prefix_of(name: str, path: str) -> str:
 def all_runs(store: Store, prefix: str = "") -> list[RunFolder]:
     """The runs in a store, oldest first."""
     try:
-        names = os.listdir(runs_of(store))
+        names = os.listdir(runs_dir(store))
     except OSError:
         return []
     ours = [name for name in names if name.startswith(prefix) and _is_run(name)]
     ours.sort(key=lambda name: name.rsplit(".", 2)[-2:])
-    return [_folder(str(runs_of(store) / name)) for name in ours]
+    return [_folder(str(runs_dir(store) / name)) for name in ours]
 
 
 def _is_run(name: str) -> bool:
@@ -254,7 +254,7 @@ def active_runs(store: Store) -> list[RunFolder]:
     return [run for run in all_runs(store) if not run.ended and (run.path / "run.json").exists()]
 
 
-def take_submitting(store: Store) -> leases.Lease | None:
+def take_submit_lease(store: Store) -> leases.Lease | None:
     """The right to submit in a store, which one run at a time has: else two would submit the same.
 
     None while another run has it.
