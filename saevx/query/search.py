@@ -6,17 +6,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
 
 from saevx.query.conditions import Condition, Where, parse, refuse
 from saevx.query.flatten import FORM, facts_of, short_names
 from store.artifact.manifest import Manifest, read_manifest
 from store.errors import CorruptArtifact, NewerLayout
 from store.index.catalogue import Catalogue, Entry
-from store.index.reader import Newer, Scalar
+from store.index.reader import Scalar
 from store.layout import home
 
 if TYPE_CHECKING:
@@ -34,16 +32,12 @@ class Row:
     is_older: bool
     """Whether its type has a higher version by now."""
     age_s: float
-    is_newer: bool = False
-    """Whether a later saevx wrote it, in a layout that this one cannot read."""
     short: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Fields that were asked for by their full paths -> the names that they have."""
 
     @property
     def state(self) -> str | None:
         """What sets it apart, in words."""
-        if self.is_newer:
-            return "newer layout"
         return "older version" if self.is_older else None
 
     def has(self, field: str) -> bool:
@@ -85,6 +79,8 @@ class Found(NamedTuple):
     """All fields that some artifact of the kind has."""
     types: set[str]
     """All types of artifacts of the kind."""
+    newer: list[NewerLayout]
+    """One error for each artifact whose layout is newer than this saevx reads."""
 
 
 def catalogue(store: Store) -> Catalogue:
@@ -99,29 +95,24 @@ def search(
     type: str | None = None,
     where: Where = None,
     versions: Mapping[str, int] | None = None,
-    newer: bool = False,
     fields: Iterable[str] = (),
 ) -> Found:
     """The artifacts that meet all conditions.
 
     `versions` gives the versions that spec types have today; without it, an artifact counts as
-    older when the store has a higher version of its type. What a later saevx wrote is found with
-    `newer`, by what is known of it, and without it, is refused where it may meet the conditions.
+    older when the store has a higher version of its type.
     `fields` are those that rows will be asked for, beside those of the conditions.
-    Raises QueryError and StoreError, NewerLayout.
+    Raises QueryError and StoreError.
     """
     conditions = parse(where)
-    entries, unreadable = catalogue(store).contents(kind)
-    unreadable = [one for one in unreadable if type in (None, one.type) or not one.type]
-    if unreadable and not newer:
-        raise NewerLayout(unreadable[0].fault)
+    entries, newer = catalogue(store).contents(kind)
     newest = dict(versions or {})
     for entry in entries:
         if entry.version > newest.get(entry.type, 0):
             newest[entry.type] = entry.version
     full = FullPaths(store, [*(condition.field for condition in conditions), *fields])
     known = fields_of(entries) | full.among(entries)
-    if entries or unreadable:
+    if entries:
         check_fields((condition.field for condition in conditions), known)
     now = time.time()
     rows = [
@@ -134,11 +125,10 @@ def search(
         for entry in entries
         if type is None or entry.type == type
     ]
-    rows += [_row_of(one, now) for one in unreadable]
     rows.sort(key=lambda row: row.entry.created)
     for condition in conditions:
         rows = _select(rows, condition)
-    return Found(rows, known, {entry.type for entry in entries})
+    return Found(rows, known, {entry.type for entry in entries}, newer)
 
 
 class FullPaths:
@@ -172,14 +162,6 @@ class FullPaths:
             return read_manifest(str(home(self.store.root_of(entry.kind), entry.kind, entry.key)))
         except CorruptArtifact:
             return None
-
-
-def _row_of(newer: Newer, now: float) -> Row:
-    """What is known of an artifact that a later saevx wrote."""
-    created = datetime.fromtimestamp(newer.changed, UTC).isoformat(timespec="milliseconds")
-    nothing = msgspec.Raw(msgspec.msgpack.encode([]))
-    entry = Entry(newer.kind, newer.key, newer.type, 0, newer.n_bytes, created, (), nothing)
-    return Row(entry, False, now - newer.changed, is_newer=True)
 
 
 def fields_of(entries: Iterable[Entry]) -> set[str]:

@@ -84,6 +84,8 @@ def found_table(
     versions = {n: known.version for n, known in types.items() if issubclass(known, Artifact)}
     name = spec if spec is None or isinstance(spec, str) else spec.__name__
     found = search(store, kind=kind, type=name, where=where, versions=versions)
+    if found.newer:
+        raise found.newer[0]
     if isinstance(spec, type):
         types[spec.__name__] = spec
     elif name is not None and name not in found.types | types.keys():

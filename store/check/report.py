@@ -17,7 +17,7 @@ from store.trash.move import Identity
 Severity = Literal["error", "warning", "info"]
 
 AGAIN = "the next run that needs it makes it again"
-NEWER = "upgrade saevx to use it; no collection moves it, nor what it was made from"
+NEWER = "upgrade saevx; until then `saevx gc` and `saevx doctor --fix` refuse this store"
 FIX = f"`saevx doctor --fix` moves it to the trash; {AGAIN}"
 
 

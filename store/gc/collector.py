@@ -130,8 +130,7 @@ def evictable(
     drop: list[Stale] = []
     keep: list[tuple[Ref, int, str]] = []
     for one in survey.standing.values():
-        whole = not one.fault and not one.is_newer
-        if one.ref[0] != kind or not whole or one.ref not in survey.causes:
+        if one.ref[0] != kind or one.fault or one.ref not in survey.causes:
             continue
         found = survey.store.find(*one.ref)
         if found is None:

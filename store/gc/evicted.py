@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from store.artifact.inputs import glimpse_at, inputs_of
+from store.artifact.inputs import inputs_of
 from store.artifact.manifest import Manifest, decode_manifest
 from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, NewerLayout
@@ -60,21 +60,13 @@ def evicted_manifest(store: Store, kind: str, key: str) -> Manifest | None:
         return None
 
 
-def inputs_of_evicted(store: Store) -> tuple[Graph, list[str]]:
-    """What was given up and what it was made from; and of what the latter cannot be told."""
+def inputs_of_evicted(store: Store) -> Graph:
+    """Return the evicted artifacts, and what each was made from. Raises StoreError."""
     graph: Graph = {}
-    unclear: list[str] = []
     for kind, key in _dropped(store):
-        try:
-            manifest = evicted_manifest(store, kind, key)
-            graph[kind, key] = inputs_of(manifest) if manifest else ()
-        except NewerLayout:
-            data = _read_if_there(dropped_file(store.root, kind, key))
-            inputs = glimpse_at(data).inputs if data else ()
-            graph[kind, key] = inputs or ()
-            if inputs is None:
-                unclear.append(f"{kind} {key[:8]}, which was given up")
-    return graph, unclear
+        manifest = evicted_manifest(store, kind, key)
+        graph[kind, key] = inputs_of(manifest) if manifest else ()
+    return graph
 
 
 def _dropped(store: Store) -> Iterator[Ref]:

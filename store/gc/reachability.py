@@ -96,8 +96,7 @@ class Reachability:
         self.runs = [run for run in runs if not self._is_forgotten(run)]
         self.young = set(self.inventory.published_since(self.grace_s))
         self._new_parts = self.inventory.parts_since(self.grace_s)
-        unclear = self.inventory.unclear
-        seen = self.runs, self.roots.pins, self.making(), self.young, unclear
+        seen = self.runs, self.roots.pins, self.making(), self.young
         if changed or seen != self._seen:
             self.causes = self._reach()
             self._seen = seen
@@ -113,12 +112,9 @@ class Reachability:
     def wanted_itself(self) -> dict[Ref, str]:
         """What a collection must not give up even if it can be made again, and why.
 
-        Targets of runs, all that an unfinished run may read, pins, what is being made or young, and
-        what a later saevx may read.
+        Targets of runs, all that an unfinished run may read, pins, and what is being made or young.
         """
         found = dict.fromkeys(self.young, "young") | self.making()
-        for words, refs in self._kept_for_newer():
-            found |= dict.fromkeys(refs, words)
         for run in self.runs:
             found |= dict.fromkeys(run.targets, f"a target of {run}")
             if run.finished is None:
@@ -188,7 +184,7 @@ class Reachability:
             # What fails is absent, whoever wants it; but it may be on its way in by hand.
             busy = one.ref in self.young or one.ref in self.making()
             return None if busy else (FAILED, one.fault)
-        if one.ref in self.causes or one.is_newer:
+        if one.ref in self.causes:
             return None
         now = versions.get(one.type)
         if now is not None and one.version < now:
@@ -223,18 +219,6 @@ class Reachability:
         for ref, what in self.making().items():
             yield what, [ref]
         yield f"younger than {duration(self.grace_s)}", self.young
-        yield from self._kept_for_newer()
-
-    def _kept_for_newer(self) -> Iterator[tuple[str, Iterable[Ref]]]:
-        """What a later saevx wrote, and all that it may need, with why it is kept."""
-        newer = [one for one in self.standing.values() if one.is_newer]
-        yield "written by a later saevx: only that one can tell", [one.ref for one in newer]
-        for one in newer:
-            words = f"needed by {one.ref[0]} {one.ref[1][:8]}, which a later saevx wrote"
-            yield words, one.inputs
-        for what in self.inventory.unclear:
-            words = f"perhaps needed by {what}, which a later saevx wrote: upgrade saevx to know"
-            yield words, self.standing
 
     def _graph(self) -> Callable[[Ref], Iterable[Ref]]:
         """What an artifact is made from, by all that is known of it."""

@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.artifact.inputs import glimpse, inputs_of
+from store.artifact.inputs import inputs_of
 from store.artifact.manifest import ABSENT, Manifest, examine
 from store.artifact.staging import is_left_behind
-from store.errors import NewerLayout, StoreError
+from store.errors import StoreError
 from store.gc.evicted import evicted_manifest, inputs_of_evicted
 from store.gc.records import Graph
 from store.io import bytes_in, explained, make_folders, names_in
-from store.layout import KINDS, Ref, builds, collectors, home, is_key, is_shelf, owner_of, works
+from store.layout import KINDS, Ref, builds, collectors, is_key, is_shelf, owner_of, works
 from store.locks.liveness import server_time
 from store.locks.owner import LeaseOwner
 from store.locks.process import ProcessId
@@ -41,10 +41,6 @@ class StoredEntry:
     """What it was made from, as its manifest and its spec say."""
     fault: str | None = None
     """Why it is no whole artifact."""
-    is_newer: bool = False
-    """Whether a later saevx wrote it, in a layout that this one cannot read."""
-    tells_inputs: bool = True
-    """Whether `inputs` is all that it was made from, as far as it may be known."""
 
     @property
     def changed(self) -> float:
@@ -82,9 +78,6 @@ class StoreScan:
         self.leases: list[LeaseOwner] = []
         self.dropped: Graph = {}
         """What was given up although something needs it, and what it was made from."""
-        self.unclear: list[str] = []
-        """What a later saevx wrote, and does not tell what it was made from: that may be anything.
-        In words."""
         self._shelves: dict[Path, int] = {}
         """Folder of artifacts -> its time when we listed it; -1 if it had not settled."""
         self._names: dict[Path, set[str]] = {}
@@ -98,11 +91,8 @@ class StoreScan:
         # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
         self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
         self.look_at_work()
-        self.dropped, self.unclear = inputs_of_evicted(self.store)
-        changed = self._look(progress)
-        unclear = [one for one in self.standing.values() if not one.tells_inputs]
-        self.unclear += [f"{one.ref[0]} {one.ref[1][:8]}" for one in unclear]
-        return changed
+        self.dropped = inputs_of_evicted(self.store)
+        return self._look(progress)
 
     def look_at_work(self) -> None:
         """Brings up to date what is being made."""
@@ -194,14 +184,7 @@ def _inodes(shelf: Path) -> dict[str, int]:
 
 
 def _read(ref: Ref, path: Path, identity: Identity) -> StoredEntry:
-    try:
-        found = examine(str(path), *ref)
-    except NewerLayout:
-        type_name, inputs = glimpse(path)
-        return StoredEntry(
-            ref, path, identity, bytes_in(path), type_name,
-            inputs=inputs or (), is_newer=True, tells_inputs=inputs is not None,
-        )  # fmt: skip
+    found = examine(str(path), *ref)
     if not isinstance(found, Manifest):
         return StoredEntry(ref, path, identity, bytes_in(path), fault=found)
     n_bytes = sum(record.size for record in found.files.values())
@@ -216,12 +199,8 @@ def below(store: Store, ref: Ref) -> list[Ref]:
         kind, key = waiting.pop()
         if (kind, key) not in found:
             found[kind, key] = None
-            try:
-                artifact = store.find(kind, key)
-                manifest = artifact.manifest if artifact else evicted_manifest(store, kind, key)
-            except NewerLayout:  # what it needs it keeps itself, while it is there
-                waiting += glimpse(home(store.root_of(kind), kind, key)).inputs or ()
-                continue
+            artifact = store.find(kind, key)
+            manifest = artifact.manifest if artifact else evicted_manifest(store, kind, key)
             waiting += inputs_of(manifest) if manifest else ()
     return list(found)
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from store.errors import StoreError
-from store.index.reader import Contents, Describe, Newer, Reader, Scalar, Shelf
+from store.errors import NewerLayout, StoreError
+from store.index.reader import Contents, Describe, Reader, Scalar, Shelf
 from store.io import digest, replace_file
 from store.layout import KINDS, catalogue_file, check_kind
 from store.store import Store
@@ -70,19 +70,19 @@ class Catalogue:
         """
         return self.contents(kind)[0]
 
-    def contents(self, kind: str | None = None) -> tuple[list[Entry], list[Newer]]:
-        """The `entries`, and what a later saevx wrote."""
-        newer: list[Newer] = []
+    def contents(self, kind: str | None = None) -> tuple[list[Entry], list[NewerLayout]]:
+        """The `entries`, and one error for each artifact of a newer layout."""
+        newer: list[NewerLayout] = []
         entries = [
             Entry(one, r.key, r.type, r.version, r.n_bytes, r.created, names[r.columns], r.facts)
             for one in (KINDS if kind is None else (check_kind(kind),))
             for names, shelf in self._shelves(one, newer)
             for r in shelf.records
         ]
-        return entries, sorted(newer)
+        return entries, newer
 
     def _shelves(
-        self, kind: str, newer: list[Newer]
+        self, kind: str, newer: list[NewerLayout]
     ) -> Iterator[tuple[list[tuple[str, ...]], Shelf]]:
         file = catalogue_file(self.store.root_of(kind), kind, self.form)
         old = _load(file)

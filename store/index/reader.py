@@ -13,14 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
 
 import msgspec
 
-from store.artifact.inputs import glimpse
 from store.artifact.manifest import Manifest, read_manifest
 from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.io import bytes_in, explained, list_folder, make_folders
+from store.io import explained, list_folder, make_folders
 from store.layout import is_key, is_shelf
 from store.locks.liveness import server_time
 
@@ -67,20 +65,6 @@ class Contents(msgspec.Struct, array_like=True):
     shelves: dict[str, Shelf]
 
 
-class Newer(NamedTuple):
-    """An artifact that a later saevx wrote, in a layout that this one cannot read."""
-
-    kind: str
-    key: str
-    type: str
-    """Name of its spec type; "" when it cannot be told."""
-    n_bytes: int
-    changed: float
-    """When it was published; seconds since 1970."""
-    fault: str
-    """Why it cannot be read, and what to do."""
-
-
 class Reader:
     """Looks at one kind, and at what changed in it since a catalogue was written."""
 
@@ -88,8 +72,8 @@ class Reader:
         self.folder, self.kind, self.describe, self.old = folder, kind, describe, old
         self.columns = {names: place for place, names in enumerate(old.columns)}
         self.n_looked_at = 0
-        self.newer: list[Newer] = []
-        """Not remembered: it would be taken for unreadable after an upgrade."""
+        self.newer: list[NewerLayout] = []
+        """One error for each artifact of a newer layout. They are not remembered."""
         self._lock = Lock()
 
     def shelves(self, clock: Path) -> dict[str, Shelf]:
@@ -150,7 +134,7 @@ class Reader:
         except CorruptArtifact:
             return None
         except NewerLayout as error:
-            self._add_newer(Path(self.folder, path), str(error))
+            self.newer.append(error)
             return None
         if manifest is None or (manifest.kind, manifest.key) != (self.kind, key):
             return None
@@ -167,19 +151,6 @@ class Reader:
             columns=columns,
             facts=msgspec.Raw(msgspec.msgpack.encode(list(facts.values()))),
         )
-
-    def _add_newer(self, path: Path, fault: str) -> None:
-        with suppress(FileNotFoundError):  # replaced meanwhile
-            found = Newer(
-                self.kind,
-                path.name,
-                glimpse(path).type,
-                bytes_in(path),
-                path.stat().st_mtime,
-                fault,
-            )
-            with self._lock:
-                self.newer.append(found)
 
     def _stamp(self, path: str) -> Stamp | None:
         path = f"{self.folder}/{path}"

@@ -176,8 +176,7 @@ def test_a_newer_layout_is_refused_and_left_alone(workspace: Workspace):
             use()
     result = listed(workspace)
     assert result.exit_code == 0
-    assert result.stdout.count("newer layout") == 3
-    assert "upgrade saevx to read them" in result.stdout
+    assert "2 more cannot be read" in result.stdout
     assert not list(workspace.store.root.glob("*/.trash/*"))
     rewritten = {path: (path / "zarr.json").read_bytes() for path in before}
     for path, manifest in before.items():

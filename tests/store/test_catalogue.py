@@ -290,7 +290,7 @@ def test_strangers_and_leftovers_are_not_listed(store: Store, put: Any) -> None:
     assert [entry.key for entry in listed(store)] == [key_of(1)]
 
 
-def test_a_newer_layout_is_told_apart_and_looked_at_anew(store: Store, put: Any) -> None:
+def test_newer_layouts_are_reported_and_not_remembered(store: Store, put: Any) -> None:
     whole, artifact = put(store, key_of(1)), put(store, key_of(2))
     newer = msgspec.structs.replace(artifact.manifest, layout=LAYOUT + 1)
     file = artifact.path / "zarr.json"
@@ -299,9 +299,8 @@ def test_a_newer_layout_is_told_apart_and_looked_at_anew(store: Store, put: Any)
     for _ in range(2):
         entries, (found,) = Catalogue(store, describe, "test-1").contents()
         assert [entry.key for entry in entries] == [whole.key]
-        assert (found.kind, found.key, found.type) == ("results", artifact.key, newer.type)
-        assert found.n_bytes > artifact.n_bytes
-        assert found.fault.endswith("Upgrade saevx, or use another store")
+        assert artifact.key in str(found)
+        assert str(found).endswith("Upgrade saevx, or use another store")
         assert Catalogue(store, describe, "test-1").entries() == entries
     file.write_bytes(before)  # as if this saevx could read it by now
     assert [entry.key for entry in listed(store)] == [whole.key, artifact.key]

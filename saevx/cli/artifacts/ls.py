@@ -52,8 +52,7 @@ def ls(
 
     Without --columns the fields are shown in which artifacts of one type differ. An artifact is
     marked as an older version when the store has a newer one of its type; --older compares with
-    the installed saevx, and with what recorded runs declared, too. What a later saevx wrote in a
-    layout that this one cannot read is marked as a newer layout.
+    the installed saevx, and with what recorded runs declared, too.
     """
     from saevx.compute.memory import gc_paused
     from saevx.config import open_store
@@ -74,7 +73,6 @@ def ls(
         type=type_name,
         where=where,
         versions=versions,
-        newer=True,
         fields=fields,
     )
     rows = [row for row in found.rows if row.is_older or not older]
@@ -96,11 +94,8 @@ def ls(
     some = f"{len(rows)} of " if len(rows) < n_found else ""
     what = "artifact" if n_found == 1 else "artifacts"
     lines.append(f"{some}{n_found} {what}, {size(n_bytes)} in {opened.root}")
-    if n_newer := sum(row.is_newer for row in rows):
-        lines.append(
-            f"{n_newer} in a newer layout, written by a later saevx: upgrade saevx to read "
-            f"{'it' if n_newer == 1 else 'them'}"
-        )
+    if found.newer:
+        lines.append(f"{len(found.newer)} more cannot be read: {found.newer[0]}")
     if type_name and not rows and type_name not in found.types and found.types:
         lines.append(f"no {type_name} among them; the types are {', '.join(sorted(found.types))}")
     click.echo("\n".join(lines))
@@ -149,7 +144,7 @@ def _own_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     columns = {"key": [row.entry.key[:8] for row in rows]}
     if len({row.entry.type for row in rows}) > 1:
         columns["kind"] = [row.entry.kind for row in rows]
-    columns["type"] = [row.entry.type or "?" for row in rows]
+    columns["type"] = [row.entry.type for row in rows]
     columns["size"] = [size(row.entry.n_bytes) for row in rows]
     columns["age"] = [age(row.age_s) for row in rows]
     if any(row.state for row in rows):
@@ -164,15 +159,8 @@ def _is_numeric(values: Sequence[Scalar]) -> bool:
 def differing(rows: Sequence[Row]) -> dict[str, list[Scalar]]:
     """The fields in which artifacts of one type differ, with their values; "" where there is none.
 
-    Of a single artifact, its own fields. Those of a newer layout tell none.
+    Of a single artifact, its own fields.
     """
-    known = [row for row in rows if not row.is_newer]
-    if known and len(known) < len(rows):
-        columns_of_known = {name: iter(column) for name, column in differing(known).items()}
-        return {
-            name: ["" if row.is_newer else next(values) for row in rows]
-            for name, values in columns_of_known.items()
-        }
     names = dict.fromkeys(name for c in {row.entry.columns: None for row in rows} for name in c)
     values = [row.entry.values() for row in rows]
     if len({row.entry.columns for row in rows}) == 1:
@@ -210,8 +198,8 @@ def _document(row: Row) -> dict[str, Any]:
     return {
         "key": entry.key,
         "kind": entry.kind,
-        "type": entry.type or None,
-        "version": None if row.is_newer else entry.version,
+        "type": entry.type,
+        "version": entry.version,
         "state": row.state,
         "n_bytes": entry.n_bytes,
         "created": entry.created,

@@ -47,6 +47,8 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     manifests = physician.manifests.values()
     versions = DeclaredTypes.in_store(workspace.store).versions
     findings += look_over(workspace, manifests, deep=deep, versions=versions)
+    if fix:
+        _refuse_newer_layout(findings)
     done = _mend(physician, findings) if fix else {}
     n_checked = len(physician.manifests)
     if as_json:
@@ -68,6 +70,14 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     ]
     if left:
         sys.exit(1)
+
+
+def _refuse_newer_layout(findings: list[Finding]) -> None:
+    from saevx.errors import StoreError
+
+    for finding in findings:
+        if finding.topic == "newer layout":
+            raise StoreError(f"nothing was fixed: {finding.where} {finding.what}. Upgrade saevx")
 
 
 def _mend(physician: Doctor, findings: list[Finding]) -> dict[int, str]:

@@ -148,12 +148,6 @@ def _show_roots(survey: Reachability) -> None:
         out.print(f"  {pin.kind} {pin.key[:8]}, {pin}", markup=False)
     if making := survey.making():
         out.print(f"  {things(len(making))} being made")
-    if newer := sum(one.is_newer for one in survey.standing.values()):
-        out.print(
-            f"  {things(newer)} in a newer layout, by themselves: upgrade saevx to judge them"
-        )
-    for what in survey.inventory.unclear:
-        out.print(f"  {what}, which does not tell what it needs: all else is kept", markup=False)
     if young := len(survey.young):
         from store.gc.reachability import duration as words
 
