@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from store.artifact.manifest import Manifest
-<<<<<<< HEAD
-from store.io import explained
-from store.layout import KINDS, NODE_FILE, Ref, is_key
-=======
-from store.gc.records import Ref
-from store.layout import KINDS, is_key
->>>>>>> 14e6bab (Refuse a newer layout instead of working around it)
+from store.layout import KINDS, Ref, is_key
 
 
 def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
