@@ -126,7 +126,7 @@ class Batcher:
         return [index for index in range(n_parts) if not all(index in found for found in there)]
 
 
-def in_words(parts: Sequence[int]) -> str:
+def parts_text(parts: Sequence[int]) -> str:
     """Part numbers for people, as in "parts 0 to 7"; "" for none."""
     if not parts:
         return ""

@@ -1,7 +1,8 @@
-"""What dispatch writes down, as JSON: nothing of it is pickled, and any host can read it.
+"""The JSON records of dispatch. Nothing is pickled, and any host can read them.
 
-A run is one call of `saevx run` that sent work elsewhere. It sends arrays; an array has elements,
-each of which is one job (or one turn of a local process) and makes one or several batches of specs.
+A run is one call of `saevx run` that gives work to other processes. It submits job arrays. Each
+task of an array is one job of Slurm, or one request to a local worker, and makes the specs of one
+or several batches.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
-import msgspec
+from msgspec import Struct, field
 
 
-class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The run, as its workers need to know it."""
+class RunInfo(Struct, frozen=True, kw_only=True):
+    """What workers need to know of a run."""
 
     name: str
     """Of the experiment."""
     path: str
-    """Of the experiment file, "" where there is none."""
+    """Of the experiment file; "" where there is none."""
     experiment: str
-    """Its copy in the run's code, "" where no spec type or recipe is defined outside of saevx."""
+    """Its copy in the run's code; "" where no spec type or recipe is defined outside of saevx."""
     executor: str
     owner: str
     """Process that submits."""
@@ -30,29 +31,29 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     origin: dict[str, Any]
     """Commits of the code, as an Origin records them."""
     folder: str
-    """Where the run was started; jobs run there."""
+    """Working directory of the run and of its jobs."""
     store_root: str
     store_roots: dict[str, str]
     data_roots: dict[str, str]
     began: float
 
 
-class Array(msgspec.Struct, frozen=True, kw_only=True):
-    """Several jobs that ask for the same, known to Slurm as one job array."""
+class Array(Struct, frozen=True, kw_only=True):
+    """A job array: tasks that make specs of one type and ask for the same resources."""
 
     name: str
-    """Unique: what tells a submission that was not recorded from one that was not made."""
+    """Unique: by it, Slurm tells whether an array whose job id was not recorded was submitted."""
     recipe: str
     """Type of the specs."""
-    elements: list[list[list[str]]]
-    """Index of an element -> its batches -> keys."""
+    tasks: list[list[list[str]]] = field(name="elements")
+    """Task -> its batches -> keys."""
     parts: list[list[int]] = []
-    """Index of an element -> which parts it makes of the artifacts of its only batch; none for
-    whole artifacts. Empty where no element makes parts."""
+    """Task -> the parts that it makes of the artifacts of its only batch; none for whole
+    artifacts. Empty where no task makes parts."""
     documents: dict[str, dict[str, Any]]
     """Key -> the spec's document."""
     resources: str
-    """JSON, as it was asked for."""
+    """JSON, as requested."""
     memory_gb: float | None
     submitted: float
 
@@ -64,14 +65,14 @@ class TaskStatus(Enum):
     """How the making of one artifact ended."""
 
     MADE = "made"
-    CAME = "came"
+    MADE_ELSEWHERE = "came"
     """Another process had made it."""
     PART = "part made"
-    """Its parts are there; other elements make the others, and the last one the artifact."""
+    """The task made its parts. Other tasks make the others, and the last one the artifact."""
     BLOCKED = "blocked"
-    """An input was not there."""
+    """An input was missing."""
     ERROR = "error"
-    """The recipe failed: making it again would fail again."""
+    """The recipe failed, and would fail again."""
     OUT_OF_MEMORY = "out of memory"
     TIME_LIMIT = "time limit"
     PREEMPTED = "preempted"
@@ -79,22 +80,22 @@ class TaskStatus(Enum):
     KILLED = "killed"
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
-    """The run whose process it was has ended."""
-    UNSEEN = "not seen"
-    """A job said that it made it, and the store does not show it."""
+    """The run whose local process made it has ended."""
+    NOT_SEEN = "not seen"
+    """A job reported it as made, and the store does not show it."""
     VANISHED = "vanished"
-    """Slurm does not know the job any more, and it left nothing behind."""
+    """Slurm does not know the job any more, and the job left no outcome."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How it ended for one key."""
+class Result(Struct, frozen=True, kw_only=True):
+    """How the making of one key ended."""
 
-    end: TaskStatus
+    status: TaskStatus = field(name="end")
     message: str = ""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How an element ended: written by its worker, or, where that died silently, for it."""
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How a task ended: written by its worker, or on behalf of a worker that was killed."""
 
     results: dict[str, Result]
     host: str = ""
@@ -102,16 +103,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0
     peak_memory_bytes: int = 0
     memory_bytes: int = 0
-    """What its job had asked for; 0 where that is not known."""
+    """Requested by its job; 0 where that is not known."""
     exit_code: str = ""
-    """As Slurm writes it, `code:signal`; "" where it wrote its outcome itself."""
+    """As Slurm writes it, `code:signal`; "" where the worker wrote this itself."""
     progressed: bool = False
-    """Whether something was made before it was cut off, so that another go gets further."""
+    """Whether it made something before it was interrupted, so that a retry gets further."""
     ended: float = 0.0
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a running element has come."""
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far a running task is."""
 
     host: str
     job: str
@@ -120,14 +121,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     unit: str = ""
     n_made: int = 0
-    """Artifacts of the element that are done with."""
+    """Artifacts of the task that are finished or failed."""
     rate: float = 0.0
-    """Units a second in the batch that runs."""
+    """Units per second in the present batch."""
 
 
 class ArrayTask(NamedTuple):
-    """Place of an element: which run, which array, which index."""
+    """A task: its run, its array, and its number in the array."""
 
     run: str
     array: str
-    at: int
+    number: int

@@ -133,7 +133,7 @@ class RunFolder:
         return all(
             (array.name, index) in done
             for array in self.arrays()
-            for index in range(len(array.elements))
+            for index in range(len(array.tasks))
         )
 
     def reopen(self) -> None:
@@ -262,9 +262,9 @@ def take_submit_lease(store: Store) -> leases.Lease | None:
     return leases.take(store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
 
 
-def element_keys(folder: RunFolder, element: ArrayTask) -> list[str]:
-    array = folder.array(element.array)
-    return [key for batch in array.elements[element.at] for key in batch] if array else []
+def task_keys(folder: RunFolder, task: ArrayTask) -> list[str]:
+    array = folder.array(task.array)
+    return [key for batch in array.tasks[task.number] for key in batch] if array else []
 
 
 def write(file: Path, record: RunInfo | Array | Outcome | Progress, sync: bool = True) -> None:

@@ -104,7 +104,7 @@ class Submitter:
         array = Array(
             name=array_name(self.request.name, wave.recipe),
             recipe=wave.recipe,
-            elements=[[[n.key for n in batch] for batch in load.batches] for load in loads],
+            tasks=[[[n.key for n in batch] for batch in load.batches] for load in loads],
             parts=[load.parts for load in loads] if any(load.parts for load in loads) else [],
             documents={n.key: to_document(n.spec, self.keys, with_exec=True) for n in members},
             resources=wave.resources.text,
@@ -113,7 +113,10 @@ class Submitter:
         )
         flying = self.flights.by_key()
         after = {
-            flight.job for node in members for key in node.inputs for flight in flying.get(key, ())
+            flight.handle
+            for node in members
+            for key in node.inputs
+            for flight in flying.get(key, ())
         }
         folder.add(array)
         with defer_signals():

@@ -14,9 +14,8 @@ import unruly  # noqa: F401
 
 from saevx.dispatch import coordinator as coordinate
 from saevx.dispatch.coordinator import Coordinator
+from saevx.dispatch.executors import Slurm, sbatch, slurm
 from saevx.dispatch.executors import sacct as accounting
-from saevx.dispatch.executors import sbatch, slurm
-from saevx.dispatch.executors.registry import Slurm
 from saevx.dispatch.executors.sacct import ExitInfo
 from saevx.dispatch.executors.slurm import SlurmTask
 from saevx.dispatch.messages import Array, TaskStatus
@@ -63,7 +62,7 @@ class Cluster:
         self.arrays[job] = folder, array
         self.resources.append(resources)
         self.after[job] = after
-        self.waiting += [SlurmTask(job, index) for index in range(len(array.elements))]
+        self.waiting += [SlurmTask(job, index) for index in range(len(array.tasks))]
         return job
 
     def queue(self, *selection: str) -> list[QueuedJob]:
@@ -91,17 +90,17 @@ class Cluster:
                 continue
             self.waiting.remove(job)
             folder, array = self.arrays[job.array]
-            death = self.fate(folder, array, job.at)
+            death = self.fate(folder, array, job.number)
             if death is not None:
                 self.deaths[job] = death
             else:
-                Worker(folder).work(array.name, job.at)
+                Worker(folder).work(array.name, job.number)
             return
 
 
 def queued(job: SlurmTask) -> QueuedJob:
     """A task of an array as squeue would show it: waiting."""
-    return QueuedJob(job.array, job.array, str(job.at), "PENDING", "ann", "", "Priority", "")
+    return QueuedJob(job.array, job.array, str(job.number), "PENDING", "ann", "", "Priority", "")
 
 
 def dead(end: TaskStatus, exit_code: str = "0:9", memory_bytes: int = 0) -> ExitInfo:

@@ -36,7 +36,7 @@ memory_gb = 0.3
 
 # A cluster is not to be asked this often, but here it has nothing else to do.
 IMPATIENT = """
-from saevx.dispatch.executors.registry import Slurm
+from saevx.dispatch.executors import Slurm
 Slurm.poll_s = 1.0
 """
 

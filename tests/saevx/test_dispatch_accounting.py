@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from saevx.dispatch.executors import outcome_of
 from saevx.dispatch.executors import sacct as accounting
-from saevx.dispatch.executors.registry import death_outcome
 from saevx.dispatch.executors.sacct import ExitInfo, read_sacct
 from saevx.dispatch.executors.slurm import SlurmTask
 from saevx.dispatch.jobs.retry import Attempt, describe, facts, read_tail, wants_another
@@ -83,7 +83,7 @@ def only(text: str) -> ExitInfo:
 
 
 @pytest.mark.parametrize(
-    ("text", "end"),
+    ("text", "status"),
     [
         (KILLED, TaskStatus.KILLED),
         (ENDS_BADLY, TaskStatus.KILLED),
@@ -99,8 +99,8 @@ def only(text: str) -> ExitInfo:
         (NO_STATE_OF_SLURMS, None),
     ],
 )
-def test_how_it_ended(text: str, end: TaskStatus | None):
-    assert only(text).end is end
+def test_how_it_ended(text: str, status: TaskStatus | None):
+    assert only(text).status is status
 
 
 def test_what_is_told():
@@ -109,7 +109,7 @@ def test_what_is_told():
     assert (death.exit_code, death.wall_s, death.node) == ("0:9", 2.0, "vm")
     assert death.peak_memory_bytes == 320608 * 1024
     assert death.memory_bytes == 100 * MIB
-    text = facts(death_outcome(["k"], TaskStatus.OUT_OF_MEMORY, death.message, death))
+    text = facts(outcome_of(["k"], TaskStatus.OUT_OF_MEMORY, death.message, death))
     assert text == "exit code 0:9, after 2 s, it used 313 MiB of 100"
     assert only(BY_HAND).message == "Slurm says CANCELLED by 0"
     assert only(BY_HAND).exit_code == "0:15"
@@ -117,9 +117,9 @@ def test_what_is_told():
 
 def test_of_what_never_began_only_what_is_known_is_told():
     death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert facts(death_outcome(["k"], TaskStatus.CANCELLED, "", death)) == ""
+    assert facts(outcome_of(["k"], TaskStatus.CANCELLED, "", death)) == ""
     at_once = only(ENDS_BADLY)
-    assert facts(death_outcome(["k"], TaskStatus.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
+    assert facts(outcome_of(["k"], TaskStatus.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
 
 
 def test_memory_for_each_core_is_added_up():
@@ -128,12 +128,12 @@ def test_memory_for_each_core_is_added_up():
 
 def test_killed_below_its_memory_is_no_lack_of_memory():
     asked = ABOVE_ITS_MEMORY.replace("100M", "400M")
-    assert only(asked).end is TaskStatus.KILLED
+    assert only(asked).status is TaskStatus.KILLED
 
 
 def test_cancelled_by_hand_above_its_memory_is_still_cancelled():
     above = BY_HAND.replace("1700K", "320608K")
-    assert only(above).end is TaskStatus.CANCELLED
+    assert only(above).status is TaskStatus.CANCELLED
 
 
 REQUEUED = """\
@@ -147,15 +147,15 @@ REQUEUED = """\
 def test_of_a_requeued_job_the_last_go_counts():
     found = read_sacct(REQUEUED + WELL)
     assert found[SlurmTask("238", 3)] == only(WELL)
-    assert found[SlurmTask("239", 0)].end is TaskStatus.NODE_FAILURE
+    assert found[SlurmTask("239", 0)].status is TaskStatus.NODE_FAILURE
     waits_again = REQUEUED + "238_3|PENDING|0:0|0||100M|None assigned|1\n"
-    assert read_sacct(waits_again)[SlurmTask("238", 3)].end is None
+    assert read_sacct(waits_again)[SlurmTask("238", 3)].status is None
 
 
 def test_elements_that_never_began_share_a_row():
     found = read_sacct("240_[0-2,5%2]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
     assert set(found) == {SlurmTask("240", at) for at in (0, 1, 2, 5)}
-    assert {death.end for death in found.values()} == {TaskStatus.CANCELLED}
+    assert {death.status for death in found.values()} == {TaskStatus.CANCELLED}
     assert {death.node for death in found.values()} == {""}
 
 
@@ -204,7 +204,7 @@ def test_a_command_that_fails_or_takes_too_long_is_no_answer(
 
 
 def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
-    return [Attempt(Result(end=end), progressed, 0.0, "code", "", memory_gb=1.0) for end in ends]
+    return [Attempt(Result(status=end), progressed, 0.0, "code", "", memory_gb=1.0) for end in ends]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_what_ran_out_of_memory_and_can_get_no_more_is_not_tried_again():
 
 def test_people_are_told_the_last_of_it_and_what_helps():
     last = Attempt(
-        Result(end=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x"
+        Result(status=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x"
     )
     text = describe([*attempts_of(TaskStatus.NODE_FAILURE), last])
     assert text == (
@@ -262,7 +262,7 @@ def test_people_are_told_the_last_of_it_and_what_helps():
 
 def killed(executor: str, exit_code: str) -> Attempt:
     outcome = Outcome(results={}, exit_code=exit_code, wall_s=7.2, peak_memory_bytes=3 * MIB)
-    result = Result(end=TaskStatus.KILLED, message="Slurm says FAILED")
+    result = Result(status=TaskStatus.KILLED, message="Slurm says FAILED")
     return Attempt(result, False, 0.0, "", "log: x", executor, outcome)
 
 

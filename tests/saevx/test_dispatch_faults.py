@@ -16,8 +16,7 @@ from dispatching import Place, wait_until
 from unruly import Album, Branch, Leaf, Top
 
 from saevx.dispatch import submit as submission
-from saevx.dispatch.executors import sbatch, slurm
-from saevx.dispatch.executors.registry import death_outcome
+from saevx.dispatch.executors import outcome_of, sbatch, slurm
 from saevx.dispatch.jobs import progress as ledger
 from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
@@ -211,7 +210,7 @@ def test_memory_grows_from_what_the_job_had(
         if len(cluster.arrays) > 1:
             return None
         if says_so_itself:
-            outcome = death_outcome(array.elements[index][0], TaskStatus.OUT_OF_MEMORY, "")
+            outcome = outcome_of(array.tasks[index][0], TaskStatus.OUT_OF_MEMORY, "")
             folder.write_outcome(array.name, index, outcome)
         return death
 
@@ -234,10 +233,8 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     parts = isinstance(spec, Album)
 
     def makes_it_elsewhere(folder: RunFolder, array: Array, index: int):
-        result = Result(end=TaskStatus.PART if parts else TaskStatus.MADE)
-        outcome = Outcome(
-            results={array.elements[index][0][0]: result}, host="n1", ended=time.time()
-        )
+        result = Result(status=TaskStatus.PART if parts else TaskStatus.MADE)
+        outcome = Outcome(results={array.tasks[index][0][0]: result}, host="n1", ended=time.time())
         folder.write_outcome(array.name, index, outcome)
         return dead(TaskStatus.KILLED)
 
@@ -270,7 +267,7 @@ def test_what_may_have_been_submitted_is_not_submitted_again(
     seen: list[Counts] = []
     outcome = coordinator(tmp_path, [Leaf(value=1), Leaf(value=2)], seen.append).run()
     assert outcome.ok
-    elements = [element for _, array in cluster.arrays.values() for element in array.elements]
+    elements = [element for _, array in cluster.arrays.values() for element in array.tasks]
     assert len(elements) == 2
     assert next(answers, "none left") == "none left"
 
@@ -377,7 +374,7 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
     assert run(tmp_path, [Leaf(value=1)]).ok
     assert active_runs(Store(tmp_path / "store")) == []
     ends = [
-        result.end
+        result.status
         for array, index in folder.outcome_names()
         if (outcome := folder.outcome(array, index))
         for result in outcome.results.values()
@@ -412,11 +409,11 @@ def test_whichever_element_of_a_run_sealed_it_the_run_made_it(
     first, second = one.flights.flying.values()
     cluster.step(0)
     cluster.step(0)
-    came = Outcome(results={node.key: Result(end=TaskStatus.CAME)})
+    came = Outcome(results={node.key: Result(status=TaskStatus.MADE_ELSEWHERE)})
     one.ledger.take_in(first, came, shared=bool(one.flights.sharing(first)))
     one.ledger.see_published()
     assert bool(one.ledger.left) is sealer_is_late
-    made = second.folder.outcome(second.element.array, second.element.at)
+    made = second.folder.outcome(*second.position)
     assert made is not None
     if sealer_is_late:
         one.ledger.take_in(second, made)

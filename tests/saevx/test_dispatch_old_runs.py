@@ -73,7 +73,7 @@ def make_run(
     array = Array(
         name="trial-Leaf-1",
         recipe="Leaf",
-        elements=[[["a" * 32]]],
+        tasks=[[["a" * 32]]],
         documents={},
         resources="{}",
         memory_gb=None,
@@ -138,7 +138,7 @@ def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_be
     assert run.ended
     (outcome,) = (run.outcome(array, at) for array, at in run.outcome_names())
     assert outcome is not None
-    assert {result.end for result in outcome.results.values()} == {TaskStatus.ABANDONED}
+    assert {result.status for result in outcome.results.values()} == {TaskStatus.ABANDONED}
 
 
 def test_nothing_goes_while_another_run_submits(store: Store):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saevx.dispatch.batching import in_words, shares
+from saevx.dispatch.batching import parts_text, shares
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until
@@ -180,4 +180,4 @@ def test_shares_are_nearly_equal_and_keep_the_order(items: list[int], n: int):
     [([], ""), ([3], "part 3"), ([3, 4, 5], "parts 3 to 5"), ([1, 4, 5], "3 parts from 1")],
 )
 def test_parts_in_words(parts: list[int], words: str):
-    assert in_words(parts) == words
+    assert parts_text(parts) == words

@@ -31,7 +31,7 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     if follow and as_json:
         raise click.UsageError("--follow prints what comes: use --json without it")
     from saevx.config import open_store
-    from saevx.dispatch.executors.registry import where
+    from saevx.dispatch.executors import where
     from saevx.dispatch.jobs.unattended import UnattendedJobs
     from saevx.dispatch.runs.status import latest_jobs
 
@@ -49,7 +49,7 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
             break
         time.sleep(LOOK_S)
     if not any(printing.read.values()):
-        log = flights[0].folder.log(*flights[0].at)
+        log = flights[0].folder.log(*flights[0].position)
         click.echo(f"nothing printed yet; it will be in {log}", err=True)
     for flight in waiting.lost:
         click.echo(
@@ -69,10 +69,10 @@ class _Printing:
         """How many bytes of each file are printed."""
 
     def go_on(self) -> None:
-        from saevx.dispatch.batching import in_words
+        from saevx.dispatch.batching import parts_text
 
         for flight in self._flights:
-            parts = in_words(flight.parts)
+            parts = parts_text(flight.parts)
             for file in flight.logs:
                 data = _read_from(file, self.read.get(file, 0))
                 if data and parts != self._told:
@@ -83,9 +83,9 @@ class _Printing:
 
 
 def _documents(flight: Job) -> list[dict[str, Any]]:
-    from saevx.dispatch.executors.registry import executor_of
+    from saevx.dispatch.executors import executor_of
 
-    told = flight.folder.outcome(*flight.at) or flight.folder.progress(*flight.at)
+    told = flight.folder.outcome(*flight.position) or flight.folder.progress(*flight.position)
     job = executor_of(flight).job_id(flight) or (told.job if told else "")
     return [
         {

@@ -132,11 +132,11 @@ def _place(element: TaskState) -> int:
 
 
 def _row(element: TaskState) -> list[Any]:
-    from saevx.dispatch.batching import in_words
+    from saevx.dispatch.batching import parts_text
 
     what = f"{element.recipe} {element.keys[0][:8]}"
     what += f" and {len(element.keys) - 1} more" if len(element.keys) > 1 else ""
-    what += f", {in_words(element.parts)}" if element.parts else ""
+    what += f", {parts_text(element.parts)}" if element.parts else ""
     progress = [f"{element.n_made}/{len(element.keys)} artifacts"] if element.n_made else []
     if element.total:
         progress.append(f"{element.done}/{element.total} {element.unit}")

@@ -39,7 +39,7 @@ class Pool:
         self._selector = selectors.DefaultSelector()
 
     def submit(self, array: Array, resources: Resources) -> None:
-        self._queue.extend((array.name, i, resources) for i in range(len(array.elements)))
+        self._queue.extend((array.name, i, resources) for i in range(len(array.tasks)))
         self._feed()
 
     @property
@@ -182,7 +182,7 @@ def _wait_or_kill(process: subprocess.Popen[str], seconds: float) -> int:
     return -signal.SIGKILL
 
 
-def exit_in_words(code: int) -> str:
+def exit_text(code: int) -> str:
     """An exit code of a process for people."""
     if code >= 0:
         return f"its process ended with code {code}"

@@ -17,7 +17,7 @@ FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "MaxRSS", "ReqMem", "NodeL
 class ExitInfo(NamedTuple):
     """What sacct says of an element that is over."""
 
-    end: TaskStatus | None
+    status: TaskStatus | None
     """None when it ended well, or is not over."""
     message: str
     exit_code: str

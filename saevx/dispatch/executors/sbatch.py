@@ -29,7 +29,7 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
     worker = "saevx.dispatch.worker.main", str(folder.path), array.name
     command = start_of(folder.code, folder.code_digest, *worker)
     script = folder.logs / "slurm" / f"{array.name}.sh"
-    return send(script, shlex.join(command), options, len(array.elements))
+    return send(script, shlex.join(command), options, len(array.tasks))
 
 
 def send(script: Path, command: str, options: Mapping[str, Any], n: int | None = None) -> str:

@@ -26,7 +26,7 @@ class SlurmTask(NamedTuple):
     """An element as Slurm names it."""
 
     array: str
-    at: int
+    number: int
 
 
 def written(array: str) -> str:

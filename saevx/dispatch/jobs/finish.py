@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from saevx.dispatch.executors import EXECUTORS, post_mortem, statuses
 from saevx.dispatch.executors.base import JobState
-from saevx.dispatch.executors.registry import EXECUTORS, post_mortem, statuses
-from saevx.dispatch.jobs.job import unfinished
+from saevx.dispatch.jobs.job import unfinished_jobs
 from saevx.dispatch.jobs.recover import reconcile_all
 from saevx.dispatch.run_folder import RunFolder, active_runs
 
@@ -40,13 +40,13 @@ def end_runs(store: Store, prefix: str) -> None:
 def _look_after(folder: RunFolder) -> None:
     """Write down what became of elements that are gone and left no outcome."""
     reconcile_all(folder)
-    flights = unfinished(folder)
+    flights = unfinished_jobs(folder)
     seen = statuses(flights)
-    gone = [flight for flight in flights if seen[flight.element].state is JobState.GONE]
+    gone = [flight for flight in flights if seen[flight.task].state is JobState.GONE]
     deaths = EXECUTORS[folder.info.executor].deaths(gone)
     for flight in gone:
         lost = time.time() - flight.submitted >= FORGOTTEN_S
         outcome = post_mortem(flight, deaths, lost)
         # Its own may have come meanwhile.
-        if outcome is not None and not folder.outcome(*flight.at):
-            folder.write_outcome(*flight.at, outcome)
+        if outcome is not None and not folder.outcome(*flight.position):
+            folder.write_outcome(*flight.position, outcome)

@@ -1,4 +1,4 @@
-"""One flight: an element that was submitted, wherever it runs."""
+"""Jobs: the tasks of arrays that runs have submitted."""
 
 from __future__ import annotations
 
@@ -7,41 +7,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saevx.dispatch.messages import Array, ArrayTask
-from saevx.dispatch.run_folder import RunFolder, element_keys
+from saevx.dispatch.run_folder import RunFolder, task_keys
 from saevx.dispatch.runs.logs import existing_logs
 
 
 @dataclass
 class Job:
-    """An element that was submitted and has not ended, as far as is known."""
+    """A task that was submitted, and what its executor last said of it."""
 
     folder: RunFolder
-    element: ArrayTask
-    job: str
-    """As in `RunFolder.job_of`; "" where that was never written down."""
+    task: ArrayTask
+    handle: str
+    """Of its array, as in `RunFolder.job_of`; "" where that was never recorded."""
     running: bool = False
     reason: str = ""
+    """Why it waits."""
     node: str = ""
     gone_since: float | None = None
     """When its executor first did not know it any more."""
 
     @property
-    def at(self) -> tuple[str, int]:
-        """Array and index: how the folder of its run names it."""
-        return self.element.array, self.element.at
+    def position(self) -> tuple[str, int]:
+        """Array and number, by which the folder of its run names it."""
+        return self.task.array, self.task.number
 
     @property
     def executor(self) -> str:
-        """Name of the executor that it was given to."""
+        """Name of the executor that runs it."""
         return self.folder.info.executor
 
     @property
     def keys(self) -> list[str]:
-        return element_keys(self.folder, self.element)
+        return task_keys(self.folder, self.task)
 
     @property
     def array(self) -> Array | None:
-        return self.folder.array(self.element.array)
+        return self.folder.array(self.task.array)
 
     @property
     def recipe(self) -> str:
@@ -54,24 +55,24 @@ class Job:
 
     @property
     def parts(self) -> list[int]:
-        """Which parts it makes; none where it makes whole artifacts."""
-        return self.array.parts_of(self.element.at) if self.array else []
+        """The parts that it makes; none where it makes whole artifacts."""
+        return self.array.parts_of(self.task.number) if self.array else []
 
     @property
     def logs(self) -> list[Path]:
-        """What it printed, the best file first; none where it printed nothing."""
-        return existing_logs(self.folder, *self.at, self.job)
+        """The files that hold its output, the most relevant first; none where it has no output."""
+        return existing_logs(self.folder, *self.position, self.handle)
 
 
-def flights_of(folder: RunFolder) -> Iterator[Job]:
-    """All elements that a run has submitted, or may have."""
+def jobs_of(folder: RunFolder) -> Iterator[Job]:
+    """All jobs that a run has submitted, or may have submitted."""
     for array in folder.arrays():
-        job = folder.job_of(array.name) or ""
-        for index in range(len(array.elements)):
-            yield Job(folder, ArrayTask(folder.name, array.name, index), job)
+        handle = folder.job_of(array.name) or ""
+        for number in range(len(array.tasks)):
+            yield Job(folder, ArrayTask(folder.name, array.name, number), handle)
 
 
-def unfinished(folder: RunFolder) -> list[Job]:
-    """Its elements that have no outcome."""
+def unfinished_jobs(folder: RunFolder) -> list[Job]:
+    """The jobs of a run that have no outcome."""
     done = folder.outcome_names()
-    return [flight for flight in flights_of(folder) if flight.at not in done]
+    return [job for job in jobs_of(folder) if job.position not in done]

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from saevx.dispatch.executors import EXECUTORS, post_mortem, statuses
 from saevx.dispatch.executors.base import Executor, JobState
-from saevx.dispatch.executors.registry import EXECUTORS, post_mortem, statuses
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.messages import ArrayTask, Outcome
 
@@ -33,8 +33,8 @@ class JobMonitor:
     _answered: float = field(default_factory=time.monotonic)
 
     def add(self, flight: Job) -> None:
-        self.flying[flight.element] = flight
-        self.known.add(flight.element)
+        self.flying[flight.task] = flight
+        self.known.add(flight.task)
 
     def by_key(self) -> dict[str, list[Job]]:
         """What is being made -> by which flights: several where each makes parts of it."""
@@ -52,7 +52,7 @@ class JobMonitor:
         return [
             other
             for element, other in self.flying.items()
-            if element[:2] == flight.element[:2] and keys & set(other.keys)
+            if element[:2] == flight.task[:2] and keys & set(other.keys)
         ]
 
     def landed(self) -> list[tuple[Job, Outcome]]:
@@ -64,16 +64,16 @@ class JobMonitor:
             if gone:
                 # What ended between the two looks has written an outcome by now.
                 ended += self._with_outcome()
-                ended += self._dead([one for one in gone if one.element in self.flying])
+                ended += self._dead([one for one in gone if one.task in self.flying])
         return ended
 
     def _with_outcome(self) -> list[tuple[Job, Outcome]]:
         ended = []
-        folders = {flight.element.run: flight.folder for flight in self.flying.values()}
+        folders = {flight.task.run: flight.folder for flight in self.flying.values()}
         written = {run: folder.outcome_names() for run, folder in folders.items()}
         for element, flight in list(self.flying.items()):
-            if flight.at in written[element.run]:
-                outcome = flight.folder.outcome(*flight.at)
+            if flight.position in written[element.run]:
+                outcome = flight.folder.outcome(*flight.position)
                 if outcome is not None:
                     ended.append((flight, outcome))
                     del self.flying[element]
@@ -112,7 +112,7 @@ class JobMonitor:
                 lost = time.monotonic() - (flight.gone_since or 0.0) >= LOST_S
                 outcome = post_mortem(flight, deaths, lost)
                 if outcome is not None:
-                    flight.folder.write_outcome(*flight.at, outcome)
+                    flight.folder.write_outcome(*flight.position, outcome)
                     ended.append((flight, outcome))
-                    del self.flying[flight.element]
+                    del self.flying[flight.task]
         return ended

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.executors.registry import executor_of, where
+from saevx.dispatch.executors import executor_of, where
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.retry import (
     MEMORY_FACTOR,
@@ -69,28 +69,28 @@ class RunProgress:
         progressed = outcome.progressed or any(map(self.is_there, outcome.results))
         is_ours = flight.folder.name.startswith(self.prefix)
         for key, result in outcome.results.items():
-            if key in self.sealing and is_ours and result.end is TaskStatus.MADE:
+            if key in self.sealing and is_ours and result.status is TaskStatus.MADE:
                 node = self.sealing.pop(key)
                 self.outcome.came.remove(node)
                 self.outcome.made.append(node)
             if key not in self.left or key in self.unseen:
                 continue
-            if result.end in (TaskStatus.MADE, TaskStatus.CAME) or self.is_there(key):
+            if result.status in (TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE) or self.is_there(key):
                 self.unseen[key] = time.monotonic(), flight, outcome
-                made = is_ours and result.end is not TaskStatus.CAME
+                made = is_ours and result.status is not TaskStatus.MADE_ELSEWHERE
                 (self.outcome.made if made else self.outcome.came).append(self.left[key])
                 if is_ours and shared and not made:
                     self.sealing[key] = self.left[key]
                 continue
-            if result.end is TaskStatus.PART:
+            if result.status is TaskStatus.PART:
                 # The last of its elements makes the artifact; else what is missing is sent again.
                 self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.PART))
                 continue
-            if result.end is TaskStatus.BLOCKED and not self._has_inputs(key):
+            if result.status is TaskStatus.BLOCKED and not self._has_inputs(key):
                 self.blocked_at[key] = max(flight.submitted, self.blocked_at.get(key, 0.0))
                 continue
             memory_gb = None
-            if result.end is TaskStatus.OUT_OF_MEMORY:
+            if result.status is TaskStatus.OUT_OF_MEMORY:
                 memory_gb = executor_of(flight).memory_gb(flight, outcome)
             if memory_gb:
                 least_gb = MEMORY_FACTOR * memory_gb
@@ -114,7 +114,7 @@ class RunProgress:
         only errors are, unless the code has changed since, or the user asks for another go."""
         if attempt.when >= self.began:
             return True
-        if attempt.result.end is not TaskStatus.ERROR:
+        if attempt.result.status is not TaskStatus.ERROR:
             return False  # with other resources, or another day, it may be made
         return attempt.code == self.code and not self.retry_failed
 
@@ -145,7 +145,7 @@ class RunProgress:
                 del self.unseen[key]
                 for nodes in (self.outcome.made, self.outcome.came):
                     nodes[:] = [node for node in nodes if node.key != key]
-                self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.UNSEEN))
+                self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.NOT_SEEN))
 
     def _unseen(self, key: str, flight: Job, outcome: Outcome, end: TaskStatus) -> Attempt:
         """Nobody has seen what a job said it made."""
@@ -155,7 +155,7 @@ class RunProgress:
             f"a job on {outcome.host or 'another host'} said that it made {what}, and {root} does "
             f"not show it here. Is {root} on a disk of that host alone, or was it removed since?"
         )
-        return _attempt(flight, outcome, Result(end=end, message=message))
+        return _attempt(flight, outcome, Result(status=end, message=message))
 
     def drop_present(self, nodes: Collection[Node]) -> None:
         """Take off those nodes that others have made since the plan."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.executors.registry import EXECUTORS, executor_of, post_mortem, where
+from saevx.dispatch.executors import EXECUTORS, executor_of, post_mortem, where
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.retry import Attempt, earlier
 from saevx.dispatch.messages import Array, ArrayTask, TaskStatus
-from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, element_keys
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, task_keys
 
 if TYPE_CHECKING:
     from store import Store
@@ -33,7 +33,7 @@ def recover(store: Store, ledger: RunProgress, flights: JobMonitor) -> set[str]:
         for array in folder.arrays():
             wanted = [
                 element
-                for index, batches in enumerate(array.elements)
+                for index, batches in enumerate(array.tasks)
                 if (element := ArrayTask(folder.name, array.name, index)) not in flights.known
                 and any(key in ledger.left for batch in batches for key in batch)
             ]
@@ -41,16 +41,16 @@ def recover(store: Store, ledger: RunProgress, flights: JobMonitor) -> set[str]:
                 continue
             job = folder.job_of(array.name) or reconcile(folder, array)
             if job is None:
-                unsure |= {key for element in wanted for key in element_keys(folder, element)}
+                unsure |= {key for element in wanted for key in task_keys(folder, element)}
             for element in wanted if job else ():
                 _take_over(Job(folder, element, job or ""), ledger, flights)
     return unsure
 
 
 def _take_over(flight: Job, ledger: RunProgress, flights: JobMonitor) -> None:
-    folder, element = flight.folder, flight.element
+    folder, element = flight.folder, flight.task
     flights.known.add(element)
-    outcome = folder.outcome(element.array, element.at)
+    outcome = folder.outcome(element.array, element.number)
     if outcome is not None:
         ledger.take_in(flight, outcome)
     elif (executor := executor_of(flight)).looks_ahead or (
@@ -60,7 +60,7 @@ def _take_over(flight: Job, ledger: RunProgress, flights: JobMonitor) -> None:
     elif not folder.submitter_may_be_alive:
         abandoned = post_mortem(flight, executor.deaths([flight]), lost=True)
         if abandoned is not None:
-            folder.write_outcome(element.array, element.at, abandoned)
+            folder.write_outcome(element.array, element.number, abandoned)
 
 
 def reconcile(folder: RunFolder, array: Array) -> str | None:
@@ -94,7 +94,7 @@ def recall_failures(store: Store, ledger: RunProgress) -> None:
             flight = Job(folder, ArrayTask(folder.name, name, index), folder.job_of(name) or "")
             for key, result in (outcome.results if outcome else {}).items():
                 if (
-                    result.end is TaskStatus.ERROR
+                    result.status is TaskStatus.ERROR
                     and key in ledger.left
                     and not ledger.is_there(key)
                 ):

@@ -18,7 +18,7 @@ TRIES_AGAIN = {
     TaskStatus.OUT_OF_MEMORY: 1,
     TaskStatus.KILLED: 1,
     TaskStatus.VANISHED: 1,
-    TaskStatus.UNSEEN: 1,
+    TaskStatus.NOT_SEEN: 1,
     TaskStatus.PART: 3,
     TaskStatus.ABANDONED: 20,
     TaskStatus.BLOCKED: 5,
@@ -54,17 +54,17 @@ def wants_another(attempts: Iterable[Attempt]) -> bool:
     attempts = list(attempts)
     counts: dict[TaskStatus, int] = {}
     for attempt in attempts:
-        counts[attempt.result.end] = counts.get(attempt.result.end, 0) + 1
+        counts[attempt.result.status] = counts.get(attempt.result.status, 0) + 1
     for end, n in counts.items():
         if end is TaskStatus.TIME_LIMIT:
-            stuck = sum(not a.progressed for a in attempts if a.result.end is end)
+            stuck = sum(not a.progressed for a in attempts if a.result.status is end)
             if stuck or n > TRIES_AGAIN_AFTER_PROGRESS:
                 return False
         elif n > TRIES_AGAIN.get(end, 0):
             return False
     # What can get no more memory would run out of it again.
     return not any(
-        a.result.end is TaskStatus.OUT_OF_MEMORY and a.memory_gb is None for a in attempts
+        a.result.status is TaskStatus.OUT_OF_MEMORY and a.memory_gb is None for a in attempts
     )
 
 
@@ -90,7 +90,7 @@ def advise(attempt: Attempt) -> str:
     """What may help; "" where nothing is known to."""
     at_slurm = attempt.executor == "slurm"
     more = "raise memory_gb in its profile" if at_slurm else "use fewer --jobs"
-    match attempt.result.end:
+    match attempt.result.status:
         case TaskStatus.OUT_OF_MEMORY:
             return more
         case TaskStatus.KILLED if attempt.outcome.exit_code.endswith(":9"):
@@ -116,8 +116,8 @@ def describe(attempts: list[Attempt], tail: str = "") -> str:
     `tail` is the end of its log, shown where its own words do not say why.
     """
     last = attempts[-1]
-    end, message = last.result.end, last.result.message
-    if end in (TaskStatus.ERROR, TaskStatus.BLOCKED, TaskStatus.UNSEEN, TaskStatus.PART):
+    end, message = last.result.status, last.result.message
+    if end in (TaskStatus.ERROR, TaskStatus.BLOCKED, TaskStatus.NOT_SEEN, TaskStatus.PART):
         lines = [message or end.value]
         tail = ""
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from saevx.dispatch.executors import Slurm, statuses
 from saevx.dispatch.executors.base import JobState
-from saevx.dispatch.executors.registry import Slurm, statuses
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.messages import ArrayTask
 
@@ -31,12 +31,12 @@ class UnattendedJobs:
             self._gone_since = {one: self._gone_since.get(one, now) for one in gone}
             left = self._open()  # what ended between the two looks has written it down by now
         # An outcome may be on its way through a file server.
-        return all(now - self._gone_since.get(one.element, now) >= Slurm.grace_s for one in left)
+        return all(now - self._gone_since.get(one.task, now) >= Slurm.grace_s for one in left)
 
     @property
     def lost(self) -> list[Job]:
         """Those that nobody runs any more, and that have not said how they ended."""
-        return [flight for flight in self._open() if flight.element in self._gone_since]
+        return [flight for flight in self._open() if flight.task in self._gone_since]
 
     def _open(self) -> list[Job]:
-        return [f for f in self._flights if not f.folder.outcome(*f.at)]
+        return [f for f in self._flights if not f.folder.outcome(*f.position)]

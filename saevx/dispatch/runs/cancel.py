@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.executors import slurm
-from saevx.dispatch.executors.registry import death_outcome, executor_of
+from saevx.dispatch.executors import executor_of, outcome_of, slurm
 from saevx.dispatch.follow.find import Follower, find_followers
-from saevx.dispatch.jobs.job import unfinished
+from saevx.dispatch.jobs.job import unfinished_jobs
 from saevx.dispatch.jobs.recover import reconcile_all
 from saevx.dispatch.messages import TaskStatus
 from saevx.dispatch.run_folder import RunFolder, active_runs
@@ -65,19 +64,19 @@ def cancel(
 def _cancel_in(
     folder: RunFolder, chosen: Callable[[RunFolder, list[str]], bool], done: Cancelled
 ) -> None:
-    if not any(chosen(folder, flight.keys) for flight in unfinished(folder)):
+    if not any(chosen(folder, flight.keys) for flight in unfinished_jobs(folder)):
         return
     done.paths.add(folder.info.path)
     reconcile_all(folder)
-    flights = unfinished(folder)
+    flights = unfinished_jobs(folder)
     wanted = [flight for flight in flights if chosen(folder, flight.keys)]
     if wanted:
         executor_of(wanted[0]).cancel(folder, wanted, whole=len(wanted) == len(flights))
     for flight in wanted:
         done.jobs += 1
         done.keys |= dict.fromkeys(flight.keys, flight.recipe)
-        if not folder.outcome(*flight.at):
-            end = death_outcome(flight.keys, TaskStatus.CANCELLED, "by `saevx cancel`")
-            folder.write_outcome(*flight.at, end)
+        if not folder.outcome(*flight.position):
+            end = outcome_of(flight.keys, TaskStatus.CANCELLED, "by `saevx cancel`")
+            folder.write_outcome(*flight.position, end)
     if folder.is_over:
         folder.end()

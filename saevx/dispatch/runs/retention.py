@@ -8,9 +8,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from saevx.dispatch.executors import EXECUTORS, statuses
 from saevx.dispatch.executors.base import JobState
-from saevx.dispatch.executors.registry import EXECUTORS, statuses
-from saevx.dispatch.jobs.job import flights_of
+from saevx.dispatch.jobs.job import jobs_of
 from saevx.dispatch.run_folder import LEAVING, RunFolder, all_runs, runs_dir, take_submit_lease
 from saevx.errors import StoreError
 
@@ -56,7 +56,7 @@ def _not_live(runs: list[RunFolder]) -> list[RunFolder]:
     # Of a run that was never described nothing was submitted.
     described = [run for run in runs if run.is_described]
     detached = [run for run in described if EXECUTORS[run.info.executor].looks_ahead]
-    seen = statuses([flight for run in detached for flight in flights_of(run)])
+    seen = statuses([flight for run in detached for flight in jobs_of(run)])
     live = {element.run for element, one in seen.items() if one.state is not JobState.GONE}
     live |= {run.name for run in described if run.submitter_may_be_alive}
     return [run for run in runs if run.name not in live]

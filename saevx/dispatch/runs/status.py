@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from saevx.dispatch.executors import executor_of, statuses
 from saevx.dispatch.executors.base import JobState, JobStatus
-from saevx.dispatch.executors.registry import executor_of, statuses
 from saevx.dispatch.follow.find import Follower, find_followers
-from saevx.dispatch.jobs.job import Job, flights_of, unfinished
+from saevx.dispatch.jobs.job import Job, jobs_of, unfinished_jobs
 from saevx.dispatch.jobs.retry import facts
 from saevx.dispatch.messages import ArrayTask, Outcome, TaskStatus
 from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from store import Store
 
 
-_WELL = {TaskStatus.MADE, TaskStatus.CAME, TaskStatus.PART}
+_WELL = {TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE, TaskStatus.PART}
 
 
 @dataclass
@@ -89,7 +89,7 @@ class RunState:
 def run_states(store: Store) -> list[RunState]:
     """The runs of which something may go on, oldest first."""
     folders = active_runs(store)
-    live = statuses([flight for folder in folders for flight in unfinished(folder)])
+    live = statuses([flight for folder in folders for flight in unfinished_jobs(folder)])
     runs = [_run_state(folder, live) for folder in folders]
     try:
         followers = find_followers(store)
@@ -108,15 +108,15 @@ def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
     seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
     done = folder.outcome_names()
-    for flight in flights_of(folder):
-        outcome = folder.outcome(*flight.at) if flight.at in done else None
+    for flight in jobs_of(folder):
+        outcome = folder.outcome(*flight.position) if flight.position in done else None
         if outcome is not None:
             _count(seen, outcome)
-            ends = {result.end for result in outcome.results.values()}
+            ends = {result.status for result in outcome.results.values()}
             if not ends <= _WELL:
                 seen.elements.append(_over(flight, outcome))
             continue
-        element = _live(flight, live.get(flight.element, JobStatus(JobState.UNKNOWN)))
+        element = _live(flight, live.get(flight.task, JobStatus(JobState.UNKNOWN)))
         seen.standing.setdefault(element.state, set()).update(flight.keys)
         seen.elements.append(element)
     return seen
@@ -124,22 +124,22 @@ def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
 
 def _count(seen: RunState, outcome: Outcome) -> None:
     for key, result in outcome.results.items():
-        if result.end is not TaskStatus.PART:
-            seen.standing.setdefault(result.end.value, set()).add(key)
+        if result.status is not TaskStatus.PART:
+            seen.standing.setdefault(result.status.value, set()).add(key)
 
 
 def _over(flight: Job, outcome: Outcome) -> TaskState:
-    bad = [r for r in outcome.results.values() if r.end not in _WELL]
+    bad = [r for r in outcome.results.values() if r.status not in _WELL]
     return TaskState(
         recipe=flight.recipe,
         keys=flight.keys,
-        state=bad[0].end.value,
+        state=bad[0].status.value,
         job=executor_of(flight).job_id(flight) or outcome.job,
         parts=flight.parts,
         node=outcome.host,
         told=", ".join(filter(None, (bad[0].message.strip().rpartition("\n")[2], _facts(outcome)))),
         wall_s=outcome.wall_s,
-        log=str(flight.folder.log(*flight.at)),
+        log=str(flight.folder.log(*flight.position)),
     )
 
 
@@ -156,9 +156,9 @@ def _live(flight: Job, status: JobStatus) -> TaskState:
         parts=flight.parts,
         node=status.node,
         told="" if status.state is JobState.RUNNING else status.reason,
-        log=str(flight.folder.log(*flight.at)),
+        log=str(flight.folder.log(*flight.position)),
     )
-    progress = flight.folder.progress(*flight.at)
+    progress = flight.folder.progress(*flight.position)
     if status.state is JobState.GONE:
         element.told = "it left no outcome; `saevx run` finds out why"
     elif status.state is JobState.RUNNING and progress is not None:
@@ -172,7 +172,7 @@ def _live(flight: Job, status: JobStatus) -> TaskState:
 def find_flights(store: Store, key: str) -> Iterator[Job]:
     """The elements that made, make or will make what has keys that begin so; the latest first."""
     for folder in reversed(all_runs(store)):
-        found = [f for f in flights_of(folder) if any(one.startswith(key) for one in f.keys)]
+        found = [f for f in jobs_of(folder) if any(one.startswith(key) for one in f.keys)]
         yield from sorted(found, key=lambda flight: -flight.submitted)
 
 
@@ -190,5 +190,5 @@ def latest_jobs(store: Store, key: str) -> list[Job]:
     keys = {one for f in flights for one in f.keys if one.startswith(key)}
     if len(keys) > 1:
         raise StoreError(f"{len(keys)} keys begin with {key!r}; give more digits")
-    latest = flights[0].element
-    return [f for f in flights if f.element[:2] == latest[:2]]
+    latest = flights[0].task
+    return [f for f in flights if f.task[:2] == latest[:2]]

@@ -33,7 +33,7 @@ class TaskAttempt:
 
     @property
     def keys(self) -> list[str]:
-        return [key for batch in self.array.elements[self.index] for key in batch]
+        return [key for batch in self.array.tasks[self.index] for key in batch]
 
     def look(self, workspace: Workspace) -> None:
         """Note what is there before anything is made."""
@@ -49,7 +49,7 @@ class TaskAttempt:
             if key not in self.results:
                 made = self._is_made(key, workspace)
                 self.results[key] = (
-                    Result(end=TaskStatus.MADE) if made else Result(end=end, message=message)
+                    Result(status=TaskStatus.MADE) if made else Result(status=end, message=message)
                 )
 
     def progressed(self, workspace: Workspace) -> bool:
@@ -73,15 +73,15 @@ class TaskAttempt:
     def results_of(self, outcome: Any) -> dict[str, Result]:
         from saevx.resolve.run import explain
 
-        results = {node.key: Result(end=TaskStatus.MADE) for node in outcome.made}
-        results |= {node.key: Result(end=TaskStatus.CAME) for node in outcome.came}
-        results |= {node.key: Result(end=TaskStatus.PART) for node in outcome.partly}
+        results = {node.key: Result(status=TaskStatus.MADE) for node in outcome.made}
+        results |= {node.key: Result(status=TaskStatus.MADE_ELSEWHERE) for node in outcome.came}
+        results |= {node.key: Result(status=TaskStatus.PART) for node in outcome.partly}
         for key, error in outcome.failed.items():
             if isinstance(error, MemoryError):
-                results[key] = Result(end=TaskStatus.OUT_OF_MEMORY, message=out_of_memory(error))
+                results[key] = Result(status=TaskStatus.OUT_OF_MEMORY, message=out_of_memory(error))
             else:
                 told = explain(error) + missing_file_hint(error, self.folder.code)
-                results[key] = Result(end=TaskStatus.ERROR, message=told)
+                results[key] = Result(status=TaskStatus.ERROR, message=told)
         return results
 
     def listener(self) -> Any:
@@ -116,7 +116,7 @@ class TaskAttempt:
         self.folder.write_progress(self.array.name, self.index, progress)
 
     def end(self) -> Outcome:
-        ends = {result.end for result in self.results.values()}
+        ends = {result.status for result in self.results.values()}
         outcome = Outcome(
             results=self.results,
             host=os.uname().nodename,
@@ -130,7 +130,8 @@ class TaskAttempt:
         for key, result in self.results.items():
             told = f": {result.message}" if result.message else ""
             print(
-                f"{self.array.documents[key]['type']} {key}: {result.end.value}{told}", flush=True
+                f"{self.array.documents[key]['type']} {key}: {result.status.value}{told}",
+                flush=True,
             )
         return outcome
 

@@ -59,7 +59,7 @@ class Worker:
         try:
             with children_end_here():
                 turn.look(self._load())
-                for batch in array.elements[index]:
+                for batch in array.tasks[index]:
                     turn.add(self._make(array, batch, array.parts_of(index), turn))
         except TimeUp:
             if turn.progressed(self._load()) and requeue():
@@ -140,15 +140,15 @@ def _check(spec: Artifact, key: str, keys: Keys, workspace: Workspace) -> Result
             f"{type(spec).__name__} has key {found} on this node, and {key} where it was "
             "submitted: its dataset or weights differ between the two, or changed since"
         )
-        return Result(end=TaskStatus.ERROR, message=message)
+        return Result(status=TaskStatus.ERROR, message=message)
     store = workspace.store
     if store.find(spec.kind, key) is not None:
-        return Result(end=TaskStatus.CAME)
+        return Result(status=TaskStatus.MADE_ELSEWHERE)
     for name, parent in spec.inputs().items():
         why = store.absence(parent.kind, keys.of(parent))
         if why is not None:
             text = f"its {name}, {type(parent).__name__} {keys.of(parent)}, is absent: {why}"
-            return Result(end=TaskStatus.BLOCKED, message=text)
+            return Result(status=TaskStatus.BLOCKED, message=text)
     return None
 
 
