@@ -1,7 +1,7 @@
-"""Spec types that users declare, as recorded runs tell them.
+"""Spec types that users declare, as recorded runs list them.
 
-Commands that look at a store import no experiment file: its path comes from the store, so whoever
-can write there could make them run anything. A run records the types that it declared instead.
+Commands that only read a store import no experiment file: its path comes from the store, so anyone
+who can write there could make them run code. A run records the types that it declared instead.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ if TYPE_CHECKING:
 
 
 def is_user_defined(thing: Any) -> bool:
-    """Whether a type or function was declared outside of saevx."""
+    """Return whether a type or function was declared outside saevx."""
     return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")
 
 
 def versions_of(types: Iterable[type]) -> dict[str, int]:
-    """Versions of the types of artifacts among these, by name."""
+    """Return the version of each artifact type among `types`, by name."""
     return {found.__name__: found.version for found in types if issubclass(found, Artifact)}
 
 
 def declared_types() -> dict[str, int]:
-    """Spec types of this process that saevx does not bring -> version; 0 for a description."""
+    """Return the user-defined spec types of this process with their versions.
+
+    The version of a description, which is no artifact, is 0.
+    """
     found = [known for known in known_types().values() if is_user_defined(known)]
     return {known.__name__: 0 for known in found} | versions_of(found)
 
 
 class DeclaredTypes:
-    """The spec types known to this process, and those that recorded runs have declared."""
+    """The spec types known to this process, and those that recorded runs declared."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = sorted(runs, key=lambda run: run.began)
         self.versions = versions_of(known_types().values())
-        """Present versions of the types of artifacts; of two files' types of one name, the highest
-        one."""
+        """Current versions of artifact types; the highest where two files declare one name."""
         for run in self._runs:
             for name, version in run.types.items():
                 if version and name not in known_types():
@@ -50,7 +52,7 @@ class DeclaredTypes:
 
     @classmethod
     def in_store(cls, store: Store) -> DeclaredTypes:
-        """By the runs that count in a store; by none, where its records cannot be read."""
+        """Read the recorded runs of a store; records that cannot be read count as none."""
         from store.gc.roots import Roots
 
         roots = Roots(store)
@@ -61,7 +63,7 @@ class DeclaredTypes:
         return cls(roots.runs)
 
     def doubt(self, name: str) -> str | None:
-        """Why a type may no longer be declared as it was recorded; None where it is."""
+        """Return why a type may differ from its recorded declaration; None if it does not."""
         doubt = None if name in known_types() else f"the spec type {name} is not known here"
         for run in self._runs if doubt else ():
             if name in run.types and run.path:
@@ -73,7 +75,7 @@ class DeclaredTypes:
 
 
 def _change_since(run: Run) -> str | None:
-    """What happened to an experiment file since its run began; None when it is as it was."""
+    """Return what happened to an experiment file since its run began; None if unchanged."""
     try:
         edited = os.stat(run.path).st_mtime > run.began
     except OSError:
@@ -81,13 +83,12 @@ def _change_since(run: Run) -> str | None:
     return "was edited after its latest run; run it again" if edited else None
 
 
-def type_names_in(value: Any) -> Iterator[str]:
-    """Names of the types of all documents within a document, itself among them."""
+def documents_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield all spec documents within a JSON value, outer ones first, including the value."""
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str) and isinstance(value.get("fields"), dict):
+            yield value
+        value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from type_names_in(item)
-    elif isinstance(value, dict):
-        if isinstance(value.get("type"), str) and isinstance(value.get("fields"), dict):
-            yield value["type"]
-        for item in value.values():
-            yield from type_names_in(item)
+            yield from documents_in(item)

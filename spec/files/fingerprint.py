@@ -186,14 +186,17 @@ def fingerprint_listing(
             mtimes = {}
         return Fingerprint(listing.digest, len(listing)), json.dumps(mtimes)
 
-    return site.fingerprint(f"{name} at {place_of(find_root)}", is_current, compute, identity)
+    place = place_of(find_root)
+    return site.fingerprint(f"{name} at {place}", is_current, compute, identity, place=place)
 
 
 def fingerprint_contents(site: Site, name: str, paths: Sequence[Path]) -> Fingerprint:
     """Return the fingerprint of the bytes of files, read only when a size or mtime changed."""
     places = ", ".join(str(path) for path in paths[:3])
     digest = digest_text(str(path) for path in paths)
-    return fingerprint_found(site, f"{name} at {places} ({digest})", lambda: paths)
+    return fingerprint_found(
+        site, f"{name} at {places} ({digest})", lambda: paths, place=str(paths[0])
+    )
 
 
 def fingerprint_found(
@@ -202,11 +205,12 @@ def fingerprint_found(
     find: Callable[[], Sequence[Path]],
     *,
     identity: Callable[[], str | None] | None = None,
+    place: str | None = None,
 ) -> Fingerprint:
     """Return the fingerprint of the bytes of the files that `find` returns.
 
     It is cached under `name` and used when the files are missing. `find` raises DatasetError when
-    they cannot be found. `identity` as in `Site.fingerprint`.
+    they cannot be found. `identity` and `place` as in `Site.fingerprint`.
     """
 
     def stamp(paths: Sequence[Path]) -> str:
@@ -221,7 +225,7 @@ def fingerprint_found(
         digest = digest_text(digest_file(path) for path in paths)
         return Fingerprint(digest, len(paths)), before
 
-    return site.fingerprint(name, lambda old: old == stamp(find()), compute, identity=identity)
+    return site.fingerprint(name, lambda old: old == stamp(find()), compute, identity, place=place)
 
 
 def _mtime(root: Path, folder: str) -> int:

@@ -89,6 +89,8 @@ class Site:
         is_current: Callable[[str], bool],
         compute: Callable[[], tuple[Fingerprint, str]],
         identity: Callable[[], str | None] | None = None,
+        *,
+        place: str | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of files, computed only when the cached one is out of date.
 
@@ -99,17 +101,20 @@ class Site:
         `name` says what the files are and where they are. `identity` returns a name without paths,
         or None if there is none. When nothing is cached under `name`, the fingerprint recorded
         under the identity is used, if all those recorded agree. Otherwise the error is raised.
+
+        `place` is the folder or file that a spec's `root` or `path` names; see `cached_places`.
         """
         if self._frozen and name in self._seen:
             return self._seen[name]
         portable = identity() if identity is not None else None
         cached = self._read_cache(name)
         try:
-            if cached is not None and not self._refresh and is_current(cached[1]):
+            if cached and cached[1] and not self._refresh and is_current(cached[1]):
                 fingerprint = cached[0]
             else:
                 fingerprint, stamp = compute()
-                self._write_cache(name, fingerprint, stamp)
+                entry = {"what": name, "place": place, "stamp": stamp, **asdict(fingerprint)}
+                self._write(self._file(name), entry)
         except DatasetError as error:
             if cached is None or name == portable:
                 fingerprint = self._find_by_identity(portable, error)
@@ -119,6 +124,12 @@ class Site:
             self._record_identity(portable, fingerprint)
         self._seen[name] = fingerprint
         return fingerprint
+
+    def cached_places(self) -> list[str]:
+        """Return the folders and files whose fingerprints are cached."""
+        files = sorted(self.cache.glob("*.json")) if self.cache else []
+        places = (_read(file).get("place") for file in files)
+        return list(dict.fromkeys(str(place) for place in places if place))
 
     def _record_identity(self, identity: str | None, fingerprint: Fingerprint) -> None:
         # One file for each content: two processes may record different ones at once.
@@ -149,18 +160,21 @@ class Site:
         return self.cache / f"{xxhash.xxh3_128_hexdigest(name.encode())}.json"
 
     def _read_cache(self, name: str) -> tuple[Fingerprint, str] | None:
+        """Return a cached fingerprint and its stamp.
+
+        Entries that earlier versions wrote record no place: their stamp is empty, so that they are
+        computed again while the files are there.
+        """
         file = self._file(name)
         entry = {} if file is None else _read(file)
         if entry.get("what") != name or "stamp" not in entry:
             return None
-        return Fingerprint(str(entry["digest"]), int(entry["n"])), str(entry["stamp"])
+        stamp = str(entry["stamp"]) if "place" in entry else ""
+        return Fingerprint(str(entry["digest"]), int(entry["n"])), stamp
 
-    def _write_cache(self, name: str, fingerprint: Fingerprint, stamp: str) -> None:
-        file = self._file(name)
-        if file is not None:
-            self._write(file, {"what": name, "stamp": stamp, **asdict(fingerprint)})
-
-    def _write(self, file: Path, entry: dict[str, Any]) -> None:
+    def _write(self, file: Path | None, entry: dict[str, Any]) -> None:
+        if file is None:
+            return
         scratch = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -84,11 +84,13 @@ class CUB200(TraitSet):
 
     def label_fingerprint(self, site: Site) -> Fingerprint:
         name = "labels of CUB200"
+        place = place_of(lambda: site.data_root("cub200", self.root))
         return fingerprint_found(
             site,
-            f"{name} at {place_of(lambda: site.data_root('cub200', self.root))}",
+            f"{name} at {place}",
             lambda: find_labels(site.data_root("cub200", self.root)),
             identity=lambda: name,
+            place=place,
         )
 
 

@@ -15,9 +15,11 @@ from pydantic import SerializeAsAny
 
 import saevx as api
 from saevx import Artifact, Batch, ImageFolder, RandomInit, Since, ViT, WeightsFile, recipe
-from saevx.check.sources import KEYS_CHECKED, cannot_make, known_versions, look_over
+from saevx.check.sources import cannot_make
+from saevx.check.specs import KEYS_CHECKED, check_specs
 from saevx.cli import main
 from saevx.config import open_store
+from saevx.user_types import DeclaredTypes
 from saevx.workspace import open_workspace
 from spec import CUB200Images, ImageSet
 
@@ -171,12 +173,12 @@ def test_datasets(photos: Path, harm: Callable[[Path], None], says: str):
     assert "2 artifacts made from it stay usable" in found["advice"]
     assert doctor().exit_code == 0  # what is there is whole
     manifest = open_store().open("shards", key).manifest
-    why_not = cannot_make(open_workspace(), known_versions())
+    why_not = cannot_make(open_workspace(), DeclaredTypes([]))
     assert says in str(why_not(manifest))
     # Found again elsewhere, once a run has been there.
     api.run(Judged(seen=Seen(images=ImageFolder(root=str(whole))), n=0))
     assert findings() == []
-    assert cannot_make(open_workspace(), known_versions())(manifest) is None
+    assert cannot_make(open_workspace(), DeclaredTypes([]))(manifest) is None
 
 
 def test_a_dataset_in_saevx_toml(tmp_path: Path):
@@ -252,12 +254,12 @@ def test_keys_of_large_stores_are_computed_when_every_byte_is_read(
     manifests = [artifact.manifest for artifact in open_store().scan()]
     asked: list[int] = []
     monkeypatch.setattr(
-        "saevx.check.sources._keys", lambda sources, found: asked.append(len(found)) or []
+        "saevx.check.specs._check_keys", lambda sources, found: asked.append(len(found)) or []
     )
     many = manifests * (KEYS_CHECKED // 2 + 1)
-    list(look_over(open_workspace(), many))
+    list(check_specs(open_workspace(), many, DeclaredTypes([])))
     assert asked == []
-    list(look_over(open_workspace(), many, deep=True))
+    list(check_specs(open_workspace(), many, DeclaredTypes([]), deep=True))
     assert asked == [len(many)]
 
 
@@ -273,7 +275,9 @@ def test_drift_of_the_code():
             provenance={"code": {"commit": "0123456789abcdef", "dirty": True}},
         )
     manifests = [artifact.manifest for artifact in open_store().scan()]
-    found = [f for f in look_over(open_workspace(), manifests) if f.topic == "code"]
+    found = [
+        f for f in check_specs(open_workspace(), manifests, DeclaredTypes([])) if f.topic == "code"
+    ]
     assert [f.severity for f in found] == ["info", "info"]
     assert "1 artifact made by other commits: 0123456789 (1)" in found[0].what
     assert "not committed" in found[1].what

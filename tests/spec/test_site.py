@@ -209,3 +209,27 @@ class TestSameImages:
         with pytest.raises(SpecError, match=r"copy.*train and test are the same images"):
             spec.check_images_differ(Site())
         study(str(cub.root)).check_images_differ(Site())
+
+
+def test_cached_fingerprints_tell_where_files_are(tmp_path: Path, cache: Path) -> None:
+    folder, file = tmp_path / "birds (2) at home", tmp_path / "w, x.safetensors"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"a")
+    file.write_bytes(b"weights")
+    site = Site(cache=cache)
+    images = ImageFolder(root=str(folder))
+    before = images.fingerprint(site)
+    WeightsFile(path=str(file)).fingerprints(site)
+    assert set(site.cached_places()) == {str(folder), str(file)}
+
+    # Entries of earlier versions have no place: they are computed again, or used as they are.
+    for path in cache.glob("*.json"):
+        entry = json.loads(path.read_text())
+        if entry.pop("place", None):
+            path.write_text(json.dumps(entry))
+    assert Site(cache=cache).cached_places() == []
+    folder.rename(tmp_path / "moved")
+    assert images.fingerprint(Site(cache=cache)) == before
+    (tmp_path / "moved").rename(folder)
+    assert images.fingerprint(Site(cache=cache)) == before
+    assert Site(cache=cache).cached_places() == [str(folder)]

@@ -35,7 +35,7 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
 
     Ends with 1 if there are errors that are not fixed.
     """
-    from saevx.check.sources import look_over
+    from saevx.check.specs import check_specs
     from saevx.user_types import DeclaredTypes
     from saevx.workspace import open_workspace
     from store.check.store_check import Doctor
@@ -45,8 +45,8 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     with _bar(deep and not as_json) as progress:
         findings = list(physician.findings(deep=deep, progress=progress))
     manifests = physician.manifests.values()
-    versions = DeclaredTypes.in_store(workspace.store).versions
-    findings += look_over(workspace, manifests, deep=deep, versions=versions)
+    declared = DeclaredTypes.in_store(workspace.store)
+    findings += check_specs(workspace, manifests, declared, deep=deep)
     if fix:
         _refuse_newer_layout(findings)
     done = _mend(physician, findings) if fix else {}

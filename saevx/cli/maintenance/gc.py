@@ -19,8 +19,6 @@ from saevx.cli.maintenance.gc_report import Work
 from store import KINDS
 
 if TYPE_CHECKING:
-    from saevx.user_types import DeclaredTypes
-    from store import Manifest
     from store.gc.collector import Collected
     from store.gc.reachability import Reachability, Stale
     from store.layout import Ref
@@ -144,6 +142,7 @@ def _check_forgotten(survey: Reachability, file: str) -> None:
 
 
 def _plan(survey: Reachability, workspace: Any, kind: str | None, keep_results: bool) -> Work:
+    from saevx.check.sources import cannot_make
     from saevx.user_types import DeclaredTypes
     from store.gc.collector import evictable
 
@@ -151,23 +150,9 @@ def _plan(survey: Reachability, workspace: Any, kind: str | None, keep_results: 
     stale = [item for item in survey.stale(declared.versions) if kind in (None, item.ref[0])]
     kept: list[tuple[Ref, int, str]] = []
     if keep_results and kind is not None:
-        drop, kept = evictable(survey, kind, _cannot_make(workspace, declared))
+        drop, kept = evictable(survey, kind, cannot_make(workspace, declared))
         stale += drop
     return Work(stale, kept)
-
-
-def _cannot_make(workspace: Any, declared: DeclaredTypes) -> Callable[[Manifest], str | None]:
-    """As `cannot_make`, and where one of the types that a spec needs may not be known."""
-    from saevx.check.sources import cannot_make
-    from saevx.user_types import type_names_in
-
-    cannot = cannot_make(workspace, declared.versions)
-
-    def why(manifest: Manifest) -> str | None:
-        lint_profile = map(declared.doubt, [manifest.type, *type_names_in(manifest.spec)])
-        return next(filter(None, lint_profile), None) or cannot(manifest)
-
-    return why
 
 
 def _refresh(survey: Reachability, quiet: bool) -> None:
