@@ -1,11 +1,11 @@
-"""Files that are on disk when we say so, and system errors in words."""
+"""Durable files and folders, digests, and system errors explained."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from store.errors import CorruptArtifact, StoreError
 _BLOCK = 4 << 20
 
 LISTED_S = 30.0
-"""For so long a network file system may list a folder as it was: sshfs does for 20 s."""
+"""How long a network file system may serve a stale listing of a folder: sshfs does for 20 s."""
 
 OPENED_S = 5.0
-"""For so long a file may have the size of the one that it replaced, although it is opened anew: by
-FUSE for 1 s, where a stat alone may be wrong for as long as a listing."""
+"""How long a replaced file may keep its old size although it is opened anew: 1 s with FUSE. A stat
+without opening the file may be stale for as long as a listing."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
-"""How a file system says that it makes no hard link here."""
+"""Error numbers of file systems that cannot make a hard link."""
 
 _ADVICE = {
     errno.ENOSPC: "no space is left on the device. Free some, or give this kind of artifact "
@@ -38,18 +38,17 @@ _ADVICE = {
     errno.EPERM: "the operation is not permitted. Check the owner and attributes of the folder, "
     "or choose another store",
     errno.EROFS: "the file system is read-only. Choose a store on one that can be written",
-    errno.EXDEV: "it is renamed, and its old and its new place lie on different file systems. "
+    errno.EXDEV: "its old and its new place are on different file systems. "
     "A kind of artifact needs one file system: remove the link or mount below its folder",
-    errno.ENOENT: "it is not there, or no longer: another process may have moved it away. "
-    "Run again",
+    errno.ENOENT: "it does not exist, or another process has just moved it. Run again",
     errno.EMFILE: "this process has too many open files. Raise the limit (ulimit -n)",
     errno.ENAMETOOLONG: "the file system allows no name this long. Use a shorter name",
 }
 
 
 _ADVICE_ON_FOLDERS = {
-    errno.ENOENT: "no folder can be made there. Check the path, or choose another store",
-    errno.ENOTDIR: "a file lies on the way. Check the path, or choose another store",
+    errno.ENOENT: "no folder can be created there. Check the path, or choose another store",
+    errno.ENOTDIR: "part of the path is a file. Check the path, or choose another store",
 }
 
 
@@ -57,9 +56,9 @@ _ADVICE_ON_FOLDERS = {
 def explained(
     action: str, path: str | Path, advice: Mapping[int, str] | None = None
 ) -> Iterator[None]:
-    """Turns an OSError of its block into a StoreError: what failed, where, and what to do.
+    """Turn an OSError of the block into a StoreError: what failed, where, and what to do.
 
-    `advice` goes before what is said to an error number anywhere.
+    `advice` by error number replaces the general advice.
     """
     try:
         yield
@@ -71,14 +70,14 @@ def explained(
 
 
 class FileRecord(msgspec.Struct, frozen=True):
-    """What a file must be: its size in bytes and the xxh3_128 of them, in hexadecimal."""
+    """Expected content of a file: its size in bytes and their xxh3_128 in hexadecimal."""
 
     size: int
     xxh3: str
 
 
 class NewFile:
-    """A file being written: digested as the bytes pass, and flushed to disk by `close`."""
+    """A file that is being written: bytes are digested on the way, `close` flushes them to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,7 +87,7 @@ class NewFile:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Appends bytes, a view being C-contiguous."""
+        """Append bytes; a memoryview must be C-contiguous."""
         view = memoryview(data).cast("B")
         self._digest.update(view)
         self._size += len(view)
@@ -97,7 +96,7 @@ class NewFile:
                 view = view[os.write(self._fd, view) :]
 
     def close(self, durable: bool = True) -> FileRecord:
-        # Flushed through the descriptor that wrote: only it is sure to hear of a failed write-back.
+        # Only the descriptor that wrote is sure to be told of a failed write-back.
         try:
             if durable:
                 with explained("flush", self.path):
@@ -107,7 +106,7 @@ class NewFile:
         return FileRecord(self._size, self._digest.hexdigest())
 
     def abandon(self) -> None:
-        """Lets go of the file, whose bytes no longer matter. Safe to call at any time."""
+        """Close the file without flushing it. Safe to call at any time."""
         if self._fd >= 0:
             with suppress(OSError):
                 self._release()
@@ -118,32 +117,31 @@ class NewFile:
             os.close(fd)
 
 
-def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
-    """Writes a new file whole."""
+def write_file(
+    path: Path, blocks: Iterable[bytes | memoryview], durable: bool = True
+) -> FileRecord:
+    """Write a new file. Raises StoreError."""
     file = NewFile(path)
     try:
-        file.write(data)
-        return file.close()
+        for block in blocks:
+            file.write(block)
+        return file.close(durable)
     finally:
         file.abandon()
 
 
 def replace_file(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
-    """Writes a file whole or not at all, in the place of one that may be there.
+    """Create or replace a file atomically. Raises StoreError.
 
-    Until it is whole it has a name that begins with a dot. Raises StoreError.
+    It is written under a name that begins with a dot, and then renamed.
     """
     scratch = path.parent / f".{path.name[:100]}.{os.urandom(4).hex()}"
-    file = NewFile(scratch)
     try:
-        for block in data:
-            file.write(block)
-        file.close(durable)
+        write_file(scratch, data, durable)
         with explained("write", path):
             os.replace(scratch, path)
     except BaseException:
-        file.abandon()
-        with suppress(OSError):  # what went wrong before is what must be heard
+        with suppress(OSError):  # the first error is the one to report
             scratch.unlink()
         raise
     if durable:
@@ -151,8 +149,9 @@ def replace_file(path: Path, *data: bytes | memoryview, durable: bool = True) ->
 
 
 def link_file(source: str | Path, path: Path, record: FileRecord) -> None:
-    """A second name for a file that is never written to again, or a copy where there are no hard
-    links. Raises StoreError when the file is not as recorded: by its size, or once copied.
+    """Hard-link a file that is never changed again, or copy it where links are not supported.
+
+    Raises StoreError where the file is not as recorded, by its size or, when copied, its digest.
     """
     with explained("link", source):
         try:
@@ -161,7 +160,7 @@ def link_file(source: str | Path, path: Path, record: FileRecord) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            found = _copy_file(source, path)
+            found = write_file(path, read_blocks(source))
     if found != record:
         raise CorruptArtifact(
             f"{source} is not as it was written: it has {found.size} bytes, or others than the "
@@ -169,20 +168,8 @@ def link_file(source: str | Path, path: Path, record: FileRecord) -> None:
         )
 
 
-def _copy_file(source: str | Path, path: Path) -> FileRecord:
-    copy = NewFile(path)
-    try:
-        with open(source, "rb", buffering=0) as file:
-            block = bytearray(_BLOCK)
-            while n := file.readinto(block):
-                copy.write(memoryview(block)[:n])
-        return copy.close()
-    finally:
-        copy.abandon()
-
-
 def write_new(path: Path, data: bytes) -> None:
-    """Writes a small new file that need not outlive a crash of the machine. Raises OSError."""
+    """Write a small new file that need not survive a crash of the machine. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         if os.write(fd, data) < len(data):
@@ -191,8 +178,16 @@ def write_new(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
+def read_blocks(path: str | Path) -> Iterator[memoryview]:
+    """Read a file in blocks, each of which is valid until the next is asked for. Raises OSError."""
+    block = bytearray(_BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        while n := file.readinto(block):
+            yield memoryview(block)[:n]
+
+
 def read_file(path: str, folder: int | None = None) -> bytes:
-    """A whole file, in as few calls of the system as can be. Raises OSError.
+    """Read a file with as few system calls as possible. Raises OSError.
 
     `path` may be relative to an open folder.
     """
@@ -208,7 +203,7 @@ def read_file(path: str, folder: int | None = None) -> bytes:
 
 
 def stat_opened(path: str | Path) -> os.stat_result:
-    """What the file server says of a file: opening it passes by most caches. Raises OSError."""
+    """Stat a file after opening it, which bypasses most caches. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.fstat(fd)
@@ -217,7 +212,7 @@ def stat_opened(path: str | Path) -> os.stat_result:
 
 
 def tries(seconds: float) -> Iterator[None]:
-    """Looks again, at once and then ever further apart, until a cache of so long has run out."""
+    """Yield at once, then at growing intervals, until a cache of that duration has expired."""
     end, pause_s = time.monotonic() + seconds, 0.001
     yield
     while time.monotonic() < end:
@@ -231,18 +226,16 @@ def digest(data: bytes | memoryview) -> str:
 
 
 def digest_file(path: str | Path) -> FileRecord:
-    """Size and digest of what is on disk now. Raises OSError."""
+    """Return the size and digest of a file. Raises OSError."""
     hasher, size = xxhash.xxh3_128(), 0
-    block = bytearray(_BLOCK)
-    with open(path, "rb", buffering=0) as file:
-        while n := file.readinto(block):
-            hasher.update(memoryview(block)[:n])
-            size += n
+    for block in read_blocks(path):
+        hasher.update(block)
+        size += len(block)
     return FileRecord(size, hasher.hexdigest())
 
 
 def list_folder(folder: Path) -> list[str]:
-    """What lies in a folder, in order; nothing when it is not there, or no folder."""
+    """Return the sorted names in a folder; [] where it does not exist or is no folder."""
     with explained("list", folder):
         try:
             return sorted(os.listdir(folder))
@@ -251,12 +244,12 @@ def list_folder(folder: Path) -> list[str]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """What lies in a folder, in order, but for scratch files; nothing when it is not there."""
+    """As `list_folder`, without names that begin with a dot, such as unfinished files."""
     return [name for name in list_folder(folder) if not name.startswith(".")]
 
 
 def bytes_in(path: Path) -> int:
-    """Sizes of all files in a folder, as far as they can be seen."""
+    """Return the total size of the files below a folder, as far as they are readable."""
     n_bytes = 0
     for folder, _, names in os.walk(path):
         for name in names:
@@ -266,7 +259,7 @@ def bytes_in(path: Path) -> int:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Flush the names in a folder to disk. Raises StoreError."""
     with explained("flush the folder", path):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -276,16 +269,16 @@ def sync_folder(path: Path) -> None:
 
 
 def look_afresh(folder: Path) -> None:
-    """Makes a network file system ask its server which names a folder holds now.
+    """Make a network file system ask its server which names a folder holds now.
 
-    Without it, NFS may say for half a minute that something is not there which has come since.
+    Without it, NFS may report a new file as missing for half a minute.
     """
     with suppress(OSError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def make_folders(path: Path) -> None:
-    """Makes a folder and those above it, as far as they are missing, durably."""
+    """Create a folder and its missing parents durably. Raises StoreError."""
     with explained("create the folder", path, _ADVICE_ON_FOLDERS):
         if path.is_dir():
             return
@@ -296,7 +289,7 @@ def make_folders(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Deletes a folder as far as it can be; what stays is swept up later."""
+    """Delete a folder as far as possible; a later collection removes the rest."""
     import shutil
 
     shutil.rmtree(path, ignore_errors=True)

@@ -105,7 +105,7 @@ class ArrayWriter:
         node = msgspec.json.format(
             msgspec.json.encode(self.grid.to_zarr(self.attributes)), indent=2
         )
-        self._record(NODE_FILE, write_file(self._folder / NODE_FILE, node + b"\n"))
+        self._record(NODE_FILE, write_file(self._folder / NODE_FILE, [node, b"\n"]))
         self.state = "closed"
 
     def abandon(self) -> None:

@@ -238,7 +238,7 @@ class Draft:
                 f"{'; '.join(faults)}. Check the disk, and what else works in that folder"
             )
         file, data = self.path / node_file(""), encode_manifest(manifest)
-        write_file(file, data)
+        write_file(file, [data])
         sync_folder(self.path)
         return decode_manifest(data, str(file))
 
@@ -262,7 +262,7 @@ class Draft:
                 os.mkdir(self.path / path)
             if what == "group":
                 file = node_file(path)
-                self._files[file] = write_file(self.path / file, group_file(attributes or {}))
+                self._files[file] = write_file(self.path / file, [group_file(attributes or {})])
         except BaseException:  # half of a node may be there, and must not be published
             self._state = "broken"
             raise
