@@ -1,59 +1,56 @@
-"""The doctor of a store: everything in it that is not as it should be, and what to do.
+"""A check of a whole store: everything in it that is not as it should be, and what to do.
 
-What cannot be looked at is a finding like any other, and the rest is looked at all the same.
+What cannot be read is a finding like any other, and the check goes on with the rest.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from store.artifact.manifest import Manifest, byte_fault, files_in, read_manifest
 from store.artifact.verify import file_faults, manifest_fault
-from store.check import roots as premises
-from store.check import staging as unfinished
-from store.check.report import AGAIN, Finding, damage, names_of, newer, stranger, unreadable
-from store.errors import CorruptArtifact, NewerLayout, StoreError
-from store.io import explained
+from store.check import folders, staging
+from store.check.report import RECOMPUTED, Finding, damage, foreign, names_of, unreadable
+from store.errors import CorruptArtifact, StoreError
 from store.layout import KINDS, NODE_FILE, RESERVED, Ref, is_key, is_shelf
-from store.locks import lease as leases
 from store.store import Store
-from store.trash.move import identity_of, move_to_trash_if_same
+from store.trash.move import identity_of
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, all bytes)."""
 
 
-class Doctor:
-    """Looks over a whole store. It changes nothing, but for what `mend` is told to."""
+class StoreCheck:
+    """Checks a whole store. It changes nothing; the findings hold the fixes."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.manifests: dict[Ref, Manifest] = {}
-        """Of every artifact that has one as it was written; filled by `findings`."""
-        self._whole: dict[Ref, tuple[Path, Manifest]] = {}
-        """Artifacts and parts of which every file has its size, and can be read."""
+        """Manifests that are intact; filled by `findings`."""
+        self._whole: staging.Whole = {}
         self._unknown: set[Ref] = set()
-        """What stands, and cannot be read or understood."""
+        """Artifacts that are there and cannot be read."""
         self._closed: set[str] = set()
-        """Kinds that cannot be looked into, at least in part."""
+        """Kinds of which not all folders can be read."""
 
     def findings(
         self, *, deep: bool = False, progress: Progress | None = None
     ) -> Iterator[Finding]:
-        """All findings. `deep` reads every byte and compares it with its digest."""
-        roots = yield from premises.roots(self.store)
+        """Yield all findings. `deep` reads every byte and compares it with its digest."""
+        roots = yield from folders.root_folders(self.store)
         for kind in KINDS:
             if self.store.root_of(kind) in roots:
                 yield from self._kind(kind)
             else:
                 self._closed.add(kind)
         for root in roots:
-            yield from unfinished.announcements(root)
+            yield from staging.announcements(root)
         if deep:
             yield from self._digests(progress)
         yield from self._parents()
-        yield from unfinished.records(self.store, roots, self.manifests.keys() | self._unknown)
+        yield from staging.records(self.store, roots, self.manifests.keys() | self._unknown)
 
     def _kind(self, kind: str) -> Iterator[Finding]:
         folder = self.store.root_of(kind) / kind
@@ -61,20 +58,18 @@ class Doctor:
         if names is None:
             self._closed.add(kind)
             return
-        yield from premises.one_file_system(folder, names)
+        yield from folders.one_file_system(folder, names)
         for name in names:
             if name == ".trash":
                 yield from names_of(folder / name)
             elif name not in RESERVED:
                 yield from self._shelf(kind, folder / name)
-        beside = unfinished.Unfinished(self.store, kind, self._whole)
-        yield from beside.findings()
-        self._whole |= {ref: (path, manifest) for ref, path, manifest in beside.parts}
+        yield from staging.work_in_progress(self.store, kind, self._whole)
 
     def _shelf(self, kind: str, shelf: Path) -> Iterator[Finding]:
         try:
             if not is_shelf(shelf.name) or not shelf.is_dir():
-                yield stranger(shelf)
+                yield foreign(shelf)
                 return
         except OSError as error:
             self._closed.add(kind)
@@ -83,10 +78,9 @@ class Doctor:
         keys = yield from names_of(shelf)
         if keys is None:
             self._closed.add(kind)
-            return
-        for key in keys:
+        for key in keys or []:
             if not is_key(key):
-                yield stranger(shelf / key)
+                yield foreign(shelf / key)
                 continue
             try:
                 yield from self._artifact((kind, key), shelf / key)
@@ -95,46 +89,46 @@ class Doctor:
                 yield unreadable(shelf / key, error, (kind, key))
 
     def _artifact(self, ref: Ref, path: Path) -> Iterator[Finding]:
-        """All that a look at an artifact tells without reading its arrays."""
+        """Check an artifact without reading its arrays."""
         identity = identity_of(path)
         if identity is None:
-            return  # a collection was faster
+            return  # collected meanwhile
+        fault: str | None = None
+        manifest = None
         if path.parent.name != ref[1][:2]:
-            what = f"lies in the wrong folder: {ref[1][:2]}/ is its place"
-            yield damage(path, what, ref, identity)
-            return
-        try:
-            manifest = read_manifest(str(path))
-        except CorruptArtifact as error:
-            yield damage(path, _after(str(error), path), ref, identity)
-            return
-        except NewerLayout as error:
-            self._unknown.add(ref)
-            yield newer(path, _after(str(error).partition(". ")[0], path), ref)
-            return
-        if manifest is None and identity_of(path) != identity:
-            return  # collected or replaced meanwhile
-        fault = manifest_fault(manifest, ref) if manifest else "has no manifest"
+            fault = f"lies in the wrong folder: {ref[1][:2]}/ is its place"
+        else:
+            try:
+                manifest = read_manifest(str(path))
+                fault = manifest_fault(manifest, ref) if manifest else "has no manifest"
+            except CorruptArtifact as error:
+                # Without its path, which the finding gives.
+                fault = str(error).removeprefix(f"{path}/{NODE_FILE} ")
+            if manifest is None and identity_of(path) != identity:
+                return  # collected or replaced meanwhile
         if manifest is None or fault:
-            yield damage(path, fault or "", ref, identity)
+            yield damage(self.store, ref, path, identity, fault or "")
             return
         self.manifests[ref] = manifest
         faults, closed = file_faults(path, manifest)
         if faults:
-            yield damage(path, _some(faults, "; ", "; and {} more files"), ref, identity)
+            yield damage(self.store, ref, path, identity, _some(faults, "; ", "files"))
         if closed:
-            advice = "let its owner run `chmod -R a+rX` on it"
-            what = f"cannot be read by you: {', '.join(closed[:3])}"
+            advice = "ask its owner to run `chmod -R a+rX` on it"
+            what = f"cannot be read by you: {_some(closed)}"
             yield Finding("error", "permissions", str(path), what, advice, ref)
         if extra := sorted(files_in(path) - {NODE_FILE, *manifest.files}):
-            advice = "saevx does not read it; other Zarr readers may. Move it away"
-            what = f"holds what its manifest does not name: {_some(extra)}"
+            advice = "saevx does not read them; other Zarr readers may. Move them away"
+            what = f"holds files that its manifest does not name: {_some(extra)}"
             yield Finding("warning", "unexpected files", str(path), what, advice, ref)
         if not faults and not closed:
             self._whole[ref] = path, manifest
 
     def _digests(self, progress: Progress | None) -> Iterator[Finding]:
-        done, total = 0, sum(_n_bytes(manifest) for _, manifest in self._whole.values())
+        files = [
+            record for _, manifest in self._whole.values() for record in manifest.files.values()
+        ]
+        done, total = 0, sum(record.size for record in files)
         for ref, (path, manifest) in self._whole.items():
             altered: list[str] = []
             failed: list[str] = []
@@ -155,63 +149,27 @@ class Doctor:
                 yield unreadable(path, error, ref)
                 continue
             if altered:
-                yield damage(path, f"has altered bytes in {_some(altered)}", ref, identity)
+                what = f"has altered bytes in {_some(altered)}"
+                yield damage(self.store, ref, path, identity, what)
             if failed:
-                advice = (
-                    "this tells nothing of its bytes: check the device or file server, look again"
-                )
+                advice = "its bytes may be intact: check the device or file server, and try again"
                 what = f"could not be read: {_some(failed)}"
                 yield Finding("error", "unreadable", str(path), what, advice, ref)
 
     def _parents(self) -> Iterator[Finding]:
-        missing: dict[Ref, int] = {}
-        for manifest in self.manifests.values():
-            for parent in manifest.parents.values():
-                at = parent.kind, parent.key
-                if at not in self.manifests and at not in self._unknown:
-                    missing[at] = missing.get(at, 0) + 1
-        for kind in KINDS:
-            gone = [n for (k, _), n in missing.items() if k == kind]
-            if gone and kind not in self._closed:
-                yield Finding(
-                    "info",
-                    "missing inputs",
-                    kind,
-                    f"{len(gone)} are not here that other artifacts were made from",
-                    f"nothing is lost that is finished; {AGAIN.replace('it', 'one', 1)}",
-                )
-
-    def mend(self, finding: Finding) -> bool:
-        """Does what the finding says can be done; False when it is as it was found no more.
-
-        Raises StoreError.
-        """
-        if finding.fix == "trash" and finding.ref and finding.path and finding.identity:
-            kind, key = finding.ref
-            root = self.store.root_of(kind)
-            return (
-                move_to_trash_if_same(root, kind, key, finding.path, finding.identity) is not None
-            )
-        if finding.fix == "lease" and finding.holder:
-            leases.remove_dead(self.store.root_of(finding.holder.kind), finding.holder)
-            return True
-        if finding.fix == "delete" and finding.path:
-            with explained("remove", finding.path):
-                finding.path.unlink(missing_ok=True)
-            return True
-        return False
+        parents = {
+            (parent.kind, parent.key)
+            for manifest in self.manifests.values()
+            for parent in manifest.parents.values()
+        }
+        missing = Counter(kind for kind, _ in parents - self.manifests.keys() - self._unknown)
+        for kind in sorted(missing.keys() - self._closed):
+            what = f"{missing[kind]} that other artifacts were made from are not here"
+            advice = f"finished artifacts do not need them; {RECOMPUTED}"
+            yield Finding("info", "missing inputs", kind, what, advice)
 
 
-def _n_bytes(manifest: Manifest) -> int:
-    return sum(record.size for record in manifest.files.values())
-
-
-def _some(names: list[str], between: str = ", ", more: str = " and {} more") -> str:
-    """The first three, and how many others there are."""
-    rest = more.format(len(names) - 3) if len(names) > 3 else ""
-    return between.join(names[:3]) + rest
-
-
-def _after(message: str, path: Path) -> str:
-    """A message without the path that it begins with, which is told beside it."""
-    return message.removeprefix(f"{path}/").removeprefix(f"{NODE_FILE} ")
+def _some(names: list[str], between: str = ", ", of: str = "") -> str:
+    """The first three names, and how many more there are."""
+    more = f"{between}and {len(names) - 3} more {of}".rstrip() if len(names) > 3 else ""
+    return between.join(names[:3]) + more

@@ -21,7 +21,7 @@ import msgspec
 import xxhash
 
 from store import io
-from store.errors import StoreError
+from store.errors import NewerLayout, StoreError
 from store.io import explained, list_folder, make_folders, read_file, replace_file, tries
 from store.layout import KINDS, LAYOUT, Ref
 from store.locks.liveness import age_of, may_be_alive
@@ -161,7 +161,7 @@ def read_record(file: Path, what: type[R]) -> R | None:
 def _decode(file: Path, data: bytes, what: type[R]) -> R:
     layout = msgspec.json.decode(data, type=_Layout).layout
     if layout > LAYOUT:
-        raise StoreError(
+        raise NewerLayout(
             f"{file} has layout {layout}, written by a later saevx; this one reads up to "
             f"layout {LAYOUT}. Upgrade saevx"
         )

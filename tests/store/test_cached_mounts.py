@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from store import Store
-from store.check.store_check import Doctor
+from store.check.store_check import StoreCheck
 from store.gc.collector import collect
 from store.gc.reachability import Reachability
 from store.gc.records import Run, read_record, write_record
@@ -144,5 +144,5 @@ def test_a_collection_beside_runs_on_another_host(stores: tuple[Store, Store], m
         survey.refresh()
         assert collect(survey, list(survey.stale({}))).failed == []
         assert all(one.find(*ref) for ref in refs(min(n, 2)))
-    errors = [found.topic for found in Doctor(other).findings() if found.severity == "error"]
+    errors = [found.topic for found in StoreCheck(other).findings() if found.severity == "error"]
     assert errors == []

@@ -22,7 +22,7 @@ from store import Store, StoredArtifact, io
 from store.artifact import manifest
 from store.artifact.manifest import Manifest, Reference, encode_manifest
 from store.check.report import Finding
-from store.check.store_check import Doctor
+from store.check.store_check import StoreCheck
 from store.gc.collector import _announced, collect
 from store.gc.reachability import Reachability
 from store.gc.roots import RunRecording, pin
@@ -50,7 +50,7 @@ def files_of(artifact: StoredArtifact) -> list[Path]:
 
 
 def look(store: Store, **options: Any) -> list[Finding]:
-    return list(Doctor(store).findings(**options))
+    return list(StoreCheck(store).findings(**options))
 
 
 def errors(store: Store, **options: Any) -> list[str]:
@@ -93,7 +93,7 @@ def test_every_flipped_byte_is_found(store: Store) -> None:
         file.write_bytes(altered)
         found = [f for f in look(store, deep=True) if f.severity == "error"]
         assert len(found) == 1, (file, at)
-        assert found[0].path == artifact.path
+        assert found[0].where == str(artifact.path)
         file.write_bytes(whole)
     assert look(store, deep=True) == []
 
@@ -160,13 +160,13 @@ def test_manifests(store: Store, harm: Callable[[StoredArtifact], None], says: s
     assert says in what
 
 
-def test_a_newer_layout_is_no_damage(store: Store) -> None:
+def test_a_newer_layout_is_not_damage(store: Store) -> None:
     below, table = thing(store), thing(store, 1)
     rewrite(table, parents={"below": Reference("results", below.key)})
     pin(store, ("results", below.key), [("results", below.key)])
     newer(below)
     (found,) = look(store)
-    assert (found.severity, found.topic, found.fix) == ("warning", "newer layout", "")
+    assert (found.severity, found.topic, found.fix) == ("warning", "newer layout", None)
     assert found.what == ("has layout 2, written by a later saevx; this one reads up to layout 1")
     assert "upgrade saevx" in found.advice
 
@@ -177,10 +177,10 @@ def test_mending_moves_what_is_damaged_and_nothing_else(store: Store) -> None:
     file = altered.path / "acts" / "c.1.0"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     newer(later)
-    physician = Doctor(store)
-    findings = list(physician.findings(deep=True))
-    assert {f.ref[1] for f in findings if f.fix == "trash" and f.ref} == {short.key, altered.key}
-    assert sum(physician.mend(finding) for finding in findings) == 2
+    check = StoreCheck(store)
+    findings = list(check.findings(deep=True))
+    assert {f.ref[1] for f in findings if f.fix and f.ref} == {short.key, altered.key}
+    assert sum(finding.fix() for finding in findings if finding.fix) == 2
     assert sorted(store.keys("results")) == sorted([good.key, later.key])
     assert {entry.key for entry in entries(store)} == {short.key, altered.key}
     assert [f.topic for f in look(store, deep=True)] == ["newer layout"]
@@ -190,10 +190,11 @@ def test_mending_moves_what_is_damaged_and_nothing_else(store: Store) -> None:
 def test_what_was_repaired_meanwhile_is_not_moved(store: Store) -> None:
     artifact = thing(store)
     (artifact.path / "zarr.json").unlink()
-    physician = Doctor(store)
-    (finding,) = physician.findings()
+    check = StoreCheck(store)
+    (finding,) = check.findings()
     thing(store)  # a run sees damage too, and makes it again
-    assert not physician.mend(finding)
+    assert finding.fix
+    assert not finding.fix()
     assert store.open("results", artifact.key).verify() == []
 
 
@@ -256,12 +257,12 @@ def test_orphans(store: Store, in_child: Any) -> None:
     elsewhere = builds(store.root, "results") / f"{'c' * 32}.elsewhere.01234567.1.1.1.abcdefab"
     elsewhere.mkdir()
     with store.draft("results", "d" * 32), store.lease("results", "d" * 32):  # type: ignore[union-attr]
-        physician = Doctor(store)
-        found = list(physician.findings())
+        check = StoreCheck(store)
+        found = list(check.findings())
         warnings = [f for f in found if f.severity == "warning"]
         assert [f.topic for f in warnings] == ["orphans"] * 3
         assert [f.topic for f in found if f.severity == "info"] == ["work elsewhere"]
-        assert all(physician.mend(finding) for finding in warnings)
+        assert all(finding.fix and finding.fix() for finding in warnings)
         assert [f.topic for f in look(store)] == ["work elsewhere"]
         assert len(names_in(builds(store.root, "results"))) == 2
     assert [name for name in os.listdir(collectors(store.root)) if name[0] != "."] == []
@@ -323,7 +324,7 @@ def test_roots_and_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert errors(store) == ["permissions: cannot be read by you: acts/c.0.0"]
     closed.clear()
     closed.add(str(store.root))
-    assert errors(store) == ["permissions: cannot be read by you"]
+    assert errors(store) == ["permissions: cannot be read: Permission denied"]
 
 
 def test_a_manifest_that_cannot_be_read_is_told_and_left(
@@ -338,10 +339,10 @@ def test_a_manifest_that_cannot_be_read_is_told_and_left(
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    physician = Doctor(store)
-    (found,) = physician.findings(deep=True)
-    assert (found.severity, found.topic, found.fix) == ("error", "permissions", "")
-    assert list(physician.manifests) == [("results", other.key)]
+    check = StoreCheck(store)
+    (found,) = check.findings(deep=True)
+    assert (found.severity, found.topic, found.fix) == ("error", "permissions", None)
+    assert list(check.manifests) == [("results", other.key)]
 
 
 def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -366,8 +367,8 @@ def test_what_cannot_be_read_is_not_taken_for_altered(
         return real(path)
 
     monkeypatch.setattr(manifest, "digest_file", digest_file)
-    physician = Doctor(store)
-    found = {(f.ref[1], f.topic): f for f in physician.findings(deep=True) if f.ref}
+    check = StoreCheck(store)
+    found = {(f.ref[1], f.topic): f for f in check.findings(deep=True) if f.ref}
     assert found.keys() == {
         (bad.key, "unreadable"),
         (both.key, "unreadable"),
@@ -376,8 +377,8 @@ def test_what_cannot_be_read_is_not_taken_for_altered(
     assert (
         f"could not be read: acts/c.0.0 ({os.strerror(code)})" in found[bad.key, "unreadable"].what
     )
-    assert {f.topic: physician.mend(f) for f in found.values()} == {
-        "unreadable": False,
+    assert {f.topic: f.fix and f.fix() for f in found.values()} == {
+        "unreadable": None,
         "damaged": True,
     }
     assert sorted(store.keys("results")) == sorted([good.key, bad.key])
@@ -394,7 +395,7 @@ def part_of(store: Store, key: str, index: int) -> StoredArtifact:
         )
 
 
-def test_damaged_parts_are_found_and_set_aside(store: Store) -> None:
+def test_damaged_parts_are_found_and_moved_to_the_trash(store: Store) -> None:
     key = "a" * 32
     good, short, altered = (part_of(store, key, i) for i in range(3))
     os.truncate(short.path / "a" / "c.0", 3)
@@ -405,12 +406,12 @@ def test_damaged_parts_are_found_and_set_aside(store: Store) -> None:
     assert {(f.topic, Path(f.where).name) for f in found} == {
         ("unfinished", key), ("not ours", "notes"), ("damaged", "1"),
     }  # fmt: skip
-    physician = Doctor(store)
+    check = StoreCheck(store)
     seen: list[tuple[int, int]] = []
-    found = list(physician.findings(deep=True, progress=lambda *at: seen.append(at)))
+    found = list(check.findings(deep=True, progress=lambda *at: seen.append(at)))
     assert {f.where for f in found if f.topic == "damaged"} == {str(short.path), str(altered.path)}
     assert seen[-1][0] == seen[-1][1] > 0
-    assert all(physician.mend(f) for f in found if f.topic == "damaged")
+    assert all(f.fix and f.fix() for f in found if f.topic == "damaged")
     assert store.parts("results", key) == [0]
     assert len(os.listdir(trash(store.root, "results"))) == 2
     assert errors(store, deep=True) == []
@@ -428,7 +429,7 @@ def test_parts_of_what_is_there_are_told_so(store: Store) -> None:
     part_of(store, "a" * 32, 0)
     words = {f.ref[1]: f.what for f in look(store) if f.ref}
     assert "an artifact that is there" in words[made.key]
-    assert "what is not there yet" in words["a" * 32]
+    assert "an artifact that is not there yet" in words["a" * 32]
 
 
 # Closed doors.
@@ -539,7 +540,7 @@ def test_artifacts_of_a_kind_that_moved_are_told_of(tmp_path: Path) -> None:
     (found,) = look(Store(before.root, {"shards": scratch}))
     assert (found.severity, found.topic) == ("warning", "roots")
     assert found.where == str(before.root / "shards")
-    assert found.what.startswith("2 artifacts of shards lie here, which is not looked at")
+    assert found.what.startswith("holds 2 artifacts that are not read")
     assert str(scratch / "shards") in found.advice
     assert look(Store(before.root, {"results": before.root, "shards": before.root}))[0].topic == (
         "not ours"

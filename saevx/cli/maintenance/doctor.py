@@ -15,7 +15,7 @@ from saevx.cli.common.units import things
 
 if TYPE_CHECKING:
     from store.check.report import Finding
-    from store.check.store_check import Doctor, Progress
+    from store.check.store_check import Progress
 
 SHOWN = 20
 """Findings of one topic that are printed, unless --all."""
@@ -38,19 +38,17 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
     from saevx.check.specs import check_specs
     from saevx.user_types import DeclaredTypes
     from saevx.workspace import open_workspace
-    from store.check.store_check import Doctor
+    from store.check.store_check import StoreCheck
 
     workspace = open_workspace(store)
-    physician = Doctor(workspace.store)
+    check = StoreCheck(workspace.store)
     with _bar(deep and not as_json) as progress:
-        findings = list(physician.findings(deep=deep, progress=progress))
-    manifests = physician.manifests.values()
+        findings = list(check.findings(deep=deep, progress=progress))
+    manifests = check.manifests.values()
     declared = DeclaredTypes.in_store(workspace.store)
     findings += check_specs(workspace, manifests, declared, deep=deep)
-    if fix:
-        _refuse_newer_layout(findings)
-    done = _mend(physician, findings) if fix else {}
-    n_checked = len(physician.manifests)
+    done = _fix(findings) if fix else {}
+    n_checked = len(check.manifests)
     if as_json:
         click.echo(
             json.dumps([_document(finding, done.get(i)) for i, finding in enumerate(findings)])
@@ -72,24 +70,22 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
         sys.exit(1)
 
 
-def _refuse_newer_layout(findings: list[Finding]) -> None:
+def _fix(findings: list[Finding]) -> dict[int, str]:
+    """Fix what can be fixed. Returns the outcome by the index of the finding.
+
+    Raises StoreError if the store holds a newer layout.
+    """
     from saevx.errors import StoreError
+    from store.check.report import NEWER
 
     for finding in findings:
-        if finding.topic == "newer layout":
+        if finding.topic == NEWER:
             raise StoreError(f"nothing was fixed: {finding.where} {finding.what}. Upgrade saevx")
-
-
-def _mend(physician: Doctor, findings: list[Finding]) -> dict[int, str]:
-    """What became of each finding that something can be done about."""
-    from saevx.errors import StoreError
-
     done: dict[int, str] = {}
     for i, finding in enumerate(findings):
         if finding.fix:
             try:
-                changed = not physician.mend(finding)
-                done[i] = "fixed" if not changed else "has changed meanwhile; look again"
+                done[i] = "fixed" if finding.fix() else "has changed meanwhile; run doctor again"
             except StoreError as error:
                 done[i] = f"not fixed: {error}"
     return done

@@ -1,4 +1,4 @@
-"""A doctor's look at where a store lies: its roots, and what must be on one file system."""
+"""Checks of the folders that a store lies in: are they there, and on one file system?"""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from store.check.report import Finding, names_of, unreadable, writable
+from store.check.report import Finding, foreign, names_of, unreadable, writable
 from store.gc.records import roots_of
 from store.layout import KINDS, is_key, is_shelf
 from store.store import Store
 
 
-def roots(store: Store) -> Generator[Finding, None, list[Path]]:
-    """Returns those that can be entered: nothing can be known of what lies in the others."""
+def root_folders(store: Store) -> Generator[Finding, None, list[Path]]:
+    """Return the roots that can be entered. What lies in the others cannot be checked."""
     entered: list[Path] = []
     for root in roots_of(store):
         if (yield from _root(store, root)):
             entered.append(root)
     if store.root in entered:
-        yield from _left_behind(store)
+        yield from _unused_artifacts(store)
     return entered
 
 
@@ -35,10 +35,9 @@ def _root(store: Store, root: Path) -> Generator[Finding, None, bool]:
     names = yield from names_of(root)
     for name in names or []:
         if name in KINDS:
-            yield from writable(root / name, "this kind of artifact")
+            yield from writable(root / name, "artifacts of this kind")
         elif name != "reports" and not name.startswith("."):
-            advice = "saevx neither reads nor touches it; move it elsewhere if it is yours"
-            yield Finding("info", "not ours", str(root / name), "is no part of a store", advice)
+            yield foreign(root / name, "is not part of a store")
     if names is not None:
         yield from writable(root, "anything")
     return names is not None or os.access(root, os.X_OK)
@@ -47,39 +46,31 @@ def _root(store: Store, root: Path) -> Generator[Finding, None, bool]:
 def _missing(root: Path, is_main: bool) -> Finding:
     if is_main:
         advice = (
-            "mount it, or check --store, SAEVX_STORE and saevx.toml; if the store is new, "
-            "the first run makes it"
+            "mount it, or check --store, SAEVX_STORE and saevx.toml; the first run creates a "
+            "new store"
         )
         return Finding("error", "roots", str(root), "is not there: there is no store", advice)
-    advice = "mount it, or expect that what lay there is made again when needed"
+    advice = "mount it; otherwise runs recompute what lay there and is needed"
     return Finding("warning", "roots", str(root), "is not there", advice)
 
 
-def _left_behind(store: Store) -> Iterator[Finding]:
-    """Artifacts in the main root, of kinds that have a root of their own by now."""
+def _unused_artifacts(store: Store) -> Iterator[Finding]:
+    """Report artifacts in the main root of kinds that now have a root of their own."""
     for kind in KINDS:
         old, new = store.root / kind, store.root_of(kind) / kind
-        if old == new:
-            continue
-        shelves = yield from names_of(old)
         n = 0
-        for shelf in filter(is_shelf, shelves or []):
-            keys = yield from names_of(old / shelf)
-            n += sum(is_key(key) and key.startswith(shelf) for key in keys or [])
+        if old != new:
+            for shelf in filter(is_shelf, (yield from names_of(old)) or []):
+                keys = (yield from names_of(old / shelf)) or []
+                n += sum(is_key(key) and key.startswith(shelf) for key in keys)
         if n:
-            few = n == 1
-            what = (
-                f"{n:,} artifact{'s' * (not few)} of {kind} {'lies' if few else 'lie'} here, "
-                f"which is not looked at"
-            )
-            advice = f"move {'it' if few else 'them'} to {new}, below folders of the same names"
+            what = f"holds {n:,} artifact{'s' * (n > 1)} that are not read: {kind} lie in {new} now"
+            advice = f"move the folders in it to {new}"
             yield Finding("warning", "roots", str(old), what, advice)
 
 
 def one_file_system(kind: Path, names: list[str]) -> Iterator[Finding]:
-    """What lies within the folder of a kind, and on another file system: nothing can be renamed
-    between the two.
-    """
+    """Report what lies in the folder of a kind on another file system: it cannot be renamed."""
     try:
         device = os.stat(kind).st_dev
     except OSError:
@@ -88,7 +79,7 @@ def one_file_system(kind: Path, names: list[str]) -> Iterator[Finding]:
         try:
             other = os.stat(kind / name).st_dev
         except OSError:
-            continue  # whoever looks into it will say so
+            continue  # the check of this folder reports it
         if other != device:
             what = f"lies on another file system than {kind}, and publishing is one rename"
             advice = "remove the link or mount; a kind as a whole may have a root elsewhere"
