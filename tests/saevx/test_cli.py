@@ -65,7 +65,7 @@ def test_plan_says_why_and_makes_nothing():
     file = write(SQUARES)
     result = saevx("plan", file)
     assert result.exit_code == 0
-    assert "0 of 3 targets are there" in result.stdout
+    assert "0 of 3 targets are in the store" in result.stdout
     assert "to make: 3 Number, 3 Square" in result.stdout
     assert "not in the store; asked for" in result.stdout
     assert as_json("ls") == []
@@ -214,8 +214,8 @@ def test_a_failure_is_reported_and_the_rest_is_made():
     assert result.exit_code == 1
     assert "no report" in result.stderr
     assert "-1 is below zero: use a positive number" in result.stderr
-    assert "1 could not begin" in result.stderr
-    assert "1 of 2 targets are there" in result.stdout
+    assert "1 not made, because an input failed" in result.stderr
+    assert "1 of 2 targets are in the store" in result.stdout
     assert "Traceback" not in result.stderr
     states = [target["state"] for target in as_json("run", file)["targets"]]
     assert states == ["blocked", "present"]

@@ -59,9 +59,9 @@ def test_a_failure_stops_only_what_needs_it_and_is_remembered(place: Place):
     """)
     ran = place.saevx("run", file, "--jobs", "2")
     assert ran.code == 1
-    assert "2 of 3 targets are there" in ran.out
+    assert "2 of 3 targets are in the store" in ran.out
     assert "2 cannot be made" in ran.err
-    assert "1 could not begin" in ran.err
+    assert "1 not made, because an input failed" in ran.err
     again = place.saevx("run", file, "--jobs", "2")
     assert "--retry-failed" in again.err
     assert sum(place.makings("begin").values()) == 5
@@ -82,7 +82,7 @@ def test_a_killed_worker_is_tried_again_once(place: Place):
         targets = [Leaf(value=1), Leaf(value=2, how="killed once"), Leaf(value=3, how="killed")]
     """)
     ran = place.saevx("run", file, "--jobs", "2")
-    assert "2 of 3 targets are there" in ran.out
+    assert "2 of 3 targets are in the store" in ran.out
     assert "ended by SIGKILL" in ran.err
     assert "tried 2 times" in ran.err
     assert sorted(place.makings("begin").values()) == [1, 2, 2]

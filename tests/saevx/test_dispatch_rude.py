@@ -79,7 +79,7 @@ def test_a_child_that_comes_out_of_a_recipe_is_no_worker(
     ran = place.saevx("run", file, *words)
     assert ran.code == 0, ran
     assert "made 2 artifacts" in ran.out
-    assert ran.out.count("2 of 2 targets are there") == 1
+    assert ran.out.count("2 of 2 targets are in the store") == 1
     assert len(place.contents()) == 2
     assert len(place.arrays()) == (1 if words else 0)
     kept = [log.read_text() for log in place.folder.glob(".saevx/.jobs/*/logs/*-*.log")]
@@ -107,7 +107,7 @@ def test_a_recipe_that_exits_fails_alone(place: Place, words: list[str], how: st
     """)
     ran = place.saevx("run", file, *words)
     assert ran.code == 1, ran
-    assert "2 of 3 targets are there" in ran.out
+    assert "2 of 3 targets are in the store" in ran.out
     assert "the recipe of Leaving called sys.exit(0)" in ran.err
     assert "tried 2 times" not in ran.err
     if words:

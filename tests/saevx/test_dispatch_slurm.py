@@ -43,9 +43,9 @@ def test_a_failing_element_stops_only_what_needs_it(place: Place):
     """)
     ran = place.saevx("run", file)
     assert ran.code == 1
-    assert "2 of 3 targets are there" in ran.out
+    assert "2 of 3 targets are in the store" in ran.out
     assert "2 cannot be made" in ran.err
-    assert "1 could not begin" in ran.err
+    assert "1 not made, because an input failed" in ran.err
     n_jobs = len(place.jobs())
     again = place.saevx("run", file)
     assert again.code == 1
@@ -61,7 +61,7 @@ def test_a_killed_worker_is_found_out_and_tried_again_once(place: Place):
         targets = [Leaf(value=1), Leaf(value=2, how="killed once"), Leaf(value=3, how="killed")]
     """)
     ran = place.saevx("run", file)
-    assert "2 of 3 targets are there" in ran.out
+    assert "2 of 3 targets are in the store" in ran.out
     assert "killed: Slurm says FAILED" in ran.err
     assert "tried 2 times" in ran.err
     assert "log: " in ran.err
@@ -98,7 +98,7 @@ def test_what_needs_something_that_dies_is_blocked_by_it(place: Place):
     assert ran.code == 1
     assert "failed: Leaf" in ran.err
     assert ran.err.count("failed: ") == 1
-    assert "2 could not begin" in ran.err
+    assert "2 not made, because an input failed" in ran.err
     sent = [array["recipe"] for array in place.arrays()]
     assert sorted(sent) == ["Branch", "Branch", "Leaf", "Leaf", "Top", "Top"]
 
@@ -149,7 +149,7 @@ def test_an_element_cancelled_by_hand_is_reported_and_comes_with_the_next_run(pl
     slurm("scancel", running(place)[0])
     out, err = process.communicate()
     assert process.returncode == 1
-    assert "2 of 3 targets are there" in out
+    assert "2 of 3 targets are in the store" in out
     assert "cancelled" in err
     ran = place.saevx("run", file)
     assert ran.code == 0, ran
@@ -345,8 +345,8 @@ def test_a_staged_experiment_goes_on_unattended(place: Place):
     # The follower and what is queued rest on a copy of the code.
     (place.folder / file).write_text("this is no Python")
     log = next((place.folder / ".saevx" / ".jobs" / ".follow").glob("*")) / "follow.log"
-    wait_until(lambda: log.exists() and "targets are there" in log.read_text())
-    assert "3 of 3 targets are there" in log.read_text()
+    wait_until(lambda: log.exists() and "targets are in the store" in log.read_text())
+    assert "3 of 3 targets are in the store" in log.read_text()
     assert set(place.makings().values()) == {1}
     assert len(place.makings()) == 3
 

@@ -21,7 +21,7 @@ import pytest
 
 import saevx
 from saevx import Artifact, Batch, recipe
-from saevx.cli.run.progress_bars import Bars
+from saevx.cli.run.progress import BatchProgress, TerminalDisplay
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.leases import Backoff, claim
@@ -422,11 +422,13 @@ def test_the_bar_of_waiting_comes_and_goes(
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "200")
     plan = make_plan([Thing(value=1)], Keys(workspace), workspace.store)
-    with Bars() as bars:
-        bars.wait({"node7 (process 42)": plan.to_make})
-        bars.wait({"node8 (process 43)": plan.to_make})
-        bars._bars.refresh()
-        bars.wait({})
-        assert bars._bars.tasks == []
+    with TerminalDisplay().batches() as shown:
+        assert isinstance(shown, BatchProgress)
+        shown.wait({"node7 (process 42)": plan.to_make})
+        shown.wait({"node8 (process 43)": plan.to_make})
+        assert shown._bars is not None
+        shown._bars.refresh()
+        shown.wait({})
+        assert shown._bars.tasks == []
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
     assert "waiting for node8 (process 43) to make 1 Thing" in said

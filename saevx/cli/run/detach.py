@@ -1,4 +1,4 @@
-"""`saevx run` that goes on elsewhere: in a process or a Slurm job of its own."""
+"""`saevx run --detach` and `--follow`: the same command as a background process or Slurm job."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def start_detached(experiment: Experiment, store: Store) -> None:
-    """Start this same command in a session of its own. Raises Detached, and StoreError where
-    its log cannot be written."""
+    """Start this command as a background process.
+
+    Raise Detached once it runs, and StoreError if its log cannot be written.
+    """
     from saevx.dispatch.run_folder import runs_dir
     from saevx.errors import Detached, StoreError
     from store.names import safe_name
 
-    words = [word for word in sys.argv[1:] if word != "--detach"]
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name = f"{safe_name(experiment.name, 60)}.{stamp}.{os.getpid()}.log"
     file = runs_dir(store) / ".detached" / name
@@ -35,39 +36,46 @@ def start_detached(experiment: Experiment, store: Store) -> None:
         raise StoreError(f"cannot write {file}: {error.strerror}") from error
     with log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "saevx", *words],
+            [sys.executable, "-P", "-m", "saevx", *_arguments("--detach")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     raise Detached(
-        f"{experiment.name}: goes on as process {process.pid}, which prints to {file}; "
-        "`saevx status` shows how far it is, and `saevx cancel` ends it"
+        f"{experiment.name}: continues as process {process.pid}, which logs to {file}; "
+        "`saevx status` shows its progress, and `saevx cancel` ends it"
     )
 
 
 def start_following(experiment: Experiment, store: Store, execution: Execution) -> None:
-    """Start this same command as a Slurm job. Raises Detached."""
+    """Submit this command as a Slurm job, unless one runs already. Raise Detached."""
     from saevx.dispatch.follow.submit import follow
     from saevx.errors import ConfigError, Detached
 
     if execution.executor != "slurm":
-        raise ConfigError(f"--follow needs the executor slurm, and it is {execution.executor}")
+        raise ConfigError(
+            f"--follow needs the slurm executor, not {execution.executor}: add --executor slurm"
+        )
     assert experiment.path is not None
-    words = [word for word in sys.argv[1:] if word not in ("--follow", "--detach")]
-    base, hours = execution.profile.base, execution.profile.follow_hours
-    asked = (words, base, hours, experiment.files)
+    profile = execution.profile
+    arguments = _arguments("--follow", "--detach")
+    asked = (arguments, profile.base, profile.follow_hours, experiment.files)
     job, log, is_new = follow(store, experiment.name, experiment.path, *asked)
-    begun = "follows it" if is_new else "follows it already"
+    state = "follows it" if is_new else "follows it already"
     raise Detached(
-        f"{experiment.name}: Slurm job {job} {begun}, and prints to {log}; "
-        "`saevx status` shows what it has sent off"
+        f"{experiment.name}: Slurm job {job} {state}, and logs to {log}; "
+        "`saevx status` shows the jobs that it has submitted"
     )
 
 
+def _arguments(*without: str) -> list[str]:
+    """Return the arguments of this command, without some options."""
+    return [argument for argument in sys.argv[1:] if argument not in without]
+
+
 def _remove_old(folder: Path) -> None:
-    """Logs go as the folders of runs do."""
+    """Remove logs as old as run folders that are removed."""
     from saevx.dispatch.runs.retention import KEPT_S
 
     for file in folder.glob("*.log"):

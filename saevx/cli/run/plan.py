@@ -1,4 +1,4 @@
-"""saevx plan: what a run would make, and why."""
+"""saevx plan: print what a run would make, and why."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from spec import Keys
 
 SHOWN_PER_TYPE = 100
-"""Nodes of one type that are printed, unless --all."""
+"""Artifacts of one type that are printed without --all."""
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--all", "show_all", is_flag=True, help="Print every node, however many there are.")
+@click.option("--all", "show_all", is_flag=True, help="Print all artifacts of each type.")
 @click.option(
-    "--executor", type=click.Choice(["inline", "local", "slurm"]), help="As `saevx run` has it."
+    "--executor", type=click.Choice(["inline", "local", "slurm"]), help="As for `saevx run`."
 )
-@click.option("--profile", metavar="NAME", help="A profile of saevx.toml: what jobs ask for.")
+@click.option("--profile", metavar="NAME", help="Profile in saevx.toml: what jobs ask for.")
 @store_option
 @json_option
 @clear_errors
@@ -37,11 +37,11 @@ def plan(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Say what `saevx run FILE` would make, and why. Nothing is made.
+    """Print what `saevx run FILE` would make, and why. Make nothing.
 
-    Where it would be sent to other processes, say also in which arrays of jobs, and what they
-    would cost by the history of the store. A staged experiment is planned up to the first stage
-    whose tables are not all there.
+    With the local or slurm executor, also print the job arrays, what each job asks for, and the
+    cost estimated from similar artifacts in the store. A staged experiment is planned up to the
+    first stage whose targets are not all in the store.
     """
     from saevx.dispatch.execution import Execution
     from saevx.experiments.load import load_experiment
@@ -67,7 +67,7 @@ def plan(
     if arrays:
         _print_arrays(arrays)
     if not complete:
-        click.echo("later stages follow from these tables")
+        click.echo("later stages depend on these results, and cannot be planned yet")
 
 
 def _document(name: str, plans: list[Plan], complete: bool) -> dict[str, Any]:
@@ -96,17 +96,17 @@ def _document(name: str, plans: list[Plan], complete: bool) -> dict[str, Any]:
 
 def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
     from saevx.cli.common.console import console, table
+    from saevx.cli.run.progress import count_by_type
 
     out = console()
-    n_there = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
-    out.print(f"{name}: {n_there} of {len(plan.targets)} targets are there", markup=False)
+    n_present = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
+    out.print(f"{name}: {n_present} of {len(plan.targets)} targets are in the store", markup=False)
     if plan.done:
         return
+    out.print(f"to make: {count_by_type(plan.to_make)}", markup=False)
     by_type: dict[str, list[Node]] = {}
     for node in plan.to_make:
         by_type.setdefault(type(node.spec).__name__, []).append(node)
-    counts = ", ".join(f"{len(nodes)} {type_name}" for type_name, nodes in by_type.items())
-    out.print(f"to make: {counts}", markup=False)
     for type_name, nodes in by_type.items():
         common, columns, rows = _differences(nodes[:limit], keys)
         out.print(f"\n{type_name} ({len(nodes)})  {common}", markup=False, style="bold")
@@ -117,21 +117,24 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
 
 
 def _print_arrays(lines: list[Line]) -> None:
-    from rich.filesize import decimal
-
+    from saevx.cli.common.columns import size
     from saevx.cli.common.console import console, table
 
     rows = []
     for line in lines:
         asked = line.resources
-        what = [f"{asked.hours:g} h", f"{asked.cpus} cpus"]
-        what += [f"{asked.memory_gb:g} GB"] if asked.memory_gb else []
-        what += [f"{asked.gpus} gpus"] if asked.gpus else []
-        what += [f"on {asked.partition}"] if asked.partition else []
+        parts = [
+            f"{asked.hours:g} h",
+            f"{asked.cpus} cpus",
+            f"{asked.memory_gb:g} GB" if asked.memory_gb else "",
+            f"{asked.gpus} gpus" if asked.gpus else "",
+            f"on {asked.partition}" if asked.partition else "",
+        ]
         work = "?" if line.work_s is None else f"{line.work_s / 60:,.1f} min"
-        size = "?" if line.n_bytes is None else decimal(round(line.n_bytes))
-        sizes = " + ".join(str(n) for n in line.arrays[:6]) + (" + ..." if line.arrays[6:] else "")
-        rows.append([line.recipe, line.n_artifacts, sizes, ", ".join(what), work, size])
+        n_bytes = "?" if line.n_bytes is None else size(line.n_bytes)
+        jobs = " + ".join(map(str, line.arrays[:6])) + (" + ..." if line.arrays[6:] else "")
+        resources = ", ".join(filter(None, parts))
+        rows.append([line.recipe, line.n_artifacts, jobs, resources, work, n_bytes])
     out = console()
     out.print("")
     columns = ["arrays of", "artifacts", "jobs", "each asks for", "work", "size"]
@@ -139,20 +142,13 @@ def _print_arrays(lines: list[Line]) -> None:
 
 
 def _differences(nodes: list[Node], keys: Keys) -> tuple[str, list[str], list[list[Any]]]:
-    """What the specs of some nodes have in common, in words; the columns in which they differ."""
+    """Return the fields that all specs share, as text, and names and values of the others."""
     from saevx.query.flatten import explode
     from spec import to_document
 
-    exploded = [explode(to_document(node.spec, keys)) for node in nodes]
-    columns = list(dict.fromkeys(name for row in exploded for name in row))
-    differ = [
-        name
-        for name in columns
-        if name not in ("type", "key") and len({repr(row.get(name)) for row in exploded}) > 1
-    ]
-    common = [
-        f"{name}={exploded[0][name]}"
-        for name in columns
-        if name not in ("type", "key", *differ) and exploded[0].get(name) is not None
-    ]
-    return " ".join(common), differ, [[row.get(name) for name in differ] for row in exploded]
+    rows = [explode(to_document(node.spec, keys)) for node in nodes]
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in ("type", "key")]
+    differ = [name for name in names if len({repr(row.get(name)) for row in rows}) > 1]
+    common = {name: rows[0].get(name) for name in names if name not in differ}
+    text = " ".join(f"{name}={value}" for name, value in common.items() if value is not None)
+    return text, differ, [[row.get(name) for name in differ] for row in rows]

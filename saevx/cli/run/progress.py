@@ -1,0 +1,163 @@
+"""Progress of a run on standard error: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from saevx.cli.common.console import console
+from saevx.cli.common.options import warn
+from saevx.resolve.batch import Progress as OnProgress
+from saevx.resolve.leases import Held
+from saevx.resolve.plan import Node, Plan
+from saevx.resolve.run import Listener
+from saevx.session import Display
+
+if TYPE_CHECKING:
+    from saevx.dispatch.request import Counts
+
+LINE_S = 10.0
+"""Minimum seconds between two lines about jobs where there is no terminal."""
+
+
+def count_by_type(nodes: Sequence[Node]) -> str:
+    """Return the number of nodes of each type, as in `2 Shards, 6 RandomPrototypes`."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        counts[type(node.spec).__name__] = counts.get(type(node.spec).__name__, 0) + 1
+    return ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
+class TerminalDisplay(Display):
+    """Shows the progress of a session; with `quiet`, only its warnings."""
+
+    def __init__(self, name: str = "", quiet: bool = False) -> None:
+        self._name = name
+        self._console = console(stderr=True)
+        self._console.quiet = quiet
+
+    def begin(self, plan: Plan) -> None:
+        to_make = count_by_type(plan.to_make)
+        self._console.print(f"{self._name}: to make: {to_make}", markup=False)
+
+    @contextmanager
+    def batches(self) -> Iterator[Listener]:
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with _bars(self._console, *columns) as bars:
+            yield BatchProgress(self._console, bars)
+
+    @contextmanager
+    def counts(self) -> Iterator[Callable[[Counts], None]]:
+        with _bars(self._console, BarColumn(), TimeElapsedColumn()) as bars:
+            yield JobProgress(self._console, bars).show
+
+    def warn(self, problems: Iterable[str]) -> None:
+        warn(problems)
+
+
+@contextmanager
+def _bars(out: Console, *columns: ProgressColumn) -> Iterator[Progress | None]:
+    """Yield bars on a terminal, and None elsewhere."""
+    if out.quiet or not out.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("{task.description}"), *columns, console=out) as bars:
+        yield bars
+
+
+class BatchProgress(Listener):
+    """Shows a bar for each batch made in this process, or one line once it has ended."""
+
+    def __init__(self, out: Console, bars: Progress | None) -> None:
+        self._console, self._bars = out, bars
+        self._began = 0.0
+        self._task: TaskID | None = None
+        self._waiting: TaskID | None = None
+        self._holders: set[str] = set()
+
+    def begin(self, nodes: list[Node]) -> OnProgress | None:
+        self.wait({})
+        self._began = time.monotonic()
+        if self._bars is None:
+            return None
+        self._task = self._bars.add_task(count_by_type(nodes), total=None, rate="")
+        return self._advance
+
+    def end(self, nodes: list[Node], failed: dict[str, BaseException]) -> None:
+        wall_s = time.monotonic() - self._began
+        if self._bars is None:
+            failures = f", {len(failed)} failed" if failed else ""
+            self._console.print(f"{count_by_type(nodes)}: {wall_s:.1f} s{failures}", markup=False)
+        elif self._task is not None:
+            self._bars.stop_task(self._task)
+
+    def wait(self, held: Held) -> None:
+        others = [f"{holder} to make {count_by_type(nodes)}" for holder, nodes in held.items()]
+        text = f"waiting for {', and for '.join(others)}"
+        if self._bars is None:
+            # Once for each set of other runs: a log does not need a line for each artifact.
+            if held and held.keys() != self._holders:
+                self._console.print(text, markup=False)
+        elif not held and self._waiting is not None:
+            self._bars.remove_task(self._waiting)
+            self._waiting = None
+        elif held and self._waiting is None:
+            self._waiting = self._bars.add_task(text, total=None, rate="")
+        elif self._waiting is not None:
+            self._bars.update(self._waiting, description=text)
+        self._holders = set(held)
+
+    def _advance(self, done: int, total: int, unit: str) -> None:
+        assert self._bars is not None
+        assert self._task is not None
+        wall_s = time.monotonic() - self._began
+        rate = f"{unit}, {done / wall_s:,.1f}/s" if wall_s > 0.5 else unit
+        self._bars.update(self._task, completed=done, total=total, rate=rate)
+
+
+class JobProgress:
+    """Shows one bar for all jobs of a run, or a line when the numbers have changed."""
+
+    def __init__(self, out: Console, bars: Progress | None) -> None:
+        self._console, self._bars = out, bars
+        self._task = bars.add_task("submitting", total=None) if bars else None
+        self._text, self._printed = "", 0.0
+
+    def show(self, counts: Counts) -> None:
+        text = (
+            f"{counts.made} of {counts.total} made; jobs: {counts.running} running, "
+            f"{counts.waiting} waiting"
+        )
+        text += f" ({counts.reason})" if counts.reason else ""
+        text += f", {counts.failed} failed" if counts.failed else ""
+        if counts.silent_s > 5:
+            text += f"; Slurm gives no answer for {counts.silent_s:.0f} s"
+        now = time.monotonic()
+        if self._bars is not None and self._task is not None:
+            self._bars.update(
+                self._task, description=text, completed=counts.made, total=counts.total
+            )
+        elif text != self._text and now - self._printed >= LINE_S:
+            self._console.print(text, markup=False)
+            self._text, self._printed = text, now
