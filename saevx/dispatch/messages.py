@@ -57,6 +57,9 @@ class Array(Struct, frozen=True, kw_only=True):
     memory_gb: float | None
     submitted: float
 
+    def keys_of(self, index: int) -> list[str]:
+        return [key for batch in self.tasks[index] for key in batch]
+
     def parts_of(self, index: int) -> list[int]:
         return self.parts[index] if self.parts else []
 

@@ -123,7 +123,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises ExperimentError when it is not there, raises, or defines no targets.
     """
     code = os.environ.get(CODE)
-    copy = Path(code) / "files" / path.name if code else None
+    copy = copy_in(Path(code), path) if code else None
     if not (copy or path).is_file():
         raise ExperimentError(f"there is no experiment file {copy or path}")
     try:
@@ -146,6 +146,11 @@ def _files(path: Path, named: Any) -> tuple[Path, ...]:
     if not isinstance(named, list | tuple) or not all(isinstance(n, str | Path) for n in named):
         raise ExperimentError(f"{path}: job_files is {named!r:.200}; it must be a list of paths")
     return tuple(Path(os.path.abspath(path.resolve().parent / name)) for name in named)
+
+
+def copy_in(code: Path, path: Path) -> Path:
+    """Return the path of an experiment file in a copy of the code."""
+    return code / "experiment" / path.name
 
 
 def import_copy(path: Path, copy: Path) -> ModuleType:

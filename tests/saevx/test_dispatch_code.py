@@ -40,13 +40,13 @@ def start(code: Path, digest: str) -> subprocess.CompletedProcess[str]:
 
 
 def change_a_byte(code: Path) -> Path:
-    file = code / "files" / "helper.py"
+    file = code / "experiment" / "helper.py"
     file.write_text(HELPER.replace("h", "H"))
     return file
 
 
 def change_data(code: Path) -> Path:
-    file = code / "files" / "words.json"
+    file = code / "experiment" / "words.json"
     file.write_text("[2]")
     return file
 
@@ -58,32 +58,32 @@ def change_the_listing(code: Path) -> Path:
 
 
 def add_a_module(code: Path) -> Path:
-    file = code / "files" / "sitecustomize.py"
+    file = code / "experiment" / "sitecustomize.py"
     file.write_text("print('ran what was added')")
     return file
 
 
 def add_bytecode(code: Path) -> Path:
-    file = code / "files" / "__pycache__" / "helper.cpython-311.pyc"
+    file = code / "experiment" / "__pycache__" / "helper.cpython-311.pyc"
     file.parent.mkdir()
     file.write_bytes(b"")
     return file
 
 
 def add_a_link(code: Path) -> Path:
-    file = code / "files" / "linked"
-    file.symlink_to(code / "files")
+    file = code / "experiment" / "linked"
+    file.symlink_to(code / "experiment")
     return file
 
 
 def remove_one(code: Path) -> Path:
-    file = code / "files" / "helper.py"
+    file = code / "experiment" / "helper.py"
     file.unlink()
     return file
 
 
 def let_others_write(code: Path) -> Path:
-    folder = code / "files"
+    folder = code / "experiment"
     folder.chmod(0o775)
     return folder
 
@@ -91,7 +91,7 @@ def let_others_write(code: Path) -> Path:
 def give_away(code: Path) -> Path:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
-    file = code / "files" / "helper.py"
+    file = code / "experiment" / "helper.py"
     os.chown(file, 12345, -1)
     return file
 
@@ -166,7 +166,7 @@ Snapshot.write, RunFolder.write_info = change, redirect
 @pytest.mark.parametrize(
     ("change", "fields", "says"),
     [
-        ("(code / 'files' / 'trial.py').write_text(EVIL)", "", "trial.py was changed"),
+        ("(code / 'experiment' / 'trial.py').write_text(EVIL)", "", "trial.py was changed"),
         ("(code.parent / 'evil.py').write_text(EVIL)", "experiment=str(self.path / 'evil.py')", ""),
     ],
     ids=["another copy", "another file"],

@@ -96,7 +96,7 @@ def test_without_an_answer_of_squeue_a_follower_keeps_its_code(queue: Queue, exp
     (queue.folder / "silent").touch()
     with pytest.raises(SaevxError, match="Slurm gives no answer: squeue"):
         start(experiment)
-    assert (script.parent / "code" / "rooms" / "saevx" / "__init__.py").exists()
+    assert (script.parent / "code" / "packages" / "saevx" / "__init__.py").exists()
     assert queue.script == script
     (queue.folder / "silent").unlink()
     assert start(experiment)[::2] == ("17", False)

@@ -12,7 +12,8 @@ import pytest
 from saevx.dispatch.code import files as walking
 from saevx.dispatch.code import snapshot
 from saevx.dispatch.code.files import code_files
-from saevx.dispatch.code.snapshot import Snapshot, missing_file_hint
+from saevx.dispatch.code.snapshot import Snapshot
+from saevx.dispatch.worker.attempt import missing_file_hint
 from saevx.errors import ExperimentError, SaevxWarning
 from saevx.experiments.load import load_experiment
 
@@ -66,7 +67,7 @@ def copy(experiment: Path, code: Path) -> set[str]:
     Snapshot(experiment).write(code)
     none = write(code.parent / "none", none="") / "none.py"
     Snapshot(none).write(code.parent / "without")
-    return _below(code / "files") - _below(code.parent / "without" / "files")
+    return _below(code / "experiment") - _below(code.parent / "without" / "experiment")
 
 
 def _below(folder: Path) -> set[str]:
@@ -124,7 +125,7 @@ def test_packages_from_elsewhere_are_whole_and_as_they_were(place: Place):
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert answers(place) == [1]
-    files = array.parents[1] / "code" / "files" / "mylib"
+    files = array.parents[1] / "code" / "experiment" / "mylib"
     assert (files / "table.json").read_text() == "[1]"
     assert (files / "deep" / "more.py").exists()
 
@@ -236,7 +237,7 @@ def test_what_runs_a_copy_hands_on_the_same(tmp_path: Path, monkeypatch: pytest.
     again = Snapshot(here / "trial.py")
     assert again.digest == first.digest
     again.write(tmp_path / "again")
-    assert (tmp_path / "again" / "files" / "mylib" / "table.json").read_text() == "[1]"
+    assert (tmp_path / "again" / "experiment" / "mylib" / "table.json").read_text() == "[1]"
     monkeypatch.delenv("SAEVX_CODE")
     assert Snapshot(here / "trial.py").digest != first.digest
 
@@ -312,7 +313,7 @@ def test_files_for_jobs_that_are_not_there_are_refused(tmp_path: Path):
     with pytest.raises(ExperimentError, match="does not exist"):
         Snapshot(trial, [tmp_path / "here" / "none.npy"])
     (tmp_path / "x.npy").touch()
-    with pytest.raises(ExperimentError, match="lies neither beside it nor"):
+    with pytest.raises(ExperimentError, match="is neither beside it nor"):
         Snapshot(trial, [tmp_path / "x.npy"])
     trial.write_text("targets = []\njob_files = 'x.npy'")
     with pytest.raises(ExperimentError, match="must be a list of paths"):
@@ -322,9 +323,9 @@ def test_files_for_jobs_that_are_not_there_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("error", "helps"),
     [
-        (FileNotFoundError(2, "No such file or directory", "/run/code/files/w.npy"), True),
+        (FileNotFoundError(2, "No such file or directory", "/run/code/experiment/w.npy"), True),
         (FileNotFoundError(2, "No such file or directory", "/data/w.npy"), False),
-        (ImportError("cannot import name 'f' from 'm' (/run/code/files/m.py)"), False),
+        (ImportError("cannot import name 'f' from 'm' (/run/code/experiment/m.py)"), False),
     ],
 )
 def test_only_a_file_that_the_copy_lacks_is_hinted_at(error: Exception, helps: bool):

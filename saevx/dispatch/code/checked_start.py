@@ -1,10 +1,10 @@
-"""Starts a module of a copy of the code, once the copy is known to be what was submitted.
+"""Run a module from a copy of the code, after checking that the copy is what was submitted.
 
 python -c TEXT CODE DIGEST MODULE ARGUMENT...
 
-TEXT is this file, and DIGEST that of the list of the copy's files. Both are part of the command of
-a job, where others who can write to the store cannot change them. This file needs the standard
-library only.
+TEXT is this file, CODE the folder of the copy, and DIGEST the SHA-256 of its listing. TEXT and
+DIGEST are part of the job's command line, where other users who can write to the store cannot
+change them. For that reason this file imports the standard library only.
 """
 
 import hashlib
@@ -24,65 +24,68 @@ from importlib.machinery import (
 from types import CodeType
 
 LISTING = "files.json"
-"""Holds {"private": ..., "sha256": {name: digest}}. Private is false on file systems that keep no
-owners and modes; then only the digests are compared."""
+"""Holds {"private": ..., "sha256": {name: digest}}. Private is false on file systems without owners
+and modes; there only the digests are compared."""
 
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Changed(Exception):
-    """The copy is not as it was submitted."""
+    """The copy is not what was submitted."""
 
 
 def read_checked(code: str, digest: str) -> dict[str, bytes]:
-    """The source files of a copy, by path, and the names of the others. Raises Changed, OSError."""
-    with open(os.path.join(code, LISTING), "rb") as file:
-        listing = file.read()
-    if hashlib.sha256(listing).hexdigest() != digest:
-        raise Changed(f"{os.path.join(code, LISTING)} was changed")
-    told = json.loads(listing)
-    expected = {os.path.join(code, name): value for name, value in told["sha256"].items()}
-    found = {}
+    """Check all files of a copy. Return the source files by path. Raise Changed or OSError."""
+    listing = os.path.join(code, LISTING)
+    text = read(listing)
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise Changed(f"{listing} was changed")
+    listed = json.loads(text)
+    expected = {os.path.join(code, name): value for name, value in listed["sha256"].items()}
+    sources = {}
     for path in walk(code):
         at = os.lstat(path)
-        if told["private"] and at.st_uid != os.geteuid():
-            raise Changed(f"{path} belongs to user {at.st_uid}, and this is {os.geteuid()}")
-        if told["private"] and at.st_mode & WRITABLE and not stat.S_ISLNK(at.st_mode):
-            raise Changed(f"{path} can be written by others: its mode is {at.st_mode & 0o7777:o}")
-        if stat.S_ISDIR(at.st_mode) or path == os.path.join(code, LISTING):
+        if listed["private"] and at.st_uid != os.geteuid():
+            raise Changed(f"{path} belongs to user {at.st_uid}, not to user {os.geteuid()}")
+        if listed["private"] and at.st_mode & WRITABLE and not stat.S_ISLNK(at.st_mode):
+            raise Changed(f"others can write to {path}: its mode is {at.st_mode & 0o7777:o}")
+        if stat.S_ISDIR(at.st_mode) or path == listing:
             continue
         if path not in expected or not stat.S_ISREG(at.st_mode):
             raise Changed(f"{path} was added")
-        with open(path, "rb") as file:
-            data = file.read()
-        if hashlib.sha256(data).hexdigest() != expected[path]:
+        data = read(path)
+        if hashlib.sha256(data).hexdigest() != expected.pop(path):
             raise Changed(f"{path} was changed")
-        found[path] = data if path.endswith(".py") else b""
-    if missing := expected.keys() - found.keys():
-        raise Changed(f"{min(missing)} is missing")
-    return found
+        if path.endswith(".py"):
+            sources[path] = data
+    if expected:
+        raise Changed(f"{min(expected)} is missing")
+    return sources
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def walk(code: str) -> Iterator[str]:
-    """All that lies in a copy, itself first."""
+    """Yield the folder of a copy, and the path of everything below it that could be imported."""
     yield code
-    for place, folders, names in os.walk(code):
-        # Recipes may leave other caches there, as numba does. Only bytecode could be imported.
-        cached = os.path.basename(place) == "__pycache__"
-        yield from (
-            os.path.join(place, name)
-            for name in [*folders, *names]
-            if not cached or name.endswith(".pyc")
-        )
+    for folder, folders, names in os.walk(code):
+        # Tools such as numba leave other caches in __pycache__; only bytecode can be imported.
+        in_cache = os.path.basename(folder) == "__pycache__"
+        for name in [*folders, *names]:
+            if not in_cache or name.endswith(".pyc"):
+                yield os.path.join(folder, name)
 
 
-def import_from(code: str, files: dict[str, bytes]) -> None:
+def import_from(code: str, sources: dict[str, bytes]) -> None:
     """Import modules of the copy from the bytes that were checked, never from disk or bytecode."""
 
     class Loader(SourceFileLoader):
         def get_code(self, fullname: str) -> CodeType:
             path = self.get_filename(fullname)
-            return self.source_to_code(files[path], path)
+            return self.source_to_code(sources[path], path)
 
     class Finder(FileFinder):
         loader = Loader
@@ -93,24 +96,25 @@ def import_from(code: str, files: dict[str, bytes]) -> None:
         return Finder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES), (Loader, SOURCE_SUFFIXES))
 
     sys.path_hooks.insert(0, find_in)
-    first = [os.path.join(code, part) for part in ("rooms", "files")]
-    sys.path[:0] = first
+    tops = [os.path.join(code, part) for part in ("packages", "experiment")]
+    sys.path[:0] = tops
     # For processes that the module starts: bytecode that they write would count as added.
-    later = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*first, *([later] if later else [])])
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*tops, inherited] if inherited else tops)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def main() -> None:
     code, digest, module, *arguments = sys.argv[1:]
     try:
-        files = read_checked(code, digest)
+        sources = read_checked(code, digest)
     except (Changed, OSError) as error:
         sys.exit(
-            f"saevx runs nothing from the copy of the code, which is not as it was submitted: "
-            f"{error}. Code must write no files beside itself. Cancel this run and start it again"
+            f"saevx runs nothing from its copy of the code, which is not as it was submitted: "
+            f"{error}. Code must not write files beside its modules. Cancel this run and start "
+            "it again"
         )
-    import_from(code, files)
+    import_from(code, sources)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -1,4 +1,8 @@
-"""The files of a folder that are code, found without reading the data sets that lie beside it."""
+"""Find the code files of a folder without reading the data sets that lie beside them.
+
+A folder below the top counts as code if it holds a module and at most N_FILES entries. Modules in
+such folders are found, and so are the small text files beside them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 N_FILES = 2000
-"""Folders that hold more are data sets, and no more files of one folder of code are copied."""
+"""Most entries of a folder of code, and most files that are copied of one package or experiment."""
 
 TEXT_BYTES = 1_000_000
 
@@ -24,10 +28,9 @@ def is_code(name: str) -> bool:
 
 
 def code_files(top: Path) -> Iterator[Path]:
-    """The modules in a folder and in the folders of modules below it, what is near first; then the
-    small texts that lie beside modules.
+    """Yield the modules of a folder and of folders of code below it, then small text files.
 
-    Links to folders are followed.
+    Modules come breadth first. Links to folders are followed.
     """
     beside: list[os.DirEntry[str]] = []
     seen: set[str] = set()
@@ -38,18 +41,18 @@ def code_files(top: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         entries = _entries(folder, None if folder == top else N_FILES + 1)
-        modules = [entry for entry in entries if is_code(entry.name)]
+        modules = [Path(entry.path) for entry in entries if is_code(entry.name)]
         if folder != top and (not modules or len(entries) > N_FILES):
             continue
-        yield from (Path(entry.path) for entry in modules)
+        yield from modules
         beside += entries
-        inner = (entry for entry in entries if _is_folder(entry) and entry.name[0] != ".")
-        queue += (Path(entry.path) for entry in islice(inner, N_FILES))
+        inner = (Path(entry.path) for entry in entries if _is_folder(entry))
+        queue += islice(inner, N_FILES)
     yield from (Path(entry.path) for entry in beside if _is_small_text(entry))
 
 
 def _entries(folder: Path, n: int | None) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; `n` of it at most."""
+    """Return the first `n` entries of a folder, sorted by name; none if it cannot be read."""
     with suppress(OSError), os.scandir(folder) as entries:
         return sorted(islice(entries, n), key=lambda entry: entry.name)
     return []
@@ -57,13 +60,12 @@ def _entries(folder: Path, n: int | None) -> list[os.DirEntry[str]]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
-        return entry.is_dir()
+        return entry.is_dir() and not entry.name.startswith(".")
     return False
 
 
 def _is_small_text(entry: os.DirEntry[str]) -> bool:
-    if os.path.splitext(entry.name)[1].lower() not in _TEXTS | _SOURCES:
-        return False
     with suppress(OSError):
-        return entry.is_file() and entry.stat().st_size <= TEXT_BYTES
+        is_text = os.path.splitext(entry.name)[1].lower() in _TEXTS | _SOURCES
+        return is_text and entry.is_file() and entry.stat().st_size <= TEXT_BYTES
     return False

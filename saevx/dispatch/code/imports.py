@@ -1,7 +1,7 @@
-"""What a user's code imports: modules that are neither Python's, nor installed, nor saevx.
+"""Find what an experiment imports, except the standard library, installed packages and saevx.
 
-Found among the modules that are loaded, and by the import statements of an experiment and of what
-it imports: a recipe may well import something only when it runs.
+The search starts from the modules that are loaded and from the import statements of the experiment,
+and follows the import statements of the files that it finds: recipes may import when they run.
 """
 
 from __future__ import annotations
@@ -20,30 +20,36 @@ from pathlib import Path
 from saevx.dispatch.code.files import N_FILES, code_files, is_code
 from saevx.errors import SaevxWarning
 
+PACKAGES = ("saevx", "spec", "store")
+ROOT = Path(__file__).resolve().parents[3]
+"""The folder that holds the packages."""
+
 _IMPORTS = re.compile(rb"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w., \t]+))", re.MULTILINE)
 
 
 def imported(experiment: Path) -> Iterator[tuple[str, Path]]:
-    """Files by their place on the search path, packages whole."""
-    foreign = _installed()
-    names = {name.partition(".")[0] for name in list(sys.modules) if name != "__main__"}
-    asked = [name for name in sorted(names) if not name.startswith("saevx_experiment_")]
-    asked += _names_in(experiment)
-    known: set[str] = set()
-    while asked:
-        name = asked.pop()
-        if name in known or name in sys.stdlib_module_names:
+    """Yield the imported files, whole packages, with their paths relative to the search path."""
+    foreign = _foreign_folders()
+    loaded = {name.partition(".")[0] for name in list(sys.modules) if name != "__main__"}
+    queue = [name for name in sorted(loaded) if not name.startswith("saevx_experiment_")]
+    queue += _imported_names(experiment)
+    seen = set(sys.stdlib_module_names)
+    while queue:
+        name = queue.pop()
+        if name in seen:
             continue
-        known.add(name)
+        seen.add(name)
         for place, file in _files_of(name, foreign):
             yield place, file
             if file.suffix == ".py":
-                asked += _names_in(file)
+                queue += _imported_names(file)
 
 
 def _files_of(name: str, foreign: list[Path]) -> Iterator[tuple[str, Path]]:
-    """The files of a module or package, by its name; none where it is not the user's."""
-    spec = _find(name)
+    """Yield the files of a top-level module or package; none if it is in a foreign folder."""
+    spec = None
+    with suppress(Exception):  # finders of other packages may raise anything
+        spec = importlib.util.find_spec(name)
     if spec is None:
         return
     origin = Path(spec.origin) if spec.origin and is_code(spec.origin) else None
@@ -55,12 +61,12 @@ def _files_of(name: str, foreign: list[Path]) -> Iterator[tuple[str, Path]]:
             continue
         found = list(islice(code_files(folder), N_FILES + 1))
         if origin is None:
-            # Folders without __init__.py: anything may lie there.
+            # A namespace package: its folder may hold anything.
             found = [file for file in found if is_code(file.name)][:N_FILES]
         elif len(found) > N_FILES:
             warnings.warn(
                 f"the package {name} has more than {N_FILES} files, so jobs import it from "
-                f"{folder}: what is edited there reaches those that are queued",
+                f"{folder} and not from a copy: edits there affect jobs in the queue",
                 SaevxWarning,
                 stacklevel=2,
             )
@@ -69,20 +75,12 @@ def _files_of(name: str, foreign: list[Path]) -> Iterator[tuple[str, Path]]:
             yield f"{name}/{file.relative_to(folder)}", file
 
 
-def _find(name: str) -> importlib.machinery.ModuleSpec | None:
-    # What finders of others raise says only that it is not for us.
-    with suppress(Exception):
-        return importlib.util.find_spec(name)
-    return None
-
-
-def _names_in(file: Path) -> list[str]:
-    """Top-level names that a file may import; more than it does, where its texts look like it."""
+def _imported_names(file: Path) -> list[str]:
+    """Return the top-level names that a file imports; text that looks like an import counts."""
     with suppress(OSError):
         found = _IMPORTS.findall(file.read_bytes())
-        texts = [whole for one, several in found for whole in (one or several).decode().split(",")]
-        words = (text.split()[:1] for text in texts)
-        return [word[0].partition(".")[0] for word in words if word]
+        texts = [text for one, several in found for text in (one or several).decode().split(",")]
+        return [text.split()[0].partition(".")[0] for text in texts if text.strip()]
     return []
 
 
@@ -90,11 +88,10 @@ def _is_in(file: Path, folders: list[Path]) -> bool:
     return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
-def _installed() -> list[Path]:
-    """Where Python, installed packages and saevx are."""
+def _foreign_folders() -> list[Path]:
+    """Return the folders of Python, of installed packages and of saevx."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     paths += [*site.getsitepackages(), site.getusersitepackages()]
     paths += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    rooms = Path(__file__).resolve().parents[3]
-    paths += [str(rooms / room) for room in ("saevx", "spec", "store")]
-    return [Path(path).resolve() for path in paths if path]
+    folders = [*map(Path, filter(None, paths)), *(ROOT / package for package in PACKAGES)]
+    return [folder.resolve() for folder in folders]

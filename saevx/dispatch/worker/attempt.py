@@ -1,108 +1,101 @@
-"""A worker's turn at one element: what has become of its keys so far, and how far it is."""
+"""One attempt at a task: make its artifacts, and write its progress and outcome."""
 
 from __future__ import annotations
 
 import os
+import resource
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-from saevx.dispatch.code.snapshot import missing_file_hint
 from saevx.dispatch.messages import Array, Outcome, Progress, Result, TaskStatus
 from saevx.dispatch.run_folder import RunFolder
-from saevx.dispatch.worker.process import job_name
-
-if TYPE_CHECKING:
-    from saevx.resolve.plan import Node
-    from saevx.workspace import Workspace
+from saevx.dispatch.worker.process import TimeUp, job_name
+from saevx.recipes import find_recipe
+from saevx.resolve import batch
+from saevx.resolve.context import Context
+from saevx.resolve.plan import Node, Plan, State
+from saevx.resolve.provenance import Origin
+from saevx.resolve.run import Listener, explain, run_parts, run_plan
+from saevx.workspace import Workspace
+from spec import Artifact, Keys, from_document
 
 PROGRESS_S = 2.0
-"""Seconds between two writings of how far it is."""
+"""Least seconds between two writes of progress."""
 
 
-class TaskAttempt:
-    """One go at an element: what has become of its keys so far."""
+class TaskAttempt(Listener):
+    """One attempt at a task, in this process."""
 
-    def __init__(self, folder: RunFolder, array: Array, index: int) -> None:
+    def __init__(self, folder: RunFolder, array: Array, index: int, workspace: Workspace) -> None:
         self.folder, self.array, self.index = folder, array, index
+        self.workspace, self.store = workspace, workspace.store
         self.results: dict[str, Result] = {}
-        self.began = time.time()
-        self._at_begin: set[tuple[str, int | None]] = set()
-        self.batch_began = 0.0
+        self.began = self._batch_began = time.time()
         self._written = 0.0
-        self.show(0, 0, "", force=True)
+        self._present_before: set[tuple[str, int | None]] = set()
 
-    @property
-    def keys(self) -> list[str]:
-        return [key for batch in self.array.tasks[self.index] for key in batch]
+    def run(self) -> None:
+        """Make the batches of the task, one after the other."""
+        self._present_before = self._present()
+        self.write_progress(0, 0, "", force=True)
+        for keys in self.array.tasks[self.index]:
+            self.results |= self._make(keys)
+            self.write_progress(0, 0, "", force=True)
 
-    def look(self, workspace: Workspace) -> None:
-        """Note what is there before anything is made."""
-        self._at_begin = self._there(workspace)
-
-    def add(self, results: dict[str, Result]) -> None:
-        self.results |= results
-        self.show(0, 0, "", force=True)
-
-    def add_rest(self, end: TaskStatus, message: str, workspace: Workspace) -> None:
-        """What has no result yet is in the store, or ended so."""
-        for key in self.keys:
-            if key not in self.results:
-                made = self._is_made(key, workspace)
-                self.results[key] = (
-                    Result(status=TaskStatus.MADE) if made else Result(status=end, message=message)
-                )
-
-    def progressed(self, workspace: Workspace) -> bool:
-        """Whether a later go begins further on than this one did."""
-        return bool(self._there(workspace) - self._at_begin)
-
-    def _there(self, workspace: Workspace) -> set[tuple[str, int | None]]:
-        """What is made of its keys: whole artifacts, and parts of others."""
-        found: set[tuple[str, int | None]] = set()
-        for key in self.keys:
-            if self._is_made(key, workspace):
-                found.add((key, None))
+    def _make(self, wanted: list[str]) -> dict[str, Result]:
+        """Make what is missing of one batch and has its inputs; only the task's parts, if any."""
+        keys = Keys(self.workspace)
+        results: dict[str, Result] = {}
+        nodes: dict[str, Node] = {}
+        for key in wanted:
+            spec = from_document(self.array.documents[key])
+            assert isinstance(spec, Artifact)
+            if (found := self._check(spec, key, keys)) is not None:
+                results[key] = found
             else:
-                kind = self.array.documents[key]["kind"]
-                found |= {(key, part) for part in workspace.store.parts(kind, key)}
-        return found
-
-    def _is_made(self, key: str, workspace: Workspace) -> bool:
-        return workspace.store.find(self.array.documents[key]["kind"], key) is not None
-
-    def results_of(self, outcome: Any) -> dict[str, Result]:
-        from saevx.resolve.run import explain
-
-        results = {node.key: Result(status=TaskStatus.MADE) for node in outcome.made}
+                nodes[key] = Node(spec, key, State.TO_MAKE, "asked for")
+        if not nodes:
+            return results
+        origin = Origin.from_record(self.folder.info.origin)
+        context = Context(keys, self.store, find_recipe, origin)
+        if parts := self.array.parts_of(self.index):
+            outcome = run_parts(list(nodes.values()), parts, context, self)
+        else:
+            outcome = run_plan(Plan(nodes, tuple(nodes)), context, self)
+        results |= {node.key: Result(status=TaskStatus.MADE) for node in outcome.made}
         results |= {node.key: Result(status=TaskStatus.MADE_ELSEWHERE) for node in outcome.came}
         results |= {node.key: Result(status=TaskStatus.PART) for node in outcome.partly}
-        for key, error in outcome.failed.items():
-            if isinstance(error, MemoryError):
-                results[key] = Result(status=TaskStatus.OUT_OF_MEMORY, message=out_of_memory(error))
-            else:
-                told = explain(error) + missing_file_hint(error, self.folder.code)
-                results[key] = Result(status=TaskStatus.ERROR, message=told)
-        return results
+        return results | {key: self._failure(error) for key, error in outcome.failed.items()}
 
-    def listener(self) -> Any:
-        from saevx.resolve.run import Listener
+    def _check(self, spec: Artifact, key: str, keys: Keys) -> Result | None:
+        """Return the result of a spec that is not to be made; None for one that is."""
+        name = type(spec).__name__
+        if (found := keys.of(spec)) != key:
+            text = (
+                f"{name} has key {found} on this node, and {key} where it was submitted: "
+                "its dataset or weights differ between the two, or changed since"
+            )
+            return Result(status=TaskStatus.ERROR, message=text)
+        if self.store.find(spec.kind, key) is not None:
+            return Result(status=TaskStatus.MADE_ELSEWHERE)
+        for field, parent in spec.inputs().items():
+            why = self.store.absence(parent.kind, keys.of(parent))
+            if why is not None:
+                text = f"its {field}, {type(parent).__name__} {keys.of(parent)}, is absent: {why}"
+                return Result(status=TaskStatus.BLOCKED, message=text)
+        return None
 
-        turn = self
+    def begin(self, nodes: list[Node]) -> batch.Progress:
+        self._batch_began = time.time()
+        return self.write_progress
 
-        class _Writing(Listener):
-            def begin(self, nodes: list[Node]) -> Any:
-                turn.batch_began = time.time()
-                return turn.show
-
-        return _Writing()
-
-    def show(self, done: int, total: int, unit: str, force: bool = False) -> None:
-        """Write down how far it is, not too often."""
+    def write_progress(self, done: int, total: int, unit: str, force: bool = False) -> None:
+        """Write how far the batch is, unless that was written a moment ago."""
         now = time.time()
         if not force and now - self._written < PROGRESS_S:
             return
         self._written = now
-        wall_s = now - self.batch_began
+        wall_s = now - self._batch_began
         progress = Progress(
             host=os.uname().nodename,
             job=job_name(),
@@ -111,40 +104,75 @@ class TaskAttempt:
             total=total,
             unit=unit,
             n_made=len(self.results),
-            rate=done / wall_s if done and wall_s > 0 else 0.0,
+            rate=done / wall_s if wall_s > 0 else 0.0,
         )
         self.folder.write_progress(self.array.name, self.index, progress)
 
-    def end(self) -> Outcome:
-        ends = {result.status for result in self.results.values()}
+    def progressed(self) -> bool:
+        """Return whether this attempt made something, so that the next one starts further on."""
+        return bool(self._present() - self._present_before)
+
+    def _present(self) -> set[tuple[str, int | None]]:
+        """Return the task's artifacts in the store, as (key, None), and parts, as (key, part)."""
+        found: set[tuple[str, int | None]] = set()
+        for key in self.array.keys_of(self.index):
+            kind = self.array.documents[key]["kind"]
+            whole = self.store.find(kind, key) is not None
+            found |= {(key, part) for part in ([None] if whole else self.store.parts(kind, key))}
+        return found
+
+    def finish(self) -> None:
+        """Write the outcome, and print how each key ended."""
+        statuses = {result.status for result in self.results.values()}
         outcome = Outcome(
             results=self.results,
             host=os.uname().nodename,
             job=job_name(),
             wall_s=round(time.time() - self.began, 3),
             peak_memory_bytes=_peak_memory_bytes(),
-            progressed=bool(ends & {TaskStatus.MADE, TaskStatus.PART}),
+            progressed=bool(statuses & {TaskStatus.MADE, TaskStatus.PART}),
             ended=time.time(),
         )
         self.folder.write_outcome(self.array.name, self.index, outcome)
         for key, result in self.results.items():
-            told = f": {result.message}" if result.message else ""
-            print(
-                f"{self.array.documents[key]['type']} {key}: {result.status.value}{told}",
-                flush=True,
+            why = f": {result.message}" if result.message else ""
+            name = self.array.documents[key]["type"]
+            print(f"{name} {key}: {result.status.value}{why}", flush=True)
+
+    def finish_early(self, why: BaseException) -> None:
+        """Write the outcome of an attempt that an exception ended.
+
+        Keys without a result get that of the exception, unless the store holds them.
+        """
+        made, failed = Result(status=TaskStatus.MADE), self._failure(why)
+        present = self._present()
+        for key in self.array.keys_of(self.index):
+            self.results.setdefault(key, made if (key, None) in present else failed)
+        self.finish()
+
+    def _failure(self, error: BaseException) -> Result:
+        if isinstance(error, TimeUp):
+            return Result(status=TaskStatus.TIME_LIMIT)
+        text = explain(error)
+        if isinstance(error, MemoryError):
+            held = f"its process held up to {_peak_memory_bytes() / 1e9:.1f} GB"
+            text += f"\n{os.uname().nodename} gave it no more memory; {held}"
+            return Result(status=TaskStatus.OUT_OF_MEMORY, message=text)
+        text += missing_file_hint(error, self.folder.code)
+        return Result(status=TaskStatus.ERROR, message=text)
+
+
+def missing_file_hint(error: BaseException | None, code: Path) -> str:
+    """Return advice if a file is missing in the copy of the code; "" for other errors."""
+    while error is not None:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and str(code) in str(error):
+            return (
+                "\njobs run a copy of the code, which lacks this file: "
+                "name it in `job_files = [...]` of the experiment, as docs/dispatch.md says"
             )
-        return outcome
-
-
-def out_of_memory(error: MemoryError) -> str:
-    """What a process that was refused memory was at, and how much it had."""
-    from saevx.resolve.run import explain
-
-    held = f"its process held up to {_peak_memory_bytes() / 1e9:.1f} GB"
-    return f"{explain(error)}\n{os.uname().nodename} gave it no more memory; {held}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _peak_memory_bytes() -> int:
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -13,23 +14,25 @@ from typing import Any
 from store.errors import NoAnswer
 from store.locks.slurm import ask
 
+PR_SET_PDEATHSIG = 1
+
 
 class TimeUp(BaseException):
-    """The time limit of the job is near, or it is about to be preempted."""
+    """The time limit of the job is near, or the job is about to be preempted."""
 
 
 class Stopped(BaseException):
-    """The job is cancelled, or taken away."""
+    """The job is cancelled or preempted."""
 
 
 def job_name() -> str:
-    """The job of this process, for people: Slurm's, else the number of the process."""
+    """Return the job of this process for people: Slurm's id, else the process id."""
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{index}" if array and index else str(os.getpid())
 
 
 def requeue() -> bool:
-    """Put this job back into Slurm's queue; False where there is no Slurm to do it."""
+    """Put this job back into Slurm's queue. Return whether that succeeded."""
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
         return False
@@ -41,27 +44,24 @@ def requeue() -> bool:
     return True
 
 
-def heed_signals() -> None:
+def raise_on_signals() -> None:
     """Let SIGUSR2 raise TimeUp, and SIGTERM raise Stopped."""
-    signal.signal(signal.SIGTERM, _on_stop)
-    signal.signal(signal.SIGUSR2, _on_time_up)
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, _raise)
 
 
-def _on_time_up(*_: Any) -> None:
-    # Once: what is cut off now must be able to tidy up.
+def _raise(number: int, *_: Any) -> None:
+    # Only the first of each, so that the code that is interrupted can clean up.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    raise TimeUp
-
-
-def _on_stop(*_: Any) -> None:
+    if number == signal.SIGUSR2:
+        raise TimeUp
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     raise Stopped
 
 
 @contextmanager
-def logging_to(file: Path) -> Iterator[None]:
-    """Let all that this process prints, C libraries included, go to a file."""
+def log_to(file: Path) -> Iterator[None]:
+    """Send all that this process prints, C libraries included, to the end of a file."""
     file.parent.mkdir(exist_ok=True)
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     kept = os.dup(1), os.dup(2)
@@ -78,14 +78,11 @@ def logging_to(file: Path) -> Iterator[None]:
             os.close(old)
 
 
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the process that started this one is gone."""
+def end_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the process that started this one ends."""
     if not sys.platform.startswith("linux"):
         return
-    import ctypes
-
-    pr_set_pdeathsig = 1
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we asked
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the call
         raise Stopped
