@@ -1,15 +1,16 @@
-"""Conditions that a search puts on artifacts.
+"""Conditions on the fields of artifacts, for searches.
 
     layer=13    vit.name~dinov2    n_train!=null    mean_ap>=0.3 and n=128|512    age<2d    size>1GB
     created>=2026-11-22
 
-A condition is a field, one of = != < <= > >= ~ (contains, in whatever case), and a value; several
-hold together. Numbers are compared as numbers, true and false as such, text as text, and null is
-the absence of a value. `created` is compared with dates, UTC unless they say otherwise, such as
-2026-11 or 2026-11-22T12:30: < <= > >= go by the moment at which it begins, and = is any moment
-within it. A field has its full path for another name, as in scorer.shards.layer=13.
-Quotes make text of anything. After = and != several values may stand,
-separated by |. An artifact that does not have the field never matches.
+A condition is a field, an operator and a value. The operators are = != < <= > >= and ~ (contains,
+ignoring case). Conditions joined by `and` must all hold. Numbers compare as numbers, true and
+false as booleans, anything else as text; null stands for a missing value. Quotes make any value
+text. After = and !=, several values may be given, separated by |. An artifact without the field
+never matches. A field may be given by its full path, as in scorer.shards.layer=13.
+
+`created` compares with dates such as 2026-11 or 2026-11-22T12:30, in UTC unless a zone is given:
+< <= > >= compare with the beginning of that period, = and != with all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from store.index.reader import Scalar
 
@@ -44,24 +45,62 @@ _UNITS: dict[str, dict[str, float]] = {
     "size": {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12},
     "age": {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400},
 }
-_DATE = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?P<time>[T ]\d\d(?P<minute>:\d\d"
-    r"(?P<second>:\d\d(?:\.(?P<fraction>\d{1,6}))?)?)?(?:Z|[-+]\d\d:?\d\d)?)?)?)?"
-)
 _QUANTITY = re.compile(r"([\d.]+)\s*([a-z]+)", re.IGNORECASE)
+_DATE = re.compile(
+    r"\d{4}(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?"
+    r"(?:Z|[-+]\d\d:?\d\d)?)?)?)?"
+)
+"""Groups: month, day, hour, minute, second and its fraction."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """What a field is compared with, in every way that it may be meant."""
+class Period(NamedTuple):
+    """A year, a month, a day, or a time of day as precise as it was given."""
+
+    begin: datetime
+    end: datetime
+
+    def holds(self, found: Scalar, operator: str) -> bool | None:
+        """Compare a timestamp with this period; None if `found` is no timestamp."""
+        try:
+            at = _with_zone(datetime.fromisoformat(str(found)))
+        except ValueError:
+            return None
+        if operator in ("=", "!="):
+            return (self.begin <= at < self.end) is (operator == "=")
+        return _OPERATORS[operator](at, self.begin)
+
+
+class Value(NamedTuple):
+    """What a field is compared with."""
 
     shown: str
-    text: str | None = None
-    number: float | None = None
-    truth: bool | None = None
-    is_null: bool = False
-    period: tuple[datetime, datetime] | None = None
-    """When it begins, and when it is over."""
+    meanings: tuple[Scalar | Period, ...]
+    """The value in each type that it may have: 13 is a number or text, '13' only text."""
+
+    def holds(self, found: Scalar, operator: str) -> bool | None:
+        """Compare with what a field has; None if their types do not compare."""
+        if found is None or None in self.meanings:
+            same = found is None and None in self.meanings
+            return {"=": same, "!=": not same}.get(operator, False)
+        if isinstance(self.meanings[0], Period):
+            return self.meanings[0].holds(found, operator)
+        by_type = {type_name(meaning): meaning for meaning in self.meanings}  # type: ignore[arg-type]
+        name = type_name(found)
+        if (
+            name not in by_type
+            or (name == "a boolean" and operator not in ("=", "!="))
+            or (name == "a number" and operator == "~")
+            or (name == "text" and operator[0] in "<>" and "a number" in by_type)
+        ):
+            return None
+        return _OPERATORS[operator](found, by_type[name])
+
+
+def type_name(value: Scalar) -> str:
+    """Return the type of a value as messages call it."""
+    if isinstance(value, bool):
+        return "a boolean"
+    return "text" if isinstance(value, str) else "a number"
 
 
 @dataclass(frozen=True)
@@ -74,46 +113,19 @@ class Condition:
         return f"{self.field}{self.operator}{'|'.join(value.shown for value in self.values)}"
 
     def holds(self, found: Scalar) -> bool | None:
-        """None where what was found cannot be compared with what is wanted."""
-        answers = [_compare(found, self.operator, value) for value in self.values]
+        """Return None if what was found does not compare with any of the values."""
+        answers = [value.holds(found, self.operator) for value in self.values]
         if all(answer is None for answer in answers):
             return None
         return False not in answers if self.operator == "!=" else True in answers
 
 
-def _compare(found: Scalar, operator: str, value: Value) -> bool | None:
-    if found is None or value.is_null:
-        same = found is None and value.is_null
-        return {"=": same, "!=": not same}.get(operator, False)
-    if value.period is not None:
-        return _compare_times(found, operator, value.period)
-    wanted: Scalar
-    if isinstance(found, bool):
-        wanted = value.truth if operator in ("=", "!=") else None
-    elif isinstance(found, str):
-        wanted = None if operator[0] in "<>" and value.number is not None else value.text
-    else:
-        wanted = None if operator == "~" else value.number
-    return None if wanted is None else _OPERATORS[operator](found, wanted)
-
-
-def _compare_times(found: Scalar, operator: str, period: tuple[datetime, datetime]) -> bool | None:
-    try:
-        at = _with_zone(datetime.fromisoformat(str(found)))
-    except ValueError:
-        return None
-    begin, end = period
-    if operator in ("=", "!="):
-        return (begin <= at < end) is (operator == "=")
-    return _OPERATORS[operator](at, begin)
-
-
 def parse(where: Where) -> list[Condition]:
-    """Raises QueryError, with what to write instead."""
+    """Return the conditions. Raises QueryError, saying what to write instead."""
     if where is None:
         return []
     if isinstance(where, Mapping):
-        return [_of_python(field, wanted) for field, wanted in where.items()]
+        return [_from_python(field, wanted) for field, wanted in where.items()]
     texts = [where] if isinstance(where, str) else where
     return [_parse(part) for text in texts for part in _AND.findall(text.strip()) or [text]]
 
@@ -129,49 +141,51 @@ def _parse(text: str) -> Condition:
     operator = "=" if operator == "==" else operator
     several = _OR.findall(rest) if operator in ("=", "!=") else [rest]
     values = tuple(_value(part.strip(), field, operator) for part in several or [""])
-    if operator not in ("=", "!=") and any(value.is_null for value in values):
+    if operator not in ("=", "!=") and any(None in value.meanings for value in values):
         refuse(f"{text!r}: null can only be compared with = and !=")
     return Condition(field, operator, values)
 
 
 def _value(text: str, field: str, operator: str = "=") -> Value:
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
-        return Value(text, text=text[1:-1])
+        return Value(text, (text[1:-1],))
     if text in ("null", "None"):
-        return Value("null", is_null=True)
+        return Value("null", (None,))
     if field == "created" and operator != "~":
-        return Value(text, text, period=_period(text))
+        return Value(text, (_period(text),))
     quantity = _QUANTITY.fullmatch(text)
     if quantity and field in _UNITS:
         unit = _UNITS[field].get(quantity[2].lower())
         if unit is None or not _NUMBER.fullmatch(quantity[1]):
             refuse(f"{field} has one of the units {', '.join(_UNITS[field])}: {text!r} is none")
-        return Value(text, number=float(quantity[1]) * unit)
-    truth = {"true": True, "false": False}.get(text.lower())
-    number = (
-        (float(text) if re.search("[.e]", text.lower()) else int(text))
-        if _NUMBER.fullmatch(text)
-        else None
-    )
-    return Value(text, text, number, truth)
+        return Value(text, (float(quantity[1]) * unit,))
+    if text.lower() in ("true", "false"):
+        return Value(text, (text, text.lower() == "true"))
+    if _NUMBER.fullmatch(text):
+        return Value(text, (text, float(text) if re.search("[.eE]", text) else int(text)))
+    return Value(text, (text,))
 
 
-def _period(text: str) -> tuple[datetime, datetime]:
-    """A year, a month, a day, or a time of day as far as it is told. Raises QueryError."""
+def _period(text: str) -> Period:
     match = _DATE.fullmatch(text)
     try:
         if match is None:
             raise ValueError
-        year, month, day = (int(part) if part else 0 for part in match.group(1, 2, 3))
-        begin = datetime(year, month or 1, day or 1, tzinfo=UTC)
-        if match["time"]:
-            begin = _with_zone(datetime.fromisoformat(text))
-            return begin, begin + _resolution(match)
-        if day:
-            return begin, begin + timedelta(days=1)
-        return begin, datetime(
-            year + (month in (0, 12)), month % 12 + 1 if month else 1, 1, tzinfo=UTC
-        )
+        precision = sum(group is not None for group in match.groups())
+        begin = _with_zone(datetime.fromisoformat(text + "-01-01"[3 * precision :]))
+        if precision == 0:
+            return Period(begin, begin.replace(year=begin.year + 1))
+        if precision == 1:
+            return Period(begin, (begin + timedelta(days=31)).replace(day=1))
+        fraction_us = 10 ** (6 - len(match[6] or ""))
+        length = (
+            timedelta(days=1),
+            timedelta(hours=1),
+            timedelta(minutes=1),
+            timedelta(seconds=1),
+            timedelta(microseconds=fraction_us),
+        )[precision - 2]
+        return Period(begin, begin + length)
     except (ValueError, OverflowError):
         refuse(
             f"created is compared with dates, such as 2026, 2026-11, 2026-11-22 or "
@@ -179,33 +193,19 @@ def _period(text: str) -> tuple[datetime, datetime]:
         )
 
 
-def _resolution(match: re.Match[str]) -> timedelta:
-    """The length of what a time of day tells: of an hour, a minute, a second or less."""
-    if match["fraction"]:
-        return timedelta(microseconds=10 ** (6 - len(match["fraction"])))
-    if match["second"]:
-        return timedelta(seconds=1)
-    return timedelta(minutes=1) if match["minute"] else timedelta(hours=1)
-
-
 def _with_zone(time: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _of_python(field: str, wanted: Any) -> Condition:
+def _from_python(field: str, wanted: Any) -> Condition:
     several = wanted if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
     values = []
     for value in several:
-        if isinstance(value, bool):
-            values.append(Value(str(value), truth=value))
-        elif field == "created" and isinstance(value, str | int | date):
+        if field == "created" and isinstance(value, str | int | date):
             values.append(_value(str(value), field))
-        elif isinstance(value, int | float):
-            values.append(Value(str(value), number=value))
-        elif isinstance(value, str):
-            values.append(Value(repr(value), text=value))
-        elif value is None:
-            values.append(Value("null", is_null=True))
+        elif isinstance(value, str | int | float | None):
+            shown = repr(value) if isinstance(value, str) else str(value)
+            values.append(Value("null" if value is None else shown, (value,)))
         else:
             refuse(
                 f"{field} is compared with a {type(value).__name__}: use numbers, text, True, "
@@ -215,8 +215,7 @@ def _of_python(field: str, wanted: Any) -> Condition:
 
 
 def refuse(message: str) -> NoReturn:
-    from saevx.errors import (
-        QueryError,  # here, since it loads every spec, which `saevx ls` can spare
-    )
+    """Raise QueryError."""
+    from saevx.errors import QueryError  # imports all specs, which `saevx ls` does without
 
     raise QueryError(message)

@@ -1,4 +1,4 @@
-"""Searching a store by what its artifacts' specs and facts say."""
+"""Search a store by the specs and attributes of its artifacts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from saevx.query.conditions import Condition, Where, parse, refuse
+from saevx.query.conditions import Condition, Where, parse, refuse, type_name
 from saevx.query.flatten import FORM, facts_of, short_names
-from store.artifact.manifest import Manifest, read_manifest
+from store.artifact.manifest import read_manifest
 from store.errors import CorruptArtifact, NewerLayout
 from store.index.catalogue import Catalogue, Entry
 from store.index.reader import Scalar
@@ -20,8 +20,8 @@ from store.layout import home
 if TYPE_CHECKING:
     from store import Store
 
-
-NOTHING: Mapping[str, str] = {}
+_ABSENT: Any = object()
+"""Stands for the value of a field that an artifact does not have; null is a value."""
 
 
 @dataclass(slots=True)
@@ -32,29 +32,20 @@ class Row:
     is_older: bool
     """Whether its type has a higher version by now."""
     age_s: float
-    short: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Fields that were asked for by their full paths -> the names that they have."""
+    short_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Full paths of fields that were asked for -> their names in `entry`."""
 
     @property
     def state(self) -> str | None:
-        """What sets it apart, in words."""
         return "older version" if self.is_older else None
 
-    def has(self, field: str) -> bool:
-        return field in BUILT_IN or self.place(field) is not None
-
-    def get(self, field: str) -> Scalar:
-        """A field's value; None also where it has no such field."""
+    def get(self, field: str, default: Any = None) -> Any:
+        """Return a field's value, or `default` if the artifact does not have the field."""
         if field in BUILT_IN:
             return BUILT_IN[field](self)
-        place = self.place(field)
-        return None if place is None else self.entry.values()[place]
-
-    def place(self, field: str) -> int | None:
-        """Where among its facts a field is."""
         names = self.entry.columns
-        name = field if field in names else self.short.get(field)
-        return names.index(name) if name in names else None
+        name = field if field in names else self.short_names.get(field)
+        return self.entry.values()[names.index(name)] if name in names else default
 
 
 BUILT_IN: dict[str, Callable[[Row], Scalar]] = {
@@ -67,11 +58,11 @@ BUILT_IN: dict[str, Callable[[Row], Scalar]] = {
     "age": lambda row: row.age_s,
     "state": lambda row: row.state,
 }
-"""What every artifact has."""
+"""The fields of every artifact."""
 
 
 class Found(NamedTuple):
-    """What a search has found."""
+    """The result of a search."""
 
     rows: list[Row]
     """Oldest first."""
@@ -84,7 +75,7 @@ class Found(NamedTuple):
 
 
 def catalogue(store: Store) -> Catalogue:
-    """The catalogue of a store, with the facts that searches need."""
+    """Return the catalogue of a store, with the facts that searches need."""
     return Catalogue(store, lambda manifest: facts_of(manifest, BUILT_IN), FORM)
 
 
@@ -97,11 +88,10 @@ def search(
     versions: Mapping[str, int] | None = None,
     fields: Iterable[str] = (),
 ) -> Found:
-    """The artifacts that meet all conditions.
+    """Return the artifacts that meet all conditions.
 
-    `versions` gives the versions that spec types have today; without it, an artifact counts as
-    older when the store has a higher version of its type.
-    `fields` are those that rows will be asked for, beside those of the conditions.
+    An artifact counts as older when the store, or `versions`, has a higher version of its type.
+    `fields` are those that rows will be asked for, besides those of the conditions.
     Raises QueryError and StoreError.
     """
     conditions = parse(where)
@@ -110,17 +100,19 @@ def search(
     for entry in entries:
         if entry.version > newest.get(entry.type, 0):
             newest[entry.type] = entry.version
-    full = FullPaths(store, [*(condition.field for condition in conditions), *fields])
-    known = fields_of(entries) | full.among(entries)
+    wanted = [condition.field for condition in conditions]
+    short = _short_names(store, entries, [*wanted, *fields])
+    columns = {id(entry.columns): entry.columns for entry in entries}
+    known = {*BUILT_IN}.union(*columns.values(), *short.values())
     if entries:
-        check_fields((condition.field for condition in conditions), known)
+        check_fields(wanted, known)
     now = time.time()
     rows = [
         Row(
             entry,
-            entry.version < newest[entry.type],
-            now - _seconds(entry.created),
-            short=full.of(entry),
+            is_older=entry.version < newest[entry.type],
+            age_s=now - _seconds(entry.created),
+            short_names=short.get(_form(entry), {}) if short else {},
         )
         for entry in entries
         if type is None or entry.type == type
@@ -131,102 +123,52 @@ def search(
     return Found(rows, known, {entry.type for entry in entries}, newer)
 
 
-class FullPaths:
-    """The names that fields have which were asked for by their full paths.
+Form = tuple[str, str, int, int]
+"""Entries of one form share the paths of their fields."""
 
-    The catalogue does not tell them. Artifacts of one type with the same fields share them, so
-    that one manifest of these is read, and none where nothing that was asked for has a dot.
+
+def _form(entry: Entry) -> Form:
+    return entry.kind, entry.type, entry.version, id(entry.columns)
+
+
+def _short_names(
+    store: Store, entries: Iterable[Entry], asked: Iterable[str]
+) -> dict[Form, Mapping[str, str]]:
+    """Return the names in entries of fields that were asked for by full path, for each form.
+
+    The catalogue does not have full paths: one manifest of each form is read, and none unless a
+    field with a dot was asked for.
     """
-
-    def __init__(self, store: Store, asked: Iterable[str]) -> None:
-        self.store = store
-        self.asked = {name for name in asked if "." in name}
-        self._found: dict[tuple[str, str, int, int], Mapping[str, str]] = {}
-
-    def among(self, entries: Iterable[Entry]) -> set[str]:
-        """Those that some artifact has a short name for."""
-        return {name for entry in entries for name in self.of(entry)} if self.asked else set()
-
-    def of(self, entry: Entry) -> Mapping[str, str]:
-        if not self.asked:
-            return NOTHING
-        like = entry.kind, entry.type, entry.version, id(entry.columns)
-        if like not in self._found:
-            manifest = None if self.asked <= {*entry.columns} else self._manifest(entry)
-            names = short_names(manifest, BUILT_IN) if manifest else NOTHING
-            self._found[like] = {name: names[name] for name in self.asked & names.keys()}
-        return self._found[like]
-
-    def _manifest(self, entry: Entry) -> Manifest | None:
-        try:
-            return read_manifest(str(home(self.store.root_of(entry.kind), entry.kind, entry.key)))
-        except CorruptArtifact:
-            return None
-
-
-def fields_of(entries: Iterable[Entry]) -> set[str]:
-    """All fields that some artifact has."""
-    return set(BUILT_IN).union(*{id(e.columns): e.columns for e in entries}.values())
+    paths = {name for name in asked if "." in name}
+    found: dict[Form, Mapping[str, str]] = {}
+    for entry in entries if paths else ():
+        form = _form(entry)
+        if form not in found:
+            found[form] = {}
+            path = home(store.root_of(entry.kind), entry.kind, entry.key)
+            try:
+                manifest = None if paths <= {*entry.columns} else read_manifest(str(path))
+            except CorruptArtifact:
+                continue
+            names = short_names(manifest, BUILT_IN) if manifest else {}
+            found[form] = {name: names[name] for name in paths & names.keys()}
+    return found
 
 
 def check_fields(fields: Iterable[str], known: set[str]) -> None:
-    """Raises QueryError for fields that no artifact has, with those that may be meant."""
-    unknown = [field for field in dict.fromkeys(fields) if field not in known]
-    if unknown:
-        rest = f"; the fields are {', '.join(sorted(known))}"
-        faults = [
-            f"no artifact has a field {name!r}{meant(name, known) or rest}" for name in unknown
-        ]
+    """Raise QueryError for fields that no artifact has, suggesting similar ones."""
+    rest = f"; the fields are {', '.join(sorted(known))}"
+    faults = [
+        f"no artifact has a field {name!r}{did_you_mean(name, known) or rest}"
+        for name in dict.fromkeys(fields)
+        if name not in known
+    ]
+    if faults:
         refuse("\n".join(faults))
 
 
-def in_order(rows: list[Row], fields: Sequence[str]) -> list[Row]:
-    """Rows sorted by fields, a `-` before a field turning it round; without a value comes last."""
-    for field in reversed(fields):
-        name = field.removeprefix("-")
-        found = [(row, row.get(name)) for row in rows]
-        there = [pair for pair in found if pair[1] is not None]
-        there.sort(key=lambda pair: _rank(pair[1]), reverse=name != field)
-        rows = [row for row, _ in there] + [row for row, value in found if value is None]
-    return rows
-
-
-def _select(rows: list[Row], condition: Condition) -> list[Row]:
-    """Raises QueryError when no value that was found can be compared with the wanted one."""
-    name, built_in = condition.field, BUILT_IN.get(condition.field)
-    kept: list[Row] = []
-    odd: Scalar = None
-    n_compared = 0
-    for row in rows:
-        if built_in:
-            found = built_in(row)
-        else:
-            place = row.place(name)
-            if place is None:
-                continue
-            found = row.entry.values()[place]
-        holds = condition.holds(found)
-        if holds:
-            kept.append(row)
-        if holds is None:
-            odd = found
-        elif found is not None:
-            n_compared += 1
-    if odd is not None and not n_compared:
-        what = (
-            "text" if isinstance(odd, str) else "a truth" if isinstance(odd, bool) else "a number"
-        )
-        refuse(f"{condition} cannot be decided: {name} is {what}, as in {name}={_shown(odd)}")
-    return kept
-
-
-def _rank(value: Scalar) -> tuple[bool, Scalar]:
-    """Numbers before text, so that what is of several types can be sorted."""
-    return isinstance(value, str), value
-
-
-def meant(name: str, known: Collection[str]) -> str:
-    """What may have been meant by a name that there is not; "" where nothing is like it."""
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a suggestion for an unknown name; "" if no known one is similar."""
     from difflib import get_close_matches
 
     end = name.rpartition(".")[2]
@@ -236,8 +178,45 @@ def meant(name: str, known: Collection[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _shown(value: Scalar) -> str:
-    return repr(value) if isinstance(value, str) else str(value).lower()
+def in_order(rows: list[Row], fields: Sequence[str]) -> list[Row]:
+    """Return the rows sorted by fields, descending after a `-`; missing values come last."""
+    for field in reversed(fields):
+        name = field.removeprefix("-")
+        descending = name != field
+        ranks = [_rank(row.get(name), descending) for row in rows]
+        order = sorted(range(len(rows)), key=ranks.__getitem__, reverse=descending)
+        rows = [rows[i] for i in order]
+    return rows
+
+
+def _rank(value: Scalar, descending: bool) -> tuple[bool, bool, Scalar]:
+    """Order missing values after all others, and numbers before text."""
+    if value is None:
+        return not descending, False, 0
+    return descending, isinstance(value, str), value
+
+
+def _select(rows: list[Row], condition: Condition) -> list[Row]:
+    """Raise QueryError if no value that was found can be compared with the wanted one."""
+    name = condition.field
+    kept: list[Row] = []
+    odd: Scalar = None
+    any_compared = False
+    for row in rows:
+        found = row.get(name, _ABSENT)
+        if found is _ABSENT:
+            continue
+        holds = condition.holds(found)
+        if holds:
+            kept.append(row)
+        if holds is None:
+            odd = found
+        elif found is not None:
+            any_compared = True
+    if odd is not None and not any_compared:
+        shown = repr(odd) if isinstance(odd, str) else str(odd).lower()
+        refuse(f"{condition} cannot be decided: {name} is {type_name(odd)}, as in {name}={shown}")
+    return kept
 
 
 def _seconds(created: str) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from saevx.errors import SaevxWarning, SpecError
 from saevx.query.conditions import Where, refuse
 from saevx.query.flatten import Scalar, explode
-from saevx.query.search import Row, meant, search
+from saevx.query.search import Row, did_you_mean, search
 from saevx.recipes import find_recipe
 from saevx.resolve.lookup import open_input, read
 from spec import Artifact, Keys, to_document
@@ -89,7 +89,7 @@ def found_table(
     if isinstance(spec, type):
         types[spec.__name__] = spec
     elif name is not None and name not in found.types | types.keys():
-        refuse(f"no artifact in {store.root} is of type {name!r}{meant(name, found.types)}")
+        refuse(f"no artifact in {store.root} is of type {name!r}{did_you_mean(name, found.types)}")
     frames, columns = [], []
     for row in found.rows:
         if row.is_older and not older_versions:

@@ -157,11 +157,13 @@ def test_full_paths_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def listed(*words: str) -> list[str]:
         return CliRunner().invoke(main, ["ls", *words], catch_exceptions=False).stdout.splitlines()
 
-    head, *lines, _ = listed("--columns", "of.layer,n", "--sort", "-of.layer")
+    put(store, "results", "Note", text="")
+    assert listed("--where", "text=")[-1].startswith("1 artifact, ")
+    head, *lines, _ = listed("--type", "Score", "--columns", "of.layer,n", "--sort", "-of.layer")
     assert head.split()[-2:] == ["of.layer", "n"]
     assert [line.split()[-2:] for line in lines] == [["5", "1"], ["3", "1"]]
     assert listed("--where", "of.layer>3")[-1].startswith("1 artifact, ")
-    assert listed("--where", "created>=2020-01-01")[-1].startswith("2 artifacts, ")
+    assert listed("--where", "created>=2020-01-01")[-1].startswith("3 artifacts, ")
 
 
 def test_json_tells_everything(rows: Any, store: Store):

@@ -197,8 +197,8 @@ def test_conditions(workspace: Workspace, where: Any, expected: list[Any] | None
             r"mean_ap=high cannot be decided: mean_ap is a number, as in mean_ap=[01]\.",
         ),
         ("lens.name>3", r"lens.name is text, as in lens.name='wide'"),
-        ("dark=1", "dark is a truth, as in dark=false"),
-        ("dark>true", "dark is a truth"),
+        ("dark=1", "dark is a boolean, as in dark=false"),
+        ("dark>true", "dark is a boolean"),
         ("mean_ap~0", "mean_ap is a number"),
         ("layer", r"'layer' is no condition: write a field, one of = != .* as in layer=13"),
         ("=3", "is no condition"),
@@ -242,7 +242,7 @@ def test_full_paths_mean_the_same_in_artifacts_of_all_types(tmp_path: Path):
     rows = [row for row in found.rows if row.entry.kind == "results"]
     assert [row.get("picture.layer") for row in in_order(rows, ["-picture.layer"])] == [2, 2, 1]
     assert {row.get("picture.lens.size") for row in rows} == {3}
-    assert not any(row.has("picture.layer") for row in found.rows if row not in rows)
+    assert not any(row.get("picture.layer") for row in found.rows if row not in rows)
     frame = table(store=workspace, spec=Finding, where="picture.layer=2")
     assert frame["spec.layer"].unique().to_list() == [2]
 

@@ -110,9 +110,7 @@ def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list
     notes: list[str] = []
     if asked:
         fields = {
-            name: [row.get(name) if row.has(name) else "" for row in rows]
-            for name in asked
-            if name not in columns
+            name: [row.get(name, "") for row in rows] for name in asked if name not in columns
         }
     elif len(rows) > DESCRIBED:
         notes.append("the fields of so many are not shown: choose some, as with --type and --where")

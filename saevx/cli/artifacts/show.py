@@ -11,7 +11,7 @@ import click
 from saevx.cli.common.options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from saevx.query.key_lookup import Chosen
+    from saevx.query.key_lookup import Match
     from spec.tree import TreeNode
     from store import Manifest, Store
     from store.layout import Ref
@@ -31,7 +31,7 @@ def show(key: str, store: str | None, as_json: bool) -> None:
     from saevx.query.key_lookup import AGAIN, find_by_prefix
 
     opened = open_store(store)
-    chosen = find_by_prefix(opened, key, evicted_manifest=True)
+    chosen = find_by_prefix(opened, key, evicted=True)
     if as_json:
         click.echo(json.dumps(_document(chosen)))
         return
@@ -102,7 +102,7 @@ def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
 
 def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     """What is known of an artifact, and its state in words."""
-    from saevx.query.key_lookup import manifest_of_damaged
+    from saevx.query.key_lookup import readable_manifest
     from store import NewerLayout
     from store.gc.evicted import evicted_manifest
     from store.layout import home
@@ -115,7 +115,7 @@ def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     except NewerLayout:
         return None, "in a newer layout; upgrade saevx to read it"
     if home(store.root_of(ref[0]), *ref).exists():
-        return manifest_of_damaged(store, *ref) or manifest, found
+        return readable_manifest(store, *ref) or manifest, found
     return manifest, "given up; a run makes it again" if manifest else "not in the store any more"
 
 
@@ -147,7 +147,7 @@ def _artifacts_in(value: Any) -> Iterator[dict[str, Any]]:
             yield from _artifacts_in(item)
 
 
-def _document(chosen: Chosen) -> dict[str, Any]:
+def _document(chosen: Match) -> dict[str, Any]:
     artifact, fault = chosen
     manifest = artifact.manifest
     return {

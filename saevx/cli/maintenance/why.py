@@ -66,15 +66,12 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
 
 
 def _find(survey: Reachability, key: str) -> Ref:
-    from saevx.query.key_lookup import only_match, raise_absent
+    from saevx.query.key_lookup import only_match
     from store.layout import check_prefix
 
     check_prefix(key)
     known = survey.standing.keys() | survey.causes.keys()
-    ref = only_match(key, (ref for ref in known if ref[1].startswith(key)))
-    if ref is None:
-        raise_absent(survey.store, key)
-    return ref
+    return only_match(survey.store, key, [ref for ref in known if ref[1].startswith(key)])
 
 
 def _name(store: Store, ref: Ref) -> str:
