@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from saevx.errors import CorruptArtifact, RecipeError
+from saevx.errors import CorruptArtifact, RecipeError, StoreError
 from saevx.resolve.context import Context
 from saevx.resolve.lookup import open_input, read
 from saevx.resolve.provenance import Stopwatch, with_parts
@@ -131,7 +131,14 @@ class Batch(Generic[A]):
             )
         if found is None or identity is None or self._trusted.get((key, index)) == identity:
             return found
-        if found.altered():
+        try:
+            altered = found.altered()
+        except StoreError:
+            # Another process has sealed the artifact, and deleted its parts, while this was read.
+            if self.store.find_part(spec.kind, key, index) is None:
+                return None
+            raise
+        if altered:
             self.store.move_part_to_trash(spec.kind, key, index, identity)
             return None
         self._trusted[key, index] = identity

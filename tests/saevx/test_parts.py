@@ -417,6 +417,27 @@ def test_a_part_that_cannot_be_read_is_left_where_it_is(
     assert run(workspace, cake).ok
 
 
+def test_a_part_deleted_while_it_is_read_counts_as_missing(
+    workspace: Workspace, diary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Another process that seals the artifact deletes its parts."""
+    cake = Cake(value=1, n=2)
+    run_some(workspace, [0], cake)
+    real = manifest.digest_file
+
+    def digest_file(path: str) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(manifest, "digest_file", real)
+            run(workspace, cake)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    outcome = run(workspace, cake)
+    assert [node.spec for node in outcome.came] == [cake]
+    assert begun(diary) == ["1.0", "1.1", "1.seal"]
+    assert_baked(workspace, cake)
+
+
 # Some parts in each of several processes.
 
 
