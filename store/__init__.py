@@ -8,8 +8,7 @@ from store.artifact.manifest import Manifest, Reference
 from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, MissingArtifact, NewerLayout, StoreError
 from store.layout import KINDS, LAYOUT
-from store.locks.lease import Lease
-from store.locks.owner import LeaseOwner
+from store.locks.lease import Lease, LeaseOwner
 from store.store import Store
 
 __all__ = [

@@ -26,8 +26,7 @@ from store.layout import (
     works,
 )
 from store.locks import lease as leases
-from store.locks.lease import Lease
-from store.locks.owner import LeaseOwner
+from store.locks.lease import Lease, LeaseOwner
 from store.trash.move import Identity, identity_of, move_to_trash_if_same
 
 
@@ -122,7 +121,7 @@ class Store:
         Only advice: who publishes without one wastes work at worst. A `find` after this sees what
         the last holder has published. Raises StoreError.
         """
-        lease = leases.take(self.root_of(kind), kind, check_key(key))
+        lease = leases.acquire(self.root_of(kind), kind, check_key(key))
         if lease is not None:
             look_afresh(self.root_of(kind) / kind)
             look_afresh(self._home(kind, key).parent)

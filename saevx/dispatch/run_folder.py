@@ -259,7 +259,7 @@ def take_submit_lease(store: Store) -> leases.Lease | None:
 
     None while another run has it.
     """
-    return leases.take(store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
+    return leases.acquire(store.root, FOLDER, xxhash.xxh3_128_hexdigest(b"submit"))
 
 
 def task_keys(folder: RunFolder, task: ArrayTask) -> list[str]:

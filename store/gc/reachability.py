@@ -13,7 +13,7 @@ from store.gc.roots import Roots
 from store.gc.scan import Parts, StoredEntry, StoreScan
 from store.io import bytes_in
 from store.layout import Ref, leases
-from store.locks.owner import LeaseOwner
+from store.locks.lease import LeaseOwner
 from store.store import Store
 from store.trash.move import Identity, identity_of
 

@@ -17,8 +17,8 @@ from store.gc.evicted import evicted_manifest, inputs_of_evicted
 from store.gc.records import Graph
 from store.io import bytes_in, explained, make_folders, names_in
 from store.layout import KINDS, Ref, builds, collectors, is_key, is_shelf, owner_of, works
+from store.locks.lease import LeaseOwner
 from store.locks.liveness import server_time
-from store.locks.owner import LeaseOwner
 from store.locks.process import ProcessId
 from store.store import Store
 from store.trash.move import Identity, identity_of

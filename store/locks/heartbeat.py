@@ -1,4 +1,4 @@
-"""The heartbeat of a process: one thread shows for all its leases and runs that it is alive."""
+"""The heartbeat of a process: one thread touches the files of all its leases, drafts and runs."""
 
 from __future__ import annotations
 
@@ -17,50 +17,47 @@ class HasHeartbeat(Protocol):
 
 
 class Heartbeats:
-    """Beats for what was added to it. Its thread runs only while there is something to beat for."""
+    """Calls `beat` on every member every `BEAT_S`. Its thread runs only while it has members."""
 
     def __init__(self) -> None:
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
-        self._lock = Lock()
-        self._things: dict[Path, HasHeartbeat] = {}
+    def reset(self) -> None:
+        """Forget all members: in a forked child, they belong to the parent."""
+        self._lock = Lock()  # a new one: another thread may have held the old one at the fork
+        self._members: dict[Path, HasHeartbeat] = {}
         self._thread: Thread | None = None
-        self._woken = Event()
+        self._wake = Event()
 
-    def forget_all(self) -> None:
-        """For a forked child: what its parent beats for is not the child's."""
-        self._reset()  # a new lock too, since another thread may have held the old one
-
-    def add(self, thing: HasHeartbeat) -> None:
+    def add(self, member: HasHeartbeat) -> None:
         with self._lock:
-            self._things[thing.path] = thing
+            self._members[member.path] = member
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
                 self._thread.start()
 
-    def remove(self, thing: HasHeartbeat) -> None:
+    def remove(self, member: HasHeartbeat) -> None:
         with self._lock:
-            if self._things.get(thing.path) is thing:
-                del self._things[thing.path]
-            if not self._things:
-                self._woken.set()
+            if self._members.get(member.path) is member:
+                del self._members[member.path]
+            if not self._members:
+                self._wake.set()
 
     def beats_for(self, path: Path) -> bool:
-        return path in self._things
+        return path in self._members
 
     def _run(self) -> None:
         while True:
-            self._woken.wait(BEAT_S)
+            self._wake.wait(BEAT_S)
             with self._lock:
-                self._woken.clear()
-                if not self._things:
+                self._wake.clear()
+                if not self._members:
                     self._thread = None
                     return
-                things = list(self._things.values())
-            for thing in things:
-                thing.beat()
+                members = list(self._members.values())
+            for member in members:
+                member.beat()
 
 
 heartbeats = Heartbeats()
-os.register_at_fork(after_in_child=heartbeats.forget_all)
+os.register_at_fork(after_in_child=heartbeats.reset)

@@ -1,18 +1,19 @@
-"""Is a process alive? The one answer for leases, builds, records of runs, collections, local runs.
+"""Judge whether a process may be alive: for leases, drafts, records of runs and collections.
 
-Evidence, the surest first:
+Evidence, the strongest first:
 
-1. The process table, where it is the one that the process is in: on the same host, in the same boot
-   and process namespace (`ProcessId.runs`).
-2. Slurm. A job that was put back into the queue runs none of its earlier processes. A job that has
-   ended shortens the time in 3; one that runs lengthens it.
-3. The age of the last heartbeat, by the file server's clock.
+1. The process table, for a process on this host, in this boot and process namespace
+   (`ProcessId.runs`).
+2. Slurm. A requeued job runs none of its earlier processes. If the job has ended, the limit in 3 is
+   shorter; if it runs, the limit is longer.
+3. The age of the last heartbeat, by the file server's clock, against a limit.
 
-What nothing shows to be dead may be alive: others wait for it and remove nothing of it.
+A process without evidence of its death counts as alive: others wait for it and remove nothing that
+belongs to it.
 
-A host of our name with another boot id is either this machine before it was restarted, or a second
-machine of the same name. No id tells which: machines cloned from one image, which often share a
-name, share the machine id, too. So a process there is judged by its heartbeat, like any other.
+A host with our name and another boot id is either this machine before a restart, or a second
+machine with the same name. No id tells them apart: machines cloned from one image, which often
+share a name, share the machine id as well. So such a process is judged by its heartbeat.
 """
 
 from __future__ import annotations
@@ -27,32 +28,35 @@ from store.locks.heartbeat import BEAT_S
 from store.locks.process import ProcessId
 
 LOST_S = 7 * 86400.0
-"""Default age of the last heartbeat at which a process counts as dead."""
+"""Default limit: a process whose last heartbeat is older than this counts as dead."""
 
 RESTARTED_S = 3600.0
-"""The same on a host of our name in another boot, which most often is this one before a restart."""
+"""Limit on a host with our name in another boot, most often this host before a restart."""
 
 STALE_S = 5 * BEAT_S
-"""The same for the holder of a lease: what it holds is wanted, and breaking it costs little."""
+"""Limit for the owner of a lease: others wait for it, and breaking a lease costs little."""
+
+INCOMPLETE_S = 30.0
+"""Limit for a lease without an owner file: its process was killed while it created the lease."""
 
 STALE_IN_JOB_S = 20 * BEAT_S
-"""The same while its Slurm job runs: the process may have died in a job that goes on."""
+"""Limit while its Slurm job runs: the process may have died although its job continues."""
 
 ENDED_S = 2 * BEAT_S
-"""The same when Slurm knows no such job as running: the id may be one of another cluster's."""
+"""Limit when Slurm knows no such running job: the id may be from another cluster."""
 
 
 def may_be_alive(
     owner: ProcessId | None,
     age_s: Callable[[], float | None] = lambda: None,
-    patience_s: float = LOST_S,
+    limit_s: float = LOST_S,
     job: tuple[str, str | None] | None = None,
 ) -> bool:
-    """Whether a process may be alive; False only where it is known, or must be taken, to be dead.
+    """Return whether a process may be alive, by the evidence listed above.
 
-    `age_s` tells the seconds since its last heartbeat, or None where they are not known; it is
-    asked only where no surer evidence exists. `job` is the Slurm job that the process runs in, and
-    how often that had been put back into the queue.
+    `age_s` returns the seconds since its last heartbeat, None where unknown; it is called only
+    where no stronger evidence exists. `limit_s` is the age at which the process counts as dead.
+    `job` is the id of its Slurm job, and how often that had been requeued.
     """
     runs = owner.runs() if owner else None
     if runs is not None:
@@ -61,19 +65,18 @@ def may_be_alive(
         ours = slurm.this_job()
         if ours and ours[0] == job[0] and ours[1] != job[1]:
             return False
-        patience_s = {True: STALE_IN_JOB_S, False: ENDED_S, None: patience_s}[
-            slurm.job_runs(job[0])
-        ]
+        limits_s = {True: STALE_IN_JOB_S, False: ENDED_S, None: limit_s}
+        limit_s = limits_s[slurm.job_runs(job[0])]
     if owner and owner.is_of_another_boot():
-        patience_s = min(patience_s, RESTARTED_S)
+        limit_s = min(limit_s, RESTARTED_S)
     age = age_s()
-    return age is None or age <= patience_s
+    return age is None or age <= limit_s
 
 
 def age_of(path: Path, clock: Path | None = None) -> float | None:
-    """Seconds since a file or folder was last touched; None where they cannot be known.
+    """Return the seconds since a file or folder was last touched; None where unknown.
 
-    By the file server's clock, read in the folder `clock`, or in the one that `path` lies in.
+    By the file server's clock, read in the folder `clock`, or in the parent of `path`.
     """
     now = server_time(clock or path.parent)
     try:
@@ -83,9 +86,9 @@ def age_of(path: Path, clock: Path | None = None) -> float | None:
 
 
 def server_time(folder: Path) -> float | None:
-    """The file server's time: that of a file in `folder`, just touched. None if not permitted.
+    """Return the file server's time by touching a file in `folder`; None without permission.
 
-    Clocks of hosts differ; the times of files on one server do not.
+    The clocks of hosts differ; the times of files on one server can be compared.
     """
     try:
         fd = os.open(clock_file(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

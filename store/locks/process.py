@@ -1,4 +1,4 @@
-"""Who is making something: a process, told apart from every other on hosts that share a store."""
+"""Identify a process uniquely among all hosts that share a store."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from store.names import host_name
 
 
 class ProcessId(NamedTuple):
-    """One process, by facts that no later process on its host repeats."""
+    """One process, by facts that no later process on its host shares."""
 
     host: str
     boot: str
-    """First part of the host's boot id: a process id means nothing after a reboot."""
+    """First 8 characters of the host's boot id: process ids are reused after a reboot."""
     namespace: str
-    """Containers on one host share its boot id, but not its process ids."""
+    """Inode of the PID namespace: containers on one host share its boot id, not its process ids."""
     pid: int
     started: str
-    """In clock ticks since boot: process ids are used again."""
+    """Start time in clock ticks since boot: process ids are reused."""
 
     @classmethod
     def here(cls) -> ProcessId:
-        """This process."""
+        """Return the id of this process."""
         pid = os.getpid()
         state = _state_of(pid)
         return cls(host_name(), _boot(), _namespace(), pid, state[1] if state else "0")
@@ -41,13 +41,13 @@ class ProcessId(NamedTuple):
         return f"{self.host}.{self.boot}.{self.namespace}.{self.pid}.{self.started}"
 
     def runs(self) -> bool | None:
-        """Whether it runs, by the process table; None where that is another than ours."""
+        """Return whether it runs, by the process table; None where it has another one than ours."""
         if (self.host, self.boot, self.namespace) != (host_name(), _boot(), _namespace()):
             return None
         return _runs(self.pid, self.started)
 
     def is_of_another_boot(self) -> bool:
-        """Whether it ran before this host was restarted, or on a second host of the same name."""
+        """Whether it ran before this host was restarted, or on a second host with our name."""
         return self.host == host_name() and self.boot != _boot()
 
 
@@ -60,12 +60,12 @@ def _runs(pid: int, started: str) -> bool:
         pass  # another user's process
     state = _state_of(pid)
     if state is None:
-        return True  # /proc hides other users' processes, or there is no /proc: believe the kill
+        return True  # /proc is missing or hides processes of others; os.kill found it
     return state[0] not in "ZX" and state[1] == started
 
 
 def _state_of(pid: int) -> tuple[str, str] | None:
-    """State letter and start time of a process, from /proc."""
+    """Return the state letter and start time of a process, from /proc."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The command, in parentheses, may itself hold spaces and parentheses.

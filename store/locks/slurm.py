@@ -1,7 +1,6 @@
-"""Slurm, asked by its commands. Every command that saevx runs goes through `call`.
+"""Query Slurm through its commands. Every Slurm command that saevx runs goes through `call`.
 
-"Slurm knows no such job" and "Slurm gives no answer" are told apart: the first is an empty answer,
-the second raises NoAnswer.
+An unknown job is an empty answer; when Slurm does not answer, NoAnswer is raised.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from typing import NamedTuple
 from store.errors import NoAnswer
 
 TIMEOUT_S = 20.0
-"""Of every command. A slurmctld that is starting again answers later than that, or not at all."""
+"""Time limit of a command. A restarting slurmctld may take longer, or not answer at all."""
 
 REMEMBER_S = 10.0
-"""An answer is used again for so long: many leases name one job, and squeue burdens the cluster."""
+"""How long an answer is cached: many leases name one job, and squeue loads the controller."""
 
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 RUNNING = frozenset(
@@ -32,18 +31,18 @@ _answers: dict[str, tuple[float, bool | None]] = {}
 
 
 class QueuedJob(NamedTuple):
-    """A job, or one task of a job array, that waits or runs."""
+    """A pending or running job, or one task of a job array."""
 
     id: str
     array: str
-    """Id of its array; its own where it is in none."""
+    """Id of its job array; its own id where it has none."""
     task: str
-    """Its index in the array; "N/A" where it is in none."""
+    """Its index in the array; "N/A" where it has none."""
     state: str
     user: str
     node: str
     reason: str
-    """Why it waits, as Slurm says."""
+    """Why it is pending, in Slurm's words."""
     name: str
 
     @property
@@ -52,7 +51,7 @@ class QueuedJob(NamedTuple):
 
 
 def call(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of Slurm. Raises NoAnswer where it cannot be run, or takes too long."""
+    """Run a Slurm command. Raises NoAnswer where it cannot be run or exceeds the time limit."""
     try:
         return subprocess.run(
             command,
@@ -62,15 +61,15 @@ def call(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Comp
             timeout=TIMEOUT_S,
             check=False,
             env=env,
-            start_new_session=True,  # a terminal's Ctrl-C is for us, who then end the command
+            start_new_session=True,  # Ctrl-C ends saevx, which then ends the command
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise NoAnswer(f"Slurm gives no answer: {command[0]}: {error}") from error
 
 
 def ask(*command: str) -> str:
-    """What a command prints that only looks. Raises NoAnswer, also where it fails."""
-    # Lists of indices in full.
+    """Return the output of a query command. Raises NoAnswer, also where the command fails."""
+    # Print lists of array indices in full.
     done = call(*command, env={**os.environ, "SLURM_BITSTR_LEN": "0"})
     if done.returncode != 0:
         raise NoAnswer(f"Slurm gives no answer: {command[0]}: {done.stderr.strip()}")
@@ -78,11 +77,11 @@ def ask(*command: str) -> str:
 
 
 def queue(*selection: str) -> list[QueuedJob]:
-    """The selected jobs that wait or run, by one squeue. Raises NoAnswer."""
+    """Return the selected pending or running jobs, by one squeue. Raises NoAnswer."""
     try:
         out = ask("squeue", "--noheader", "--array", f"--format={_FIELDS}", *selection)
     except NoAnswer as error:
-        # Slurm forgets a job some minutes after its end.
+        # Slurm forgets a job some minutes after it has ended.
         if "Invalid job id" in str(error):
             return []
         raise
@@ -92,21 +91,21 @@ def queue(*selection: str) -> list[QueuedJob]:
 
 
 def this_job() -> tuple[str, str] | None:
-    """Id of the job that this process runs in, and how often it was put back into the queue."""
+    """Return the id of the job that this process runs in, and how often it was requeued."""
     job = os.environ.get("SLURM_JOB_ID")
     return (job, os.environ.get("SLURM_RESTART_COUNT", "0")) if job else None
 
 
 def job_runs(job: str) -> bool | None:
-    """False when the job has ended or waits to run again; None where Slurm gives no answer."""
+    """Return False when the job has ended or is pending again; None where Slurm does not answer."""
     for one in (job, _ANY_JOB):
         asked, answer = _answers.get(one, (0.0, None))
         if one in _answers and time.monotonic() - asked < REMEMBER_S:
             return answer
     try:
-        # The id of an array's last task is that of the array, and lists all of its tasks.
+        # The last task of an array has the id of the array, which selects all of its tasks.
         answer = any(one.id == job and one.running for one in queue(f"--jobs={job}"))
     except NoAnswer:
-        job, answer = _ANY_JOB, None  # nor would it give one about another job
+        job, answer = _ANY_JOB, None  # it would not answer about another job either
     _answers[job] = (time.monotonic(), answer)
     return answer

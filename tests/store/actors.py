@@ -17,7 +17,7 @@ from store.gc.collector import wait_for_collectors
 from store.gc.roots import RunRecording
 from store.layout import Ref
 from store.locks import heartbeat as heartbeats
-from store.locks import owner as holder
+from store.locks import liveness
 
 from .killing import Killer
 
@@ -49,8 +49,8 @@ class Actor:
         os.uname = lambda: host  # type: ignore[assignment]
         if quick:
             heartbeats.BEAT_S = 0.02
-            holder.STALE_S = 0.4
-            holder.HALF_MADE_S = 0.4
+            liveness.STALE_S = 0.4
+            liveness.INCOMPLETE_S = 0.4
             gc.ANNOUNCED_S = 1.0
             gc.PATIENCE_S = 3.0
 

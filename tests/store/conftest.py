@@ -64,7 +64,7 @@ def _quiet_heart() -> Iterator[None]:
     """What a test leaves open beats in no other."""
     yield
     thread = heartbeats._thread
-    for thing in list(heartbeats._things.values()):
+    for thing in list(heartbeats._members.values()):
         heartbeats.remove(thing)
     if thread is not None:
         thread.join(10)

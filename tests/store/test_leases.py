@@ -23,8 +23,8 @@ from store.locks import heartbeat as heartbeats
 from store.locks import lease as leases
 from store.locks import slurm
 from store.locks.heartbeat import BEAT_S
-from store.locks.liveness import ENDED_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
-from store.locks.owner import HALF_MADE_S, LeaseFile
+from store.locks.lease import LeaseFile
+from store.locks.liveness import ENDED_S, INCOMPLETE_S, LOST_S, RESTARTED_S, STALE_IN_JOB_S, STALE_S
 from store.locks.process import ProcessId
 
 KIND = "results"
@@ -43,7 +43,7 @@ def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Quick heartbeats."""
     monkeypatch.setattr(heartbeats, "BEAT_S", 0.02)
     yield
-    heartbeats.heartbeats._woken.set()
+    heartbeats.heartbeats._wake.set()
 
 
 def folder(store: Store, key: str) -> Path:
@@ -52,15 +52,15 @@ def folder(store: Store, key: str) -> Path:
 
 def leave(store: Store, key: str, *, age_s: float = 0.0, **changes: Any) -> str:
     """A lease as another process would have left it, its last beat so long ago; its token."""
-    claimant = msgspec.structs.replace(LeaseFile.here(), **changes)
+    content = msgspec.structs.replace(LeaseFile.here(), **changes)
     folder(store, key).mkdir(parents=True)
-    owner_file(folder(store, key)).write_bytes(msgspec.json.encode(claimant))
+    owner_file(folder(store, key)).write_bytes(msgspec.json.encode(content))
     beat = time.time() - age_s
     os.utime(owner_file(folder(store, key)), (beat, beat))
-    return claimant.token
+    return content.token
 
 
-def half_make(store: Store, key: str, *, age_s: float, content: bytes | None = None) -> None:
+def leave_incomplete(store: Store, key: str, *, age_s: float, content: bytes | None = None) -> None:
     path = folder(store, key)
     path.mkdir(parents=True)
     if content is not None:
@@ -84,7 +84,7 @@ def test_one_holder_at_a_time(store: Store, key: str) -> None:
         assert store.lease(KIND, key) is None
         found = only(store)
         assert (found.kind, found.key, found.may_be_alive) == (KIND, key, True)
-        assert found.claimant.owner == ProcessId.here()
+        assert found.file.process == ProcessId.here()
         assert 0 <= found.age_s < 5
         assert str(os.getpid()) in str(found)
         assert not lease.lost
@@ -217,7 +217,7 @@ def test_a_job_that_was_put_back_breaks_its_own_lease(
     assert store.lease(KIND, key) is None  # another task of the same job
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with store.lease(KIND, key):
-        assert (only(store).claimant.job, only(store).claimant.restarts) == ("77", "1")
+        assert (only(store).file.job, only(store).file.restarts) == ("77", "1")
 
 
 @pytest.fixture
@@ -314,14 +314,14 @@ def test_a_clock_that_cannot_be_touched(
 def test_a_half_made_lease_is_broken_after_a_while(
     store: Store, key: str, content: bytes | None
 ) -> None:
-    half_make(store, key, age_s=HALF_MADE_S - 5, content=content)
+    leave_incomplete(store, key, age_s=INCOMPLETE_S - 5, content=content)
     assert only(store).may_be_alive
-    assert only(store).claimant is None
+    assert only(store).file is None
     assert "just begun" in str(only(store))
     assert store.lease(KIND, key) is None
-    os.utime(folder(store, key), (time.time() - HALF_MADE_S - 5,) * 2)
+    os.utime(folder(store, key), (time.time() - INCOMPLETE_S - 5,) * 2)
     if content is not None:
-        os.utime(owner_file(folder(store, key)), (time.time() - HALF_MADE_S - 5,) * 2)
+        os.utime(owner_file(folder(store, key)), (time.time() - INCOMPLETE_S - 5,) * 2)
     with store.lease(KIND, key) as lease:
         assert only(store).token == lease.token
 
@@ -334,7 +334,7 @@ def test_a_maker_that_slept_too_long_does_not_take_the_lease_of_the_next(
 
     def sleepy(path: Path, data: bytes) -> None:
         monkeypatch.setattr(leases, "write_new", write)
-        os.utime(path.parent, (time.time() - HALF_MADE_S - 5,) * 2)
+        os.utime(path.parent, (time.time() - INCOMPLETE_S - 5,) * 2)
         taken.append(store.lease(KIND, key))
         write(path, data)
 
@@ -388,14 +388,14 @@ def test_all_or_none_of_one_named_twice(store: Store, key: str) -> None:
 def test_an_interrupt_releases_what_was_taken(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = leases.take
+    acquire = leases.acquire
 
     def interrupted(root: Path, kind: str, key: str) -> Any:
         if key.startswith("2"):
             raise KeyboardInterrupt
-        return take(root, kind, key)
+        return acquire(root, kind, key)
 
-    monkeypatch.setattr(leases, "take", interrupted)
+    monkeypatch.setattr(leases, "acquire", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.lease_all([(KIND, "1" * 32), (KIND, "2" * 32)])
     assert list(store.leases()) == []
@@ -432,7 +432,7 @@ def test_a_broken_lease_is_seen_and_not_kept_alive(
     time.sleep(0.1)
     assert only(store).age_s > 90
     assert lease.lost
-    monkeypatch.setattr(leases, "_take_away", lambda *args: pytest.fail("the lease is another's"))
+    monkeypatch.setattr(leases, "_remove", lambda *args: pytest.fail("the lease is another's"))
     lease.release()
     assert only(store).token == token
 
@@ -493,14 +493,14 @@ def in_processes(n: int, function: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dead", [None, "a holder", "half made"])
+@pytest.mark.parametrize("dead", [None, "an owner", "incomplete"])
 def test_of_many_at_once_one_gets_it(store: Store, key: str, dead: str | None) -> None:
     for i in range(10):
         key = f"{i:032x}"
-        if dead == "a holder":
+        if dead == "an owner":
             leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
-        elif dead == "half made":
-            half_make(store, key, age_s=HALF_MADE_S + 5)
+        elif dead == "incomplete":
+            leave_incomplete(store, key, age_s=INCOMPLETE_S + 5)
 
         def attempt(_: int, key: str = key) -> str | None:
             lease = store.lease(KIND, key)
@@ -518,11 +518,11 @@ def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) 
     """Two judge a lease dead; the first breaks and takes it before the second breaks it."""
     judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
     with store.lease(KIND, key) as first:
-        leases._take_away(store.root, KIND, key, judged)
+        leases._remove(store.root, KIND, key, judged)
         assert not first.lost
         assert only(store).token == first.token
     assert trash(store) == []
-    leases._take_away(store.root, KIND, key, judged)
+    leases._remove(store.root, KIND, key, judged)
     assert list(store.leases()) == []
 
 
@@ -552,7 +552,7 @@ def test_a_third_that_comes_while_a_lease_is_put_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(leases, "read_lease_file", slow_read)
-        leases._take_away(store.root, KIND, key, judged)
+        leases._remove(store.root, KIND, key, judged)
     assert first.lost
     assert not third[0].lost
     first.release()
@@ -590,5 +590,5 @@ def test_no_two_hold_a_key_at_once(store: Store) -> None:
 
 
 def test_times_are_as_documented() -> None:
-    assert (BEAT_S, STALE_S, STALE_IN_JOB_S, ENDED_S, HALF_MADE_S) == (30, 150, 600, 60, 30)
+    assert (BEAT_S, STALE_S, STALE_IN_JOB_S, ENDED_S, INCOMPLETE_S) == (30, 150, 600, 60, 30)
     assert (LOST_S, RESTARTED_S) == (7 * 86400, 3600)

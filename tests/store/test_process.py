@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import store.locks.process
 from store.io import names_in
+from store.locks.lease import LeaseFile
 from store.locks.liveness import LOST_S, RESTARTED_S, may_be_alive
-from store.locks.owner import LeaseFile
 from store.locks.process import ProcessId
 
 PARTS = st.text("0123456789abcdef-", min_size=1)
@@ -44,7 +44,9 @@ def test_any_host_name_fits_into_file_names_and_json(
     here = ProcessId.here()
     assert ProcessId.parse(str(here)) == here
     assert here.runs()
-    assert msgspec.json.decode(msgspec.json.encode(LeaseFile.here()), type=LeaseFile).owner == here
+    assert (
+        msgspec.json.decode(msgspec.json.encode(LeaseFile.here()), type=LeaseFile).process == here
+    )
     (tmp_path / f"{here}.abcdefab.json").touch()
     assert [text.rpartition(".")[0] for text in names_in(tmp_path)] == [f"{here}.abcdefab"]
 
