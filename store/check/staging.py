@@ -34,8 +34,8 @@ from store.layout import (
     works,
 )
 from store.locks import lease
+from store.locks.lease import LeaseOwner
 from store.locks.liveness import may_be_alive
-from store.locks.owner import LeaseOwner
 from store.locks.process import ProcessId
 from store.store import Store
 from store.trash.move import identity_of
