@@ -15,7 +15,7 @@ from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, make_plan
 from saevx.resolve.provenance import Origin
 from saevx.resolve.recorded import plan_recorded, run_recorded
-from saevx.resolve.run import Listener, Outcome, run_plan
+from saevx.resolve.run import Listener, RunResult, run_plan
 from spec import Artifact, Keys
 from store.gc.roots import RunRecording
 
@@ -80,12 +80,12 @@ class Session:
             if not plan.done:
                 return
 
-    def run(self) -> Iterator[tuple[Plan, Outcome]]:
+    def run(self) -> Iterator[tuple[Plan, RunResult]]:
         """Make stage after stage, up to the first that fails."""
         try:
             for specs in self.experiment.stages(self._give_back):
                 plan = plan_recorded(specs, self.keys, self.store, self.recording)
-                outcome = Outcome()
+                outcome = RunResult()
                 if not plan.done:
                     self.display.begin(plan)
                     plan, outcome = run_recorded(plan, self.context, self.recording, self._execute)
@@ -107,7 +107,7 @@ class Session:
             table = table_of(self._results, self.keys, self.store) if self._results else None
         return make_report(self.experiment, table)
 
-    def _execute(self, plan: Plan, context: Context) -> Outcome:
+    def _execute(self, plan: Plan, context: Context) -> RunResult:
         execution = self.execution
         if execution.is_inline:
             with self.display.batches() as listener:

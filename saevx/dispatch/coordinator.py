@@ -23,8 +23,7 @@ from saevx.dispatch.submit import Submitter
 from saevx.errors import Detached
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node, Plan, State
-from saevx.resolve.run import Outcome as RunOutcome
-from saevx.resolve.run import check
+from saevx.resolve.run import RunResult, check
 
 TICK_S = 0.5
 
@@ -53,7 +52,7 @@ class Coordinator:
             request, context, self.recipes, executor, snapshot, self.ledger, self.flights
         )
 
-    def run(self) -> RunOutcome:
+    def run(self) -> RunResult:
         """Make the plan. Raises SpecError before anything is sent off; Detached when told to
         submit only, or at Ctrl-C where what is submitted goes on by itself."""
         check(self.plan, self.keys, self.recipes)

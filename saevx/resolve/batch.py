@@ -36,7 +36,7 @@ class Batch(Generic[A]):
         self.site: Site = context.keys.site
         self.made: dict[str, StoredArtifact] = {}
         """Artifacts published so far, by key."""
-        self.came: set[str] = set()
+        self.made_elsewhere: set[str] = set()
         """Keys of what another process has made meanwhile."""
         self.failed: dict[str, BaseException] = {}
         """What went wrong with single specs, by key."""
@@ -173,7 +173,7 @@ class Batch(Generic[A]):
     def accept(self, spec: A, made: StoredArtifact) -> None:
         """Take what another process has made of a spec meanwhile."""
         self.made[self.key_of(spec)] = made
-        self.came.add(self.key_of(spec))
+        self.made_elsewhere.add(self.key_of(spec))
         self.store.drop_parts(spec.kind, self.key_of(spec))
         self._settled(self.key_of(spec))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from saevx.compute.memory import gc_paused
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, State, make_plan
-from saevx.resolve.run import Outcome, run_plan
+from saevx.resolve.run import RunResult, run_plan
 from saevx.user_types import declared_types
 from spec import Artifact, Keys
 from store.errors import MissingArtifact, StoreError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from store.gc.roots import RunRecording
     from store.layout import Ref
 
-Execute = Callable[[Plan, Context], Outcome]
+Execute = Callable[[Plan, Context], RunResult]
 """What runs a plan; `run_plan` does so in this process."""
 
 PLANS_AGAIN = 3
@@ -59,7 +59,7 @@ def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
 
 def run_recorded(
     plan: Plan, context: Context, recording: RunRecording, execute: Execute = run_plan
-) -> tuple[Plan, Outcome]:
+) -> tuple[Plan, RunResult]:
     """Make what a recorded plan lacks. Where an input was removed meanwhile, plan and run again.
 
     Returns the last plan, and all that was made. Raises SpecError as `run_plan` does.
@@ -69,14 +69,14 @@ def run_recorded(
     for _ in range(PLANS_AGAIN):
         if not _vanished(plan, outcome, context.store):
             break
-        made, came = outcome.made, outcome.came
+        made, came = outcome.made, outcome.made_elsewhere
         plan = plan_recorded(targets, context.keys, context.store, recording)
         outcome = execute(plan, context)
-        outcome.made, outcome.came = made + outcome.made, came + outcome.came
+        outcome.made, outcome.made_elsewhere = made + outcome.made, came + outcome.made_elsewhere
     return plan, outcome
 
 
-def _vanished(plan: Plan, outcome: Outcome, store: Store) -> bool:
+def _vanished(plan: Plan, outcome: RunResult, store: Store) -> bool:
     """Whether something failed since an input that was there is gone, or was for a moment."""
     if any(_is_of_absence(error) for error in outcome.failed.values()):
         return True

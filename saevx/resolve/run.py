@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """What a run did."""
 
     made: list[Node] = field(default_factory=list)
-    came: list[Node] = field(default_factory=list)
+    made_elsewhere: list[Node] = field(default_factory=list)
     """What another run made meanwhile."""
     failed: dict[str, BaseException] = field(default_factory=dict)
     """What went wrong, by key."""
@@ -60,7 +60,7 @@ class Listener:
         """
 
 
-def run_plan(plan: Plan, context: Context, listener: Listener | None = None) -> Outcome:
+def run_plan(plan: Plan, context: Context, listener: Listener | None = None) -> RunResult:
     """Make everything in `plan` that is to be made; independent branches go on after a failure.
 
     Raises SpecError, before anything runs, when specs cannot be made: all faults in one message.
@@ -81,7 +81,7 @@ def run_parts(
     indices: Collection[int],
     context: Context,
     listener: Listener,
-) -> Outcome:
+) -> RunResult:
     """Make some parts of artifacts that one batch makes, while other processes make the others.
 
     Whoever has made the last part of an artifact seals it.
@@ -97,7 +97,7 @@ def run_parts(
     ):
         make_parts(recipe.parts, batch, indices)
     listener.end(nodes, batch.failed)
-    outcome = Outcome(failed=batch.failed)
+    outcome = RunResult(failed=batch.failed)
     n_parts = recipe.parts.count(specs[0], context.keys.site)
     left = [node for node in nodes if node.key not in batch.failed]
     whole = {node.key: node for node in left if _may_be_sealed(node, n_parts, context.store)}
@@ -143,7 +143,7 @@ class _Worker:
     plan: Plan
     context: Context
     listener: Listener
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: RunResult = field(default_factory=RunResult)
 
     def make(self, batches: list[list[Node]]) -> None:
         """Make whole batches first; then parts of batches, while other runs make the rest."""
@@ -193,7 +193,7 @@ class _Worker:
             # Raises where it is another spec's.
             find(node.spec, self.context.keys, self.context.store)
             node.state = State.PRESENT
-        self.outcome.came += came
+        self.outcome.made_elsewhere += came
 
     def _is_ready(self, node: Node) -> bool:
         return all(self.plan.nodes[key].state is State.PRESENT for key in node.inputs)
@@ -213,8 +213,8 @@ class _Worker:
         for node in nodes:
             if node.key not in batch.failed:
                 node.state = State.PRESENT
-                came = node.key in batch.came
-                (self.outcome.came if came else self.outcome.made).append(node)
+                came = node.key in batch.made_elsewhere
+                (self.outcome.made_elsewhere if came else self.outcome.made).append(node)
 
     def _wait(self, nodes: list[Node], others: dict[str, list[Artifact]]) -> None:
         """Tell whom parts of a batch are waited for."""
@@ -237,7 +237,7 @@ def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) ->
         raise SpecError("\n".join(dict.fromkeys(faults)))
 
 
-def _block(node: Node, outcome: Outcome) -> bool:
+def _block(node: Node, outcome: RunResult) -> bool:
     """Whether something that the node needs could not be made; noted in `outcome` if so."""
     for key in node.inputs:
         if key in outcome.failed or key in outcome.blocked:

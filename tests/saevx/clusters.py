@@ -27,7 +27,7 @@ from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.plan import make_plan
-from saevx.resolve.run import Outcome
+from saevx.resolve.run import RunResult
 from saevx.workspace import Workspace
 from spec import Artifact, Keys
 from store import Store
@@ -148,5 +148,5 @@ def coordinator(
     return Coordinator(plan, Context(keys, store, find_recipe), Slurm(), request)
 
 
-def run(folder: Path, specs: Sequence[Artifact], **how: object) -> Outcome:
+def run(folder: Path, specs: Sequence[Artifact], **how: object) -> RunResult:
     return coordinator(folder, specs, **how).run()  # type: ignore[arg-type]

@@ -420,4 +420,4 @@ def test_whichever_element_of_a_run_sealed_it_the_run_made_it(
         one.ledger.see_published()
     assert one.ledger.left == {}
     assert one.ledger.outcome.made == ([node] if sealer_is_late else [])
-    assert one.ledger.outcome.came == ([] if sealer_is_late else [node])
+    assert one.ledger.outcome.made_elsewhere == ([] if sealer_is_late else [node])

@@ -32,7 +32,7 @@ from saevx.resolve.leases import Backoff
 from saevx.resolve.parts import Part, Parts, Todo
 from saevx.resolve.plan import Node, State, make_plan
 from saevx.resolve.provenance import Origin
-from saevx.resolve.run import Listener, Outcome, run_parts, run_plan
+from saevx.resolve.run import Listener, RunResult, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
 from store import Store
@@ -144,13 +144,13 @@ class Notes(Listener):
 ORIGIN = Origin()
 
 
-def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> Outcome:
+def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> RunResult:
     keys = Keys(workspace)
     plan = make_plan(cakes, keys, workspace.store)
     return run_plan(plan, Context(keys, workspace.store, find_recipe, ORIGIN), notes)
 
 
-def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> Outcome:
+def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> RunResult:
     """As a job that makes some parts."""
     keys = Keys(workspace)
     nodes = [Node(cake, keys.of(cake), State.TO_MAKE, "asked for") for cake in cakes]
@@ -433,7 +433,7 @@ def test_a_part_deleted_while_it_is_read_counts_as_missing(
 
     monkeypatch.setattr(manifest, "digest_file", digest_file)
     outcome = run(workspace, cake)
-    assert [node.spec for node in outcome.came] == [cake]
+    assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert begun(diary) == ["1.0", "1.1", "1.seal"]
     assert_baked(workspace, cake)
 
@@ -468,8 +468,8 @@ def test_parts_made_in_any_shares_give_the_same(drawn: Any):
             for share in dealt:
                 outcome = run_some(shared, share, *cakes)
                 was_sealed, lacking = not lacking, lacking - set(share)
-                now = "partly" if lacking else "came" if was_sealed else "made"
-                for which in ("partly", "came", "made"):
+                now = "partly" if lacking else "made_elsewhere" if was_sealed else "made"
+                for which in ("partly", "made_elsewhere", "made"):
                     specs = [node.spec for node in getattr(outcome, which)]
                     assert specs == (cakes if which == now else [])
                 assert outcome.ok
@@ -490,7 +490,7 @@ def test_a_share_of_what_is_there_makes_nothing(workspace: Workspace, diary: Pat
     begun(diary)
     outcome = run_some(workspace, [0, 1], cake, other)
     assert begun(diary) == ["2.0", "2.1"]
-    assert [node.spec for node in outcome.came] == [cake]
+    assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert [node.spec for node in outcome.partly] == [other]
     assert parts_of(workspace, cake) == []
 
@@ -520,7 +520,7 @@ def test_what_another_sealed_while_its_parts_were_made_is_no_making_of_ours(
 
     monkeypatch.setattr(Batch, "watch_anew", sealed_elsewhere)
     outcome = run(workspace, cake)
-    assert [node.spec for node in outcome.came] == [cake]
+    assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert outcome.made == []
     assert outcome.ok
     assert_baked(workspace, cake)
@@ -643,7 +643,7 @@ def test_what_was_sealed_just_before_the_lease_is_not_made_again(
 
     monkeypatch.setattr(Store, "lease_all", late)
     outcome = run_some(workspace, [0, 1], cake)
-    assert [node.spec for node in outcome.came] == [cake]
+    assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert begun(diary) == ["1.0", "1.1", "1.2", "1.3", "1.seal"]
     assert_baked(workspace, cake)
 
@@ -653,12 +653,12 @@ def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diar
         kind: ClassVar = "checkpoints"
         value: int
 
-    inside: list[Outcome] = []
+    inside: list[RunResult] = []
 
     def make(batch: Batch[Nested], todo: Todo[Nested]) -> None:
         for part in todo:
             if not inside:
-                inside.append(Outcome())
+                inside.append(RunResult())
                 inside[0] = run(workspace, Nested(value=2))
             for spec in part.specs:
                 log(f"{spec.value}.{part.index}")
@@ -676,7 +676,7 @@ def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diar
     assert inside[0].ok
     assert [node.spec.value for node in inside[0].made] == [2]
     assert [node.spec.value for node in outcome.made] == [1]
-    assert [node.spec.value for node in outcome.came] == [2]
+    assert [node.spec.value for node in outcome.made_elsewhere] == [2]
     assert leftovers(workspace.store.root) == []
 
 
@@ -709,7 +709,7 @@ def child(what: dict[str, Any]) -> None:
     assert outcome.ok, outcome
     print(json.dumps({
         "made": [node.spec.value for node in outcome.made],
-        "came": [node.spec.value for node in outcome.came],
+        "came": [node.spec.value for node in outcome.made_elsewhere],
         "partly": [node.spec.value for node in outcome.partly],
     }))  # fmt: skip
 

@@ -18,8 +18,7 @@ from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
 from saevx.resolve.plan import State, make_plan
 from saevx.resolve.recipe import recipe
-from saevx.resolve.run import Outcome as RunOutcome
-from saevx.resolve.run import _block, run_plan
+from saevx.resolve.run import RunResult, _block, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Site, SpecError
 from spec.keys.key import CanonicalForm
@@ -168,7 +167,7 @@ def test_a_failure_blocks_every_level_above_it(workspace: Workspace):
     keys, bottom = Keys(workspace), Number(value=-1)
     top = Total(below=Total(below=add(-1, 2)))
     plan = make_plan([top], keys, workspace.store)
-    inline = RunOutcome(failed={bottom.key: saevx.RecipeError("no")})
+    inline = RunResult(failed={bottom.key: saevx.RecipeError("no")})
     nodes = [node for node in plan.to_make if type(node.spec) is not Number]
     assert all(_block(node, inline) for node in nodes)
     ledger = RunProgress(plan, workspace.store, prefix="", code="", retry_failed=False)

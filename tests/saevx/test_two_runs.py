@@ -26,7 +26,7 @@ from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.leases import Backoff, claim
 from saevx.resolve.plan import Plan, State, make_plan
-from saevx.resolve.run import Listener, Outcome, run_plan
+from saevx.resolve.run import Listener, RunResult, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
 from store import Store
@@ -284,7 +284,7 @@ class Notes(Listener):
             self.meanwhile()
 
 
-def run(workspace: Workspace, *things: Thing, notes: Notes | None = None) -> tuple[Plan, Outcome]:
+def run(workspace: Workspace, *things: Thing, notes: Notes | None = None) -> tuple[Plan, RunResult]:
     keys = Keys(workspace)
     plan = make_plan(things, keys, workspace.store)
     return plan, run_plan(plan, Context(keys, workspace.store, find_recipe), notes)
@@ -329,7 +329,7 @@ def test_a_batch_whose_inputs_another_has_nearly_made_is_made_whole(
     monkeypatch.setattr(Backoff, "pause", meanwhile)
     _, outcome = run(workspace, *above)
     assert batches == [[2], [1], [10, 20]]
-    assert [node.spec for node in outcome.came] == inputs[:1]
+    assert [node.spec for node in outcome.made_elsewhere] == inputs[:1]
 
 
 def test_what_is_published_needs_no_lease(workspace: Workspace, others: Others):
@@ -338,7 +338,7 @@ def test_what_is_published_needs_no_lease(workspace: Workspace, others: Others):
     others.take(thing)
     notes = Notes(functools.cache(lambda: make_alone(workspace, thing)))
     _, outcome = run(workspace, thing, notes=notes)
-    assert [node.spec for node in outcome.came] == [thing]
+    assert [node.spec for node in outcome.made_elsewhere] == [thing]
     assert batches == [[1]]
 
 
@@ -353,7 +353,7 @@ def test_what_another_makes_is_taken_in(workspace: Workspace, others: Others):
 
     plan, outcome = run(workspace, thing, Thing(value=2, group=2), notes=Notes(make))
     assert batches == [[2], [1]]
-    assert [node.spec for node in outcome.came] == [thing]
+    assert [node.spec for node in outcome.made_elsewhere] == [thing]
     assert [node.spec.value for node in outcome.made] == [2]
     assert {node.state for node in plan.nodes.values()} == {State.PRESENT}
     assert outcome.ok
@@ -373,7 +373,7 @@ def test_what_was_published_just_before_the_lease_is_not_made_again(
     monkeypatch.setattr(Store, "lease_all", late)
     _, outcome = run(workspace, thing, Thing(value=2))
     assert batches == [[1], [2]]
-    assert [node.spec for node in outcome.came] == [thing]
+    assert [node.spec for node in outcome.made_elsewhere] == [thing]
     assert list(workspace.store.leases()) == []
 
 

@@ -14,7 +14,7 @@ from saevx.cli.common.units import things
 if TYPE_CHECKING:
     from saevx.experiments.report import Report
     from saevx.resolve.plan import Plan
-    from saevx.resolve.run import Outcome
+    from saevx.resolve.run import RunResult
     from store import Store
 
 
@@ -42,12 +42,12 @@ class RunSummary:
     def ok(self) -> bool:
         return not self.failed and not self.blocked
 
-    def add(self, plan: Plan, outcome: Outcome, store: Store) -> None:
+    def add(self, plan: Plan, outcome: RunResult, store: Store) -> None:
         """Add the outcome of one stage, and the warnings of what it made."""
         from saevx.resolve.lookup import warnings_of
         from saevx.resolve.run import explain
 
-        new = {node.key for node in (*outcome.made, *outcome.came)}
+        new = {node.key for node in (*outcome.made, *outcome.made_elsewhere)}
         for key in plan.targets:
             node = plan.nodes[key]
             name = type(node.spec).__name__
@@ -58,7 +58,7 @@ class RunSummary:
             for text in warnings_of(made) if made else node.warnings:
                 self.warnings.setdefault(text, []).append(f"{name} {key}")
         self.made += len(outcome.made)
-        self.came += len(outcome.came)
+        self.came += len(outcome.made_elsewhere)
         self.blocked += len(outcome.blocked)
         for key, error in outcome.failed.items():
             self.failed[f"{type(plan.nodes[key].spec).__name__} {key}"] = explain(error)

@@ -23,7 +23,7 @@ from saevx.dispatch.jobs.retry import (
 from saevx.dispatch.messages import Outcome, Result, TaskStatus
 from saevx.errors import JobFailed
 from saevx.resolve.plan import Node, Plan, State
-from saevx.resolve.run import Outcome as RunOutcome
+from saevx.resolve.run import RunResult
 
 if TYPE_CHECKING:
     from store import Store
@@ -45,7 +45,7 @@ class RunProgress:
         self.prefix, self.code, self.retry_failed = prefix, code, retry_failed
         self.left = {node.key: node for node in plan.to_make}
         self.total = len(self.left)
-        self.outcome = RunOutcome()
+        self.outcome = RunResult()
         self.attempts: dict[str, dict[int | None, list[Attempt]]] = {}
         """Key -> part (None for the whole) -> what was tried, and did not make it."""
         self.unseen: dict[str, tuple[float, Job, Outcome]] = {}
@@ -71,14 +71,14 @@ class RunProgress:
         for key, result in outcome.results.items():
             if key in self.sealing and is_ours and result.status is TaskStatus.MADE:
                 node = self.sealing.pop(key)
-                self.outcome.came.remove(node)
+                self.outcome.made_elsewhere.remove(node)
                 self.outcome.made.append(node)
             if key not in self.left or key in self.unseen:
                 continue
             if result.status in (TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE) or self.is_there(key):
                 self.unseen[key] = time.monotonic(), flight, outcome
                 made = is_ours and result.status is not TaskStatus.MADE_ELSEWHERE
-                (self.outcome.made if made else self.outcome.came).append(self.left[key])
+                (self.outcome.made if made else self.outcome.made_elsewhere).append(self.left[key])
                 if is_ours and shared and not made:
                     self.sealing[key] = self.left[key]
                 continue
@@ -143,7 +143,7 @@ class RunProgress:
                 del self.unseen[key]
             elif time.monotonic() - since > UNSEEN_S:
                 del self.unseen[key]
-                for nodes in (self.outcome.made, self.outcome.came):
+                for nodes in (self.outcome.made, self.outcome.made_elsewhere):
                     nodes[:] = [node for node in nodes if node.key != key]
                 self._judge(key, flight, self._unseen(key, flight, outcome, TaskStatus.NOT_SEEN))
 
@@ -162,7 +162,7 @@ class RunProgress:
         came = [node for node in nodes if self.is_there(node.key)]
         for node in came:
             self.left.pop(node.key).state = State.PRESENT
-        self.outcome.came += came
+        self.outcome.made_elsewhere += came
 
     def block(self, flying: Collection[str]) -> None:
         """Give up what needs something that was given up, but for what `flying` still may make."""

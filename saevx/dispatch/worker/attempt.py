@@ -63,7 +63,9 @@ class TaskAttempt(Listener):
         else:
             outcome = run_plan(Plan(nodes, tuple(nodes)), context, self)
         results |= {node.key: Result(status=TaskStatus.MADE) for node in outcome.made}
-        results |= {node.key: Result(status=TaskStatus.MADE_ELSEWHERE) for node in outcome.came}
+        results |= {
+            node.key: Result(status=TaskStatus.MADE_ELSEWHERE) for node in outcome.made_elsewhere
+        }
         results |= {node.key: Result(status=TaskStatus.PART) for node in outcome.partly}
         return results | {key: self._failure(error) for key, error in outcome.failed.items()}
 
