@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from saevx.dispatch.execution import Execution
 from saevx.errors import RunFailed, SpecError
-from saevx.experiments.load import Experiment, load_experiment
+from saevx.experiments.experiment import Experiment
+from saevx.experiments.load import load_experiment
 from saevx.query.conditions import Where as Conditions
 from saevx.query.tables import found_table, table_of
 from saevx.query.tables import load as read_spec

@@ -22,7 +22,7 @@ from store.gc.roots import RunRecording
 if TYPE_CHECKING:
     from saevx.dispatch.execution import Execution
     from saevx.dispatch.request import Counts
-    from saevx.experiments.load import Experiment
+    from saevx.experiments.experiment import Experiment
     from saevx.experiments.report import Report
     from saevx.workspace import Workspace
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from saevx.errors import ExperimentError, StoreError
-from saevx.experiments.load import Experiment
+from saevx.experiments.experiment import Experiment
 from store.names import safe_name
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PNG_SCALE = 2
 
 @dataclass
 class Report:
-    """What an experiment's `report` gave, by name."""
+    """What an experiment's `report` returned, by name."""
 
     experiment: Experiment
     parts: dict[str, Part]
@@ -34,25 +34,28 @@ class Report:
     def show(self) -> None:
         """Print the frames and the text."""
         import click
-        import polars as pl
 
         for name, part in self.parts.items():
-            if isinstance(part, pl.DataFrame):
-                click.echo(f"\n{name}")
-                click.echo(_as_text(part))
-            elif isinstance(part, str):
+            if isinstance(part, str):
                 click.echo(f"\n{part}")
+            elif not _is_chart(part):
+                click.echo(f"\n{name}\n{_as_text(part)}")
 
     def save(self, folder: Path) -> list[Path]:
-        """Save frames as .csv and charts as .png and .html below `folder`; gives the files.
+        """Save frames as .csv and charts as .png and .html below `folder`; return the files.
 
         Raises StoreError when they cannot be written, ExperimentError when a part cannot be drawn.
         """
-        home = self._home(folder)
+        home = self._make_home(folder)
         files: list[Path] = []
         for name, part in self.parts.items():
+            file = home / f"{_file_name(name)}.csv"
             try:
-                files += _save(home, name, part)
+                if _is_chart(part):
+                    files += _save_chart(file, part)
+                elif not isinstance(part, str):
+                    part.write_csv(file)
+                    files.append(file)
             except OSError as error:
                 why = error.strerror or str(error)
                 raise StoreError(f"cannot save {name!r} of the report in {home}: {why}") from error
@@ -63,32 +66,26 @@ class Report:
                 ) from error
         return files
 
-    def _home(self, folder: Path) -> Path:
-        """`folder`/<experiment>, made; another file of the same name has a folder of its own."""
+    def _make_home(self, folder: Path) -> Path:
+        """Make `folder`/<experiment>; another file of the same name gets a folder of its own."""
         file = self.experiment.path
         path = bytes(file.resolve()) if file else b""
         name = _file_name(self.experiment.name)
-        for home in (
-            folder / name,
-            folder / f"{name}-{xxhash.xxh3_64_hexdigest(path)[:8]}",
-        ):
-            mark = home / ".experiment"
-            try:
-                home.mkdir(parents=True, exist_ok=True)
-                if not mark.exists():
-                    mark.write_bytes(path)
-                if mark.read_bytes() == path:
-                    break
-            except OSError as error:
-                raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error
+        home = folder / name
+        try:
+            if not _claim(home, path):
+                home = folder / f"{name}-{xxhash.xxh3_64_hexdigest(path)[:8]}"
+                _claim(home, path)
+        except OSError as error:
+            raise StoreError(f"cannot save the report in {home}: {error.strerror}") from error
         return home
 
 
 def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
     """Call the experiment's `report` with the table of all its results.
 
-    It may give a polars frame, an altair chart, a text, or a dict of them by name. Raises
-    ExperimentError when it fails, or gives something else.
+    It may return a polars frame, an altair chart, a text, or a dict of them by name. Raises
+    ExperimentError when it fails, or returns something else.
     """
     import polars as pl
 
@@ -97,7 +94,7 @@ def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
     parts: dict[str, Part] = given if isinstance(given, dict) else {experiment.name: given}
     parts = {str(name): part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
-        if not _is_part(part):
+        if not isinstance(part, str | pl.DataFrame) and not _is_chart(part):
             raise ExperimentError(
                 f"{experiment.label}: report gives {type(part).__name__} for {name!r}; it may give "
                 "polars frames, altair charts and text"
@@ -105,37 +102,29 @@ def make_report(experiment: Experiment, table: pl.DataFrame | None) -> Report:
     return Report(experiment, parts)
 
 
+def _claim(home: Path, path: bytes) -> bool:
+    """Make a folder for the reports of the experiment at `path`, unless it is another's."""
+    mark = home / ".experiment"
+    home.mkdir(parents=True, exist_ok=True)
+    if not mark.exists():
+        mark.write_bytes(path)
+    return mark.read_bytes() == path
+
+
 def _file_name(name: str) -> str:
     return safe_name(name, also=r"\w ")
-
-
-def _is_part(part: Part) -> bool:
-    import polars as pl
-
-    return isinstance(part, str | pl.DataFrame) or _is_chart(part)
 
 
 def _is_chart(part: Part) -> bool:
     return hasattr(part, "to_dict") and hasattr(part, "save")
 
 
-def _save(home: Path, name: str, part: Part) -> list[Path]:
-    if isinstance(part, str):
-        return []
-    if _is_chart(part):
-        return _save_chart(home, name, part)
-    file = home / f"{_file_name(name)}.csv"
-    part.write_csv(file)
-    return [file]
-
-
-def _save_chart(home: Path, name: str, chart: alt.Chart) -> list[Path]:
+def _save_chart(file: Path, chart: alt.Chart) -> list[Path]:
     """Draw a chart, unless the same one is drawn already: drawing takes a second."""
     import altair as alt
 
-    name = _file_name(name)
-    files = [home / f"{name}.png", home / f"{name}.html"]
-    drawn = home / f".{name}.drawn"
+    files = [file.with_suffix(".png"), file.with_suffix(".html")]
+    drawn = file.with_name(f".{file.stem}.drawn")
     with alt.data_transformers.enable("default", max_rows=None):  # a file takes any number
         text = json.dumps(chart.to_dict(), sort_keys=True, default=str)
         digest = xxhash.xxh3_128_hexdigest(text.encode())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import saevx
-from saevx.experiments.load import Experiment
+from saevx.experiments.experiment import Experiment
 from store import Store
 from store.gc.roots import Roots
 

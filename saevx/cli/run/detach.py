@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saevx.dispatch.execution import Execution
-    from saevx.experiments.load import Experiment
+    from saevx.experiments.experiment import Experiment
     from store import Store
 
 

@@ -27,7 +27,7 @@ from saevx.dispatch.worker.process import (
     raise_on_signals,
     requeue,
 )
-from saevx.experiments.load import copy_in, import_copy
+from saevx.experiments.load import copy_in, import_file
 from saevx.output import take_every_text
 from saevx.resolve.fork_guard import children_end_here
 from saevx.workspace import Workspace
@@ -75,7 +75,7 @@ class Worker:
         info = self.folder.info
         if info.experiment and not self._imported:
             # Others may be able to change run.json: code comes from the checked copy alone.
-            import_copy(Path(info.path), copy_in(self.folder.code, Path(info.experiment)))
+            import_file(Path(info.path), copy_in(self.folder.code, Path(info.experiment)))
             self._imported = True
 
     def work_with_log(self, array: str, index: int) -> None:
