@@ -165,7 +165,7 @@ def test_restore_is_only_offered_for_what_is_whole(
     pinned(store)
     harm(stored(store, CODE))
     said = saevx("gc", "--grace", "0", "--yes").stdout
-    assert "moved 1 thing" in said
+    assert "moved 1 item" in said
     assert "saevx restore" not in said
     saevx("unpin", TABLE["key"])  # `why` tells of what is pinned although it is not there
     for words in (["show"], ["why", "--grace", "0"]):

@@ -92,10 +92,10 @@ def test_gc_asks():
     saevx("run", squares(1))
     saevx("run", squares(2))
     said = saevx("gc", "--grace", "0", input="n\n")
-    assert "Move 2 things" in said.stdout
+    assert "Move 2 items" in said.stdout
     assert values() == [1, 2]
     said = saevx("gc", "--grace", "0", input="y\n")
-    assert "moved 2 things" in said.stdout
+    assert "moved 2 items" in said.stdout
     assert "saevx restore KEY" in said.stdout
     assert values() == [2]
 
@@ -202,7 +202,7 @@ def test_a_forgotten_experiment_keeps_nothing():
     assert "old.py" in saevx("gc", "--dry-run").stdout
     assert "(no such file here)" in saevx("gc", "--dry-run").stdout
     no = saevx("gc", "--grace", "0", "--forget", "old.py", input="n\n")
-    assert "Forget the runs of old.py, and move 2 things" in no.stdout
+    assert "Forget the runs of old.py, and move 2 items" in no.stdout
     assert "old.py, finished" in saevx("gc", "--dry-run").stdout
     gc("--forget", "old.py")
     assert values() == [2]

@@ -1,122 +1,144 @@
-"""What a collection is to do, as `saevx gc` tells and asks."""
+"""What `saevx gc` is about to collect, and what it has collected."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from saevx.cli.common.columns import lay_out, size
+from saevx.cli.common.console import console, table
 from saevx.cli.common.units import things
+from store.errors import StoreError
+from store.gc.collector import Collected, collect, empty_trash
+from store.gc.reachability import EVICTED, NOT_REACHED, OLDER, Reachability, Stale, duration
+from store.io import bytes_in
+from store.layout import Ref
+from store.trash.contents import Entry, entries
 
-if TYPE_CHECKING:
-    from store import Store
-    from store.gc.collector import Collected
-    from store.gc.reachability import Reachability, Stale
-    from store.layout import Ref
-    from store.trash.contents import Entry
+SHOWN = 20
+"""Items of one outcome that are printed."""
 
 
-class Work:
-    """What a collection is to do."""
+@dataclass
+class Collection:
+    """What to collect, and once that is done, the outcome."""
 
-    def __init__(self, stale: list[Stale], kept: list[tuple[Ref, int, str]]) -> None:
-        self.stale = stale
-        self.kept = kept
-        """What is not given up although asked for: bytes, and why."""
-        self.trash: list[tuple[Entry, int]] = []
+    survey: Reachability
+    stale: list[Stale]
+    kept: list[tuple[Ref, int, str]] = field(default_factory=list)
+    """Artifacts that --keep-results does not evict: their bytes, and why."""
+    trash: list[tuple[Entry, int]] = field(default_factory=list)
+    """What to delete from the trash, with its bytes."""
+    done: Collected = field(default_factory=Collected)
+    deleted: list[int] = field(default_factory=list)
+    """Bytes of each entry deleted from the trash."""
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not self.stale and not self.trash
 
     @property
-    def n_bytes(self) -> int:
-        return sum(item.n_bytes for item in self.stale)
+    def lacks_roots(self) -> bool:
+        """Whether artifacts would be moved although nothing in the store says what is needed."""
+        roots = self.survey.runs or self.survey.roots.pins
+        return not roots and any(item.type for item in self.stale)
 
-    def find_trash(self, store: Store, kind: str | None, days: float) -> None:
-        from store.io import bytes_in
-        from store.trash.contents import entries
-
+    def find_trash(self, kind: str | None, days: float) -> None:
         before = time.time() - 86400 * days
-        self.trash = [(e, bytes_in(e.path)) for e in entries(store, kind) if e.moved <= before]
+        found = entries(self.survey.store, kind)
+        self.trash = [(entry, bytes_in(entry.path)) for entry in found if entry.moved <= before]
 
-    def empty_trash(self, store: Store) -> tuple[int, int]:
-        from store.gc.collector import empty_trash
+    def check_roots(self) -> None:
+        """Raise StoreError if nothing in the store says what is needed."""
+        if self.lacks_roots:
+            raise StoreError(
+                f"no run is recorded in {self.survey.store.root} and nothing is pinned, so gc "
+                "cannot tell what is still needed. Run the experiments that matter again (`saevx "
+                "run FILE` recomputes nothing that is in the store), pin what to keep (`saevx pin "
+                "KEY`), or pass --unrecorded"
+            )
 
-        gone = list(empty_trash(store, [entry for entry, _ in self.trash])) if self.trash else []
-        return len(gone), sum(n_bytes for _, n_bytes in gone)
-
-    def lacks_roots(self, survey: Reachability) -> bool:
-        """Whether it would move artifacts of a store that does not say what is wanted."""
-        wanted = survey.runs or survey.roots.pins
-        return not wanted and any(item.type for item in self.stale)
-
-    def refuse_without_roots(self, survey: Reachability, unrecorded: bool) -> None:
-        from saevx.errors import StoreError
-
-        if unrecorded or not self.lacks_roots(survey):
-            return
-        raise StoreError(
-            f"no run is recorded in {survey.store.root} and nothing is pinned, so that nothing "
-            "says what is still wanted. Run the experiments that matter again (`saevx run FILE` "
-            "makes nothing again that is there), or pin what to keep (`saevx pin KEY`), or pass "
-            "--unrecorded"
-        )
+    def collect(self, progress: Callable[[int, int], None]) -> None:
+        """Move stale items to the trash, and delete old ones from it."""
+        self.done = collect(self.survey, self.stale, progress)
+        if self.trash:
+            gone = empty_trash(self.survey.store, [entry for entry, _ in self.trash])
+            self.deleted = [n_bytes for _, n_bytes in gone]
 
     def question(self, forget: str | None) -> str:
-        parts = [f"Forget the runs of {forget}"] if forget else []
+        parts = [f"forget the runs of {forget}"] if forget else []
         if self.stale:
-            parts.append(
-                f"move {things(len(self.stale), 'thing')}, {size(self.n_bytes)}, to the trash"
-            )
+            parts.append(f"move {_total(i.n_bytes for i in self.stale)} to the trash")
         if self.trash:
-            n_bytes = sum(n for _, n in self.trash)
-            what = f"{things(len(self.trash), 'thing')}, {size(n_bytes)}, in the trash for good"
-            parts.append(f"delete {what}")
+            parts.append(f"delete {_total(n for _, n in self.trash)} from the trash for good")
         text = ", and ".join(parts)
         return f"\n{text[0].upper()}{text[1:]}?"
 
-    def show(self, survey: Reachability, show_all: bool) -> None:
-        from saevx.cli.common.console import console, table
-
-        out = console()
-        _show_roots(survey)
-        rows = _by_reason(
-            (item.ref[0], item.reason, item.type, item.n_bytes) for item in self.stale
-        )
-        rows += _by_reason((e.kind, "in the trash", "", n) for e, n in self.trash)
-        if not rows:
-            out.print("\nnothing is stale", markup=False)
+    def show(self, show_all: bool) -> None:
+        """Print what keeps artifacts, and what is to be collected."""
+        self._show_roots()
+        rows = _by_reason((i.ref[0], i.reason, i.type, i.n_bytes) for i in self.stale)
+        rows += _by_reason((entry.kind, "in the trash", "", n) for entry, n in self.trash)
+        if rows:
+            click.echo("")
+            names = ["kind", "reason", "type", "count", "size"]
+            console().print(table(names, rows, ["count", "size"]))
         else:
-            out.print("")
-            out.print(table(["kind", "reason", "what", "count", "size"], rows, ["count", "size"]))
+            click.echo("\nnothing is stale")
         kept: dict[str, list[int]] = {}
         for _, n_bytes, why in self.kept:
             kept.setdefault(why, []).append(n_bytes)
         for why, sizes in kept.items():
-            out.print(f"kept: {things(len(sizes))}, {size(sum(sizes))}: {why}", markup=False)
-        if show_all:
+            click.echo(f"kept: {things(len(sizes))}, {size(sum(sizes))}: {why}")
+        if show_all and self.stale:  # not by rich, which would break keys
             lines = [[i.ref[1], i.ref[0], i.type, size(i.n_bytes), i.detail] for i in self.stale]
             names = ["key", "kind", "type", "size", "why"]
-            if lines:  # not in a table: keys must not be broken
-                click.echo("\n".join(["", *lay_out(names, lines, {"size"})]))
+            click.echo("\n".join(["", *lay_out(names, lines, {"size"})]))
 
-    def document(
-        self,
-        survey: Reachability,
-        done: Collected | None = None,
-        deleted: int = 0,
-        deleted_bytes: int = 0,
-    ) -> dict[str, Any]:
-        alive = [one for ref, one in survey.standing.items() if ref in survey.causes]
+    def _show_roots(self) -> None:
+        survey, alive = self.survey, self._alive
+        click.echo(
+            f"{things(len(alive))} alive, {size(sum(alive))} in {survey.store.root}; kept by"
+        )
+        lines = []
+        for run in survey.runs:
+            gone = "" if not run.path or Path(run.path).exists() else "  (no such file here)"
+            lines.append(f"{run}: {things(len(run.targets), 'target')}{gone}")
+        lines += [f"{pin.kind} {pin.key[:8]}, {pin}" for pin in survey.roots.pins]
+        if making := survey.making():
+            lines.append(f"{things(len(making))} being made")
+        if survey.young:
+            lines.append(f"{things(len(survey.young))} younger than {duration(survey.grace_s)}")
+        for line in lines or ["nothing: no run is recorded, and nothing is pinned"]:
+            click.echo(f"  {line}")
+
+    def show_done(self, trash_days: float) -> None:
+        """Print what was moved and deleted, and what was not and why."""
+        if self.done.moved:
+            moved = _total(item.n_bytes for item in self.done.moved)
+            intact = any(i.reason in (NOT_REACHED, OLDER, EVICTED) for i in self.done.moved)
+            days = f"`saevx restore KEY` brings an artifact back within {trash_days:g} days; "
+            click.echo(
+                f"moved {moved} to the trash; {days if intact else ''}"
+                "`saevx gc --empty-trash` frees the space now"
+            )
+        if self.deleted:
+            click.echo(f"deleted {_total(self.deleted)} for good")
+        _show_each("not moved", self.done.spared)
+        _show_each("could not be moved", self.done.failed)
+
+    def document(self) -> dict[str, Any]:
+        survey = self.survey
         return {
             "store": str(survey.store.root),
             "roots": [str(root) for root in (*survey.runs, *survey.roots.pins)],
-            "alive": {"n": len(alive), "n_bytes": sum(one.n_bytes for one in alive)},
-            "stale": [_item(item) for item in self.stale],
+            "alive": {"n": len(self._alive), "n_bytes": sum(self._alive)},
+            "stale": [_item(item, item.detail) for item in self.stale],
             "kept": [
                 {"kind": ref[0], "key": ref[1], "n_bytes": n_bytes, "why": why}
                 for ref, n_bytes, why in self.kept
@@ -125,48 +147,45 @@ class Work:
                 {"kind": e.kind, "key": e.key, "moved": e.moved, "n_bytes": n}
                 for e, n in self.trash
             ],
-            "moved": [item.ref[1] for item in done.moved] if done else [],
-            "spared": [_item(item) | {"detail": why} for item, why in done.spared] if done else [],
-            "failed": [_item(item) | {"detail": why} for item, why in done.failed] if done else [],
-            "deleted": {"n": deleted, "n_bytes": deleted_bytes},
+            "moved": [item.ref[1] for item in self.done.moved],
+            "spared": [_item(item, why) for item, why in self.done.spared],
+            "failed": [_item(item, why) for item, why in self.done.failed],
+            "deleted": {"n": len(self.deleted), "n_bytes": sum(self.deleted)},
         }
 
-
-def _show_roots(survey: Reachability) -> None:
-    from saevx.cli.common.console import console
-
-    out = console()
-    alive = [one for ref, one in survey.standing.items() if ref in survey.causes]
-    total = size(sum(one.n_bytes for one in alive))
-    out.print(f"{things(len(alive))} alive, {total} in {survey.store.root}; kept by", markup=False)
-    if not survey.causes:
-        out.print("  nothing: no run is recorded, and nothing is pinned")
-    for run in survey.runs:
-        gone = "" if not run.path or Path(run.path).exists() else "  (no such file here)"
-        out.print(f"  {run}: {things(len(run.targets), 'target')}{gone}", markup=False)
-    for pin in survey.roots.pins:
-        out.print(f"  {pin.kind} {pin.key[:8]}, {pin}", markup=False)
-    if making := survey.making():
-        out.print(f"  {things(len(making))} being made")
-    if young := len(survey.young):
-        from store.gc.reachability import duration as words
-
-        out.print(f"  {things(young)} younger than {words(survey.grace_s)}")
+    @property
+    def _alive(self) -> list[int]:
+        """Bytes of each artifact in the store that something keeps."""
+        survey = self.survey
+        return [entry.n_bytes for ref, entry in survey.standing.items() if ref in survey.causes]
 
 
-def _by_reason(items: Any) -> list[list[Any]]:
+def _total(sizes: Iterable[int]) -> str:
+    """Return a number of items and their bytes, as in `2 items (1.2 GB)`."""
+    sizes = list(sizes)
+    return f"{things(len(sizes), 'item')} ({size(sum(sizes))})"
+
+
+def _by_reason(items: Iterable[tuple[str, str, str, int]]) -> list[list[Any]]:
     groups: dict[tuple[str, str, str], list[int]] = {}
     for kind, reason, type_name, n_bytes in items:
         groups.setdefault((kind, reason, type_name), []).append(n_bytes)
-    return [[*where, f"{len(n):,}", size(sum(n))] for where, n in sorted(groups.items())]
+    return [[*group, f"{len(n):,}", size(sum(n))] for group, n in sorted(groups.items())]
 
 
-def _item(item: Stale) -> dict[str, Any]:
+def _show_each(outcome: str, items: Sequence[tuple[Stale, str]]) -> None:
+    for item, why in items[:SHOWN]:
+        click.echo(f"{outcome}: {item.ref[0]} {item.ref[1][:8]}: {why}", err=True)
+    if len(items) > SHOWN:
+        click.echo(f"and {len(items) - SHOWN} more", err=True)
+
+
+def _item(item: Stale, detail: str) -> dict[str, Any]:
     return {
         "kind": item.ref[0],
         "key": item.ref[1],
         "type": item.type,
         "reason": item.reason,
-        "detail": item.detail,
+        "detail": detail,
         "n_bytes": item.n_bytes,
     }

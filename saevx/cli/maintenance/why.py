@@ -1,19 +1,18 @@
-"""saevx why: what keeps an artifact, or why it is stale."""
+"""saevx why: print what keeps an artifact, or why it is stale."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option
 from saevx.cli.common.units import duration
-
-if TYPE_CHECKING:
-    from store import Store
-    from store.gc.reachability import Reachability
-    from store.layout import Ref
+from saevx.query.key_lookup import AGAIN, only_match
+from store import NewerLayout, Store
+from store.gc.evicted import evicted_manifest
+from store.gc.reachability import Reachability
+from store.layout import Ref, check_prefix
 
 
 @click.command()
@@ -25,11 +24,9 @@ if TYPE_CHECKING:
 @json_option
 @clear_errors
 def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
-    """Say what keeps the artifact KEY, or why `saevx gc` would move it to the trash."""
+    """Print what keeps the artifact KEY, or why `saevx gc` would move it to the trash."""
     from saevx.config import open_store
-    from saevx.query.key_lookup import AGAIN
     from saevx.user_types import DeclaredTypes
-    from store.gc.reachability import Reachability
 
     opened = open_store(store)
     survey = Reachability(opened, grace)
@@ -37,51 +34,44 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     ref = _find(survey, key)
     chain = survey.why(ref)
     versions = DeclaredTypes(survey.roots.runs).versions
-    stale = next((s for s in survey.stale(versions) if s.ref == ref), None)
+    stale = next((item for item in survey.stale(versions) if item.ref == ref), None)
     fault = survey.standing[ref].fault if ref in survey.standing else None
+    name = _name(opened, ref)
     if as_json:
-        document: dict[str, Any] = {
+        document = {
             "kind": ref[0],
             "key": ref[1],
             "present": survey.is_whole(ref),
             "fault": fault,
             "alive": bool(chain),
             "root": chain[0][1].root if chain else None,
-            "chain": [{"kind": kind, "key": k} for (kind, k), _ in chain],
+            "chain": [{"kind": kind, "key": key} for (kind, key), _ in chain],
             "reason": stale.reason if stale else None,
             "detail": stale.detail if stale else None,
         }
         click.echo(json.dumps(document))
-        return
-    name = _name(opened, ref)
-    if stale is not None:
+    elif stale is not None:
         click.echo(f"{name} is stale: {stale.reason}: {stale.detail}")
-        return
-    absent = "" if ref in survey.standing else " (not in the store now)"
-    click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
-    for depth, (link, _) in enumerate(chain):
-        click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
-    if fault:
-        click.echo(f"it is {fault}; {AGAIN}")
+    else:
+        absent = "" if ref in survey.standing else " (not in the store now)"
+        click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
+        for depth, (link, _) in enumerate(chain):
+            click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
+        if fault:
+            click.echo(f"it is {fault}; {AGAIN}")
 
 
 def _find(survey: Reachability, key: str) -> Ref:
-    from saevx.query.key_lookup import only_match
-    from store.layout import check_prefix
-
+    """Return the artifact that a prefix of its key names, in the store or only recorded."""
     check_prefix(key)
     known = survey.standing.keys() | survey.causes.keys()
     return only_match(survey.store, key, [ref for ref in known if ref[1].startswith(key)])
 
 
 def _name(store: Store, ref: Ref) -> str:
-    from store import NewerLayout
-    from store.gc.evicted import evicted_manifest
-
-    kind, key = ref
     try:
-        found = store.find(kind, key)
-        manifest = found.manifest if found else evicted_manifest(store, kind, key)
+        found = store.find(*ref)
+        manifest = found.manifest if found else evicted_manifest(store, *ref)
     except NewerLayout:
-        return f"{kind} {key[:8]}"
-    return f"{manifest.type if manifest else kind} {key[:8]}"
+        manifest = None
+    return f"{manifest.type if manifest else ref[0]} {ref[1][:8]}"
