@@ -57,14 +57,14 @@ def image_scores(batch: Batch[ImageScores]) -> None:
         block_npd = np.array(patches_npd[start : start + step], dtype=np.float32)
         for spec, scorer, writer in writers:
             try:
-                if writer.state == "open":
+                if writer.is_open:
                     writer.append(max_over_patches(scorer, block_npd))
             except RecipeError as error:
                 writer.abandon()
                 batch.fail(spec, error)
         batch.progress(min(start + step, n_images), n_images, "images")
     for spec, _, writer in writers:
-        if writer.state == "open":
+        if writer.is_open:
             writer.close()
             batch.publish(spec)
 

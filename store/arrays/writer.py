@@ -1,12 +1,11 @@
-"""The stream that an array is written as: rows come, shard files are closed one by one."""
+"""Write an array as a stream of rows: each shard file is closed when it is full."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,56 +13,57 @@ import numpy.typing as npt
 
 from store.arrays.grid import Grid
 from store.arrays.reader import Array
-from store.artifact.manifest import check_plain
 from store.errors import StoreError
 from store.io import FileRecord, NewFile, link_file, write_file
+from store.json_values import check_json
 from store.layout import NODE_FILE
 
 AnyArray = npt.NDArray[Any]
 
 
 class ArrayWriter:
-    """Writes an array as its rows come, holding none back.
+    """Writes appended rows at once, without a buffer.
 
-    As a context manager it closes the array on success and abandons it on an exception; an
-    abandoned array keeps its draft from being published. `attributes` may be added to until then.
+    As a context manager it closes the array on success and abandons it on an exception. A draft
+    with an abandoned array cannot be published. `attributes` may be changed until `close`.
     """
 
     def __init__(
         self,
-        folder: Path,
+        artifact: Path,
         name: str,
         grid: Grid,
         attributes: Mapping[str, object] | None,
-        record: Callable[[str, FileRecord], None],
+        files: dict[str, FileRecord],
     ) -> None:
         self.name, self.grid = name, grid
         self.attributes: dict[str, object] = dict(attributes or {})
         self.n_rows = 0
         """Rows appended so far."""
-        self.state: Literal["open", "closed", "abandoned"] = "open"
-        self._folder = folder
-        self._record = record
+        self.is_open = True
+        self._folder = artifact / name
+        self._files = files
         self._shard = 0
         self._file: NewFile | None = None
 
     def append(self, rows: AnyArray) -> None:
-        """Appends rows: any number of them, of shape (n, *shape[1:]) and the array's dtype.
+        """Append rows of shape (n, *shape[1:]) and of the array's dtype.
 
-        Raises StoreError when they do not fit the array or cannot be written.
+        Raises StoreError where they do not fit the array or cannot be written.
         """
         self._check_open()
         rows = np.asarray(rows)
         self._check_fit(rows)
         try:
             self._append(np.ascontiguousarray(rows, dtype=self.grid.dtype))
-        except BaseException:  # a part may be written: the stream cannot go on from here
+        except BaseException:  # some rows may be written: the stream cannot continue
             self.abandon()
             raise
 
     def link_shards(self, rows: Array) -> None:
-        """Appends the rows of a stored array by its files, which are read only where they cannot
-        be linked. Raises StoreError where they are no whole shards of this array.
+        """Append a stored array by hard-linking its files, or copying them where it must.
+
+        Raises StoreError where its files are not whole shards of this array.
         """
         self._check_open()
         theirs, ours = rows.grid, self.grid
@@ -78,14 +78,14 @@ class ArrayWriter:
         if not fits:
             raise StoreError(
                 f"array {self.name!r} of shape {ours.shape} in files of {ours.rows_per_shard} rows "
-                f"cannot take over {rows!r} at row {self.n_rows}: its files are no files of that "
-                "array"
+                f"cannot link the files of {rows!r} at row {self.n_rows}: they are not whole "
+                "shards of this array"
             )
         try:
             for shard, (path, record) in enumerate(rows.shard_files(), start=next_shard):
                 name = ours.shard_name(shard)
                 link_file(path, self._folder / name, record)
-                self._record(name, record)
+                self._add_file(name, record)
         except BaseException:
             self.abandon()
             raise
@@ -93,52 +93,46 @@ class ArrayWriter:
         self._shard = -(-self.n_rows // ours.rows_per_shard)
 
     def close(self) -> None:
-        """Finishes the array. Raises StoreError when rows are wanting."""
+        """Finish the array. Raises StoreError where rows are missing."""
         self._check_open()
         if self.n_rows != self.grid.n_rows:
             self.abandon()
             raise StoreError(
                 f"array {self.name!r} got {self.n_rows} of its {self.grid.n_rows} rows; append "
-                "them all, or declare the number that there is"
+                "all of them, or declare the right number"
             )
-        check_plain(self.attributes, f"attributes of array {self.name!r}")
+        check_json(self.attributes, f"attributes of array {self.name!r}")
         node = msgspec.json.format(
             msgspec.json.encode(self.grid.to_zarr(self.attributes)), indent=2
         )
-        self._record(NODE_FILE, write_file(self._folder / NODE_FILE, [node, b"\n"]))
-        self.state = "closed"
+        self._add_file(NODE_FILE, write_file(self._folder / NODE_FILE, [node, b"\n"]))
+        self.is_open = False
 
     def abandon(self) -> None:
-        """Gives the array up. Safe to call at any time."""
-        if self.state == "open":
-            self.state = "abandoned"
+        """Stop writing the array. Safe to call at any time."""
+        self.is_open = False
         if self._file:
             self._file.abandon()
 
     def __enter__(self) -> ArrayWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
             self.abandon()
-        elif self.state == "open":
+        elif self.is_open:
             self.close()
 
     def _check_open(self) -> None:
-        if self.state != "open":
-            raise StoreError(f"array {self.name!r} is {self.state}; nothing can be added to it")
+        if not self.is_open:
+            raise StoreError(f"array {self.name!r} is closed or abandoned; it takes no more rows")
 
     def _check_fit(self, rows: AnyArray) -> None:
         grid = self.grid
         if rows.dtype.name != grid.dtype.name:
             raise StoreError(
                 f"array {self.name!r} holds {grid.dtype.name}, and was given {rows.dtype.name}; "
-                "convert the rows before appending, so that no overflow goes unseen"
+                "convert the rows before appending them, and check for overflow"
             )
         if rows.ndim != len(grid.shape) or rows.shape[1:] != grid.row_shape:
             shape = ", ".join(map(str, ("n", *grid.row_shape)))
@@ -175,5 +169,8 @@ class ArrayWriter:
         padding = (grid.padding_rows(shard), *grid.row_shape)
         self._write(np.full(padding, grid.fill, dtype=grid.dtype))
         file.write(grid.index(shard))
-        self._record(grid.shard_name(shard), file.close())
+        self._add_file(grid.shard_name(shard), file.close())
         self._file, self._shard = None, shard + 1
+
+    def _add_file(self, name: str, record: FileRecord) -> None:
+        self._files[f"{self.name}/{name}"] = record

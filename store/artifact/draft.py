@@ -1,4 +1,4 @@
-"""An artifact in the making."""
+"""Drafts: artifacts that are being written, and are published by one rename."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from store.artifact.manifest import (
     Manifest,
     Reference,
-    check_plain,
     decode_manifest,
     encode_manifest,
     group_file,
@@ -24,6 +22,7 @@ from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_dead_builds
 from store.errors import StoreError
 from store.io import FileRecord, explained, make_folders, remove_tree, sync_folder, write_file
+from store.json_values import check_json
 from store.layout import (
     build_name,
     builds,
@@ -47,26 +46,26 @@ if TYPE_CHECKING:
 
 
 class Draft:
-    """Builds one artifact in a folder of its own, where no reader looks, and publishes it.
+    """Writes one artifact into a folder of its own, where no reader looks, and publishes it.
 
-    A context manager: what is not published disappears at its end. Several arrays may be written
-    side by side; one draft belongs to one thread. A draft of a part is published into the work
-    folder of its artifact, where no reader looks either.
+    A context manager: at its end, an unpublished draft is removed. Several arrays may be written
+    alternately, all from one thread. A draft of a part is published into the work folder of its
+    artifact, where no reader looks either.
     """
 
     def __init__(self, root: Path, kind: str, key: str, part: int | None = None) -> None:
         self.kind, self.key = check_kind(kind), check_key(key)
         self._root = root
         self._pid = os.getpid()
-        # A part must not pass for its artifact, nor for another part, wherever it may be moved.
+        # Wherever a part is moved, it must not pass for its artifact or for another part.
         self._own_key = key if part is None else part_key(key, part)
         self._place = home(root, kind, key) if part is None else part_home(root, kind, key, part)
         self.path = builds(root, kind) / build_name(key, str(ProcessId.here()))
-        self._state: Literal["not open", "open", "broken", "published"] = "not open"
+        self._is_open = False
         self.was_first = False
-        """Once published: whether it is what stands there, and not one that was there before."""
+        """After `publish`: whether this draft became the artifact, and none was there before."""
         self._nodes: dict[str, str] = {}
-        """What each path within the artifact is: group, table or array."""
+        """Path within the artifact -> "group", "table" or "array"."""
         self._files: dict[str, FileRecord] = {}
         self._writers: list[ArrayWriter] = []
 
@@ -76,27 +75,21 @@ class Draft:
         with explained("create the folder", self.path):
             os.mkdir(self.path)
         heartbeats.add(self)
-        self._state = "open"
+        self._is_open = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if os.getpid() != self._pid:
-            return  # a forked child has no say in what its parent builds
+            return  # in a forked child: the draft is its parent's
         heartbeats.remove(self)
         for writer in self._writers:
             writer.abandon()
-        if self._state == "open":
-            self._state = "not open"
+        self._is_open = False
         remove_tree(self.path)
 
     def beat(self) -> None:
-        """Shows that the process of this draft lives, where it writes nothing for hours."""
-        with suppress(OSError):  # just published; or the next beat may succeed
+        """Touch the folder: its process may write nothing for hours."""
+        with suppress(OSError):  # it was just published, or the next beat may succeed
             os.utime(self.path)
 
     def array(
@@ -109,9 +102,9 @@ class Draft:
         rows_per_shard: int | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> ArrayWriter:
-        """A writer that takes the rows of an array as they come.
+        """Return a writer to which the rows of an array are appended.
 
-        A chunk is what other Zarr readers read at once; a shard is a file. Without
+        A chunk is the unit that other Zarr readers read; a shard is a file. Without
         `rows_per_shard` there is one file. A name such as "a/b" puts the array into a group.
         Raises StoreError.
         """
@@ -120,21 +113,18 @@ class Draft:
 
         grid = Grid.of(shape, dtype, rows_per_chunk=rows_per_chunk, rows_per_shard=rows_per_shard)
         self._add_node(name, "array")
-        folder = self.path / name
-        writer = ArrayWriter(
-            folder, name, grid, attributes, lambda file, record: self._add_file(name, file, record)
-        )
+        writer = ArrayWriter(self.path, name, grid, attributes, self._files)
         self._writers.append(writer)
         return writer
 
     def join(self, name: str, parts: Sequence[Array]) -> None:
-        """Writes the array whose rows are those of `parts`, one after another.
+        """Write the concatenation of `parts` as one array.
 
-        Their files become files of this array, by hard links where there are any: all parts but
-        the last hold whole shards. Raises StoreError where they do not fit together.
+        Their files become files of this array, by hard links where possible: all parts except the
+        last must consist of whole shards. Raises StoreError where they do not fit together.
         """
         if not parts:
-            raise StoreError(f"cannot join {name!r} from no parts: write it as an array of its own")
+            raise StoreError(f"cannot join {name!r} from no parts; write it with Draft.array")
         grids = [part.grid for part in parts]
         first = grids[0]
         writer = self.array(
@@ -152,9 +142,9 @@ class Draft:
     def write(
         self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
     ) -> None:
-        """Writes a whole array, as one chunk.
+        """Write a whole array as one chunk.
 
-        Raises StoreError, also for a single value: that belongs into the attributes.
+        Raises StoreError, also for a scalar, which belongs in the attributes.
         """
         import numpy as np
 
@@ -166,14 +156,14 @@ class Draft:
             writer.append(values)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a table of numbers, booleans and strings, nulls included. Raises StoreError."""
+        """Write a table of numbers, booleans and strings with nulls. Raises StoreError."""
         from store.arrays.tables import encode
 
         attributes, columns = encode(frame)
         self._add_node(name, "group", attributes)
         for column in columns:
             self.write(f"{name}/{column.name}", column.values, column.attributes)
-        self._nodes[name] = "table"  # from here on it takes no more arrays
+        self._nodes[name] = "table"  # it takes no more arrays
 
     def publish(
         self,
@@ -182,14 +172,15 @@ class Draft:
         version: int,
         canonical: str,
         spec: dict[str, Any],
-        parents: Mapping[str, Reference | Mapping[str, str]],
+        parents: Mapping[str, Mapping[str, str]],
         provenance: dict[str, Any],
         attributes: dict[str, Any] | None = None,
     ) -> StoredArtifact:
-        """Makes the artifact durable and visible, by one rename; the last act of a draft.
+        """Make the artifact durable and then visible, by one rename. The draft takes no more data.
 
-        Where a whole artifact of this key is there already, that one is returned and this draft
-        dropped; a damaged one is moved to the trash. Raises StoreError.
+        `parents` are given as {"kind": ..., "key": ...}. Where a complete artifact of this key
+        exists, it is returned and this draft is dropped; a damaged one is moved to the trash.
+        Raises StoreError.
         """
         self._check_finished()
         manifest = Manifest(
@@ -199,30 +190,32 @@ class Draft:
             version=version,
             canonical=canonical,
             spec=spec,
-            parents={name: _reference(parent) for name, parent in parents.items()},
+            parents={
+                name: Reference(check_kind(parent["kind"]), check_key(parent["key"]))
+                for name, parent in parents.items()
+            },
             provenance=provenance,
             attributes=attributes or {},
             files=dict(sorted(self._files.items())),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         for part in ("type", "version", "canonical", "spec", "provenance", "attributes"):
-            check_plain(getattr(manifest, part), part)
+            check_json(getattr(manifest, part), part)
         manifest = self._seal(manifest)
-        place = self._place
-        standing = publish(self.path, place, self._root, manifest)
-        if standing.canonical != canonical:
+        published = publish(self.path, self._place, self._root, manifest)
+        if published.canonical != canonical:
             raise StoreError(
-                f"{place} holds another spec under the same key: {standing.canonical} where this "
-                f"one is {canonical}. Nothing was replaced; one of the two specs needs a new key"
+                f"{self._place} holds another spec under the same key: {published.canonical}, and "
+                f"this one is {canonical}. Nothing was replaced; one of the specs needs a new key"
             )
-        self._state = "published"
-        self.was_first = standing is manifest
-        return StoredArtifact(place, standing)
+        self._is_open = False
+        self.was_first = published is manifest
+        return StoredArtifact(self._place, published)
 
     def _seal(self, manifest: Manifest) -> Manifest:
-        """Makes everything durable, and writes the manifest only once all of it is there.
+        """Make everything durable, and write the manifest after everything else.
 
-        Returns the manifest as a reader will see it: a tuple comes back as a list.
+        Return the manifest as a reader will decode it: with lists for tuples.
         """
         for path in self._nodes:
             sync_folder(self.path / path)
@@ -235,7 +228,8 @@ class Draft:
         if faults:
             raise StoreError(
                 f"the draft in {self.path} is not on disk as it was written: "
-                f"{'; '.join(faults)}. Check the disk, and what else works in that folder"
+                f"{'; '.join(faults)}. Check the disk, and what else "
+                "changes that folder"
             )
         file, data = self.path / node_file(""), encode_manifest(manifest)
         write_file(file, [data])
@@ -245,7 +239,7 @@ class Draft:
     def _add_node(
         self, path: str, what: str, attributes: Mapping[str, object] | None = None
     ) -> None:
-        """Makes the folder of a node, and the groups above it. Only a group gets its file here."""
+        """Create the folder of a node and its missing parents; a group also gets its file."""
         self._check_open()
         check_path(path)
         if path in self._nodes:
@@ -257,38 +251,26 @@ class Draft:
             raise StoreError(
                 f"{path!r} cannot lie in the {self._nodes[above]} {above!r}; put it elsewhere"
             )
-        try:
-            with explained("create the folder", self.path / path):
-                os.mkdir(self.path / path)
-            if what == "group":
-                file = node_file(path)
-                self._files[file] = write_file(self.path / file, [group_file(attributes or {})])
-        except BaseException:  # half of a node may be there, and must not be published
-            self._state = "broken"
-            raise
-        self._nodes[path] = what
-
-    def _add_file(self, array: str, file: str, record: FileRecord) -> None:
-        self._files[f"{array}/{file}"] = record
+        self._nodes[path] = what  # first: without its file, the draft cannot be published
+        with explained("create the folder", self.path / path):
+            os.mkdir(self.path / path)
+        if what == "group":
+            file = node_file(path)
+            self._files[file] = write_file(self.path / file, [group_file(attributes or {})])
 
     def _check_open(self) -> None:
-        if self._state != "open":
+        if not self._is_open:
             raise StoreError(
-                f"the draft of {self.kind}/{self.key} is {self._state}; write to a draft in its "
-                "with statement, before it is published, and drop it after an error"
+                f"the draft of {self.kind}/{self.key} is not open; write to it within its with "
+                "statement, before it is published"
             )
 
     def _check_finished(self) -> None:
         self._check_open()
-        if unfinished := [writer for writer in self._writers if writer.state != "closed"]:
-            names = ", ".join(f"{writer.name!r} ({writer.state})" for writer in unfinished)
+        unfinished = [path for path in self._nodes if node_file(path) not in self._files]
+        if unfinished:
             raise StoreError(
-                f"the draft of {self.kind}/{self.key} has unfinished arrays: {names}; close each "
-                "one before publishing"
+                f"the draft of {self.kind}/{self.key} has unfinished arrays or groups: "
+                f"{', '.join(map(repr, unfinished))}. Close each array before publishing, and drop "
+                "the draft after an error"
             )
-
-
-def _reference(parent: Reference | Mapping[str, str]) -> Reference:
-    if not isinstance(parent, Reference):
-        parent = Reference(parent["kind"], parent["key"])
-    return Reference(check_kind(parent.kind), check_key(parent.key))

@@ -1,22 +1,22 @@
-"""The manifest: what an artifact is, whence it came, and every file it must have.
+"""The manifest: what an artifact is, what it was made from, and every file that it must have.
 
-It is kept in the attributes of the artifact's root group, under "saevx", so that any Zarr reader
-shows it. Its file ends with a digest of all that stands before it, so that a manifest is whole or
-no manifest; this ending is the same in every version of the layout.
+It is stored in the attributes of the artifact's root group, under "saevx", so that any Zarr reader
+shows it. The file ends with a digest of everything before, so that a torn or altered manifest is
+detected; this ending is the same in every version of the layout.
 """
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from store.errors import CorruptArtifact, NewerLayout, StoreError
+from store.errors import CorruptArtifact, NewerLayout
 from store.io import FileRecord, digest, digest_file, explained, read_file, stat_opened
-from store.layout import LAYOUT, NODE_FILE
+from store.layout import KINDS, LAYOUT, NODE_FILE, Ref, is_key
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 ABSENT = "not in the store"
@@ -31,6 +31,8 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a published artifact says about itself."""
+
     layout: int = LAYOUT
     kind: str
     key: str
@@ -38,20 +40,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the spec type, and the version of its recipe."""
     version: int
     canonical: str
-    """The text whose digest is the key; a hit compares it."""
+    """The canonical JSON of the spec, whose digest is the key."""
     spec: dict[str, Any]
-    """The spec's fields in plain values, for people and queries."""
+    """The spec's fields as plain values, for people and queries."""
     parents: dict[str, Reference]
     provenance: dict[str, Any]
     attributes: dict[str, Any]
-    """Facts of the artifact, as its recipe chose."""
+    """Facts about the artifact, chosen by its recipe."""
     files: dict[str, FileRecord]
-    """Every file but the manifest's own, by path within the artifact."""
+    """Every file except the manifest's own, by its path within the artifact."""
     created: str
     """ISO 8601, UTC."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of its files, without the manifest's own."""
+        return sum(record.size for record in self.files.values())
 
-# The way from the root of the file to the manifest.
+
+# Where the manifest is in its file.
 class _Attributes(msgspec.Struct):
     saevx: Manifest
 
@@ -64,22 +71,22 @@ _decode_group = msgspec.json.Decoder(_Group).decode
 
 
 def group_file(attributes: object) -> bytes:
-    """The zarr.json of a group."""
+    """Return the zarr.json of a group."""
     node = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return msgspec.json.format(msgspec.json.encode(node), indent=2) + b"\n"
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The zarr.json of an artifact's root group."""
+    """Return the zarr.json of an artifact's root group."""
     body = group_file({"saevx": manifest, "xxh3": ""}).removesuffix(_TAIL)
     return body + digest(body).encode() + _TAIL
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
-    """Inverse of `encode_manifest`.
+    """Invert `encode_manifest`. `where` is named in errors.
 
-    Raises CorruptArtifact when the bytes are not all as written, NewerLayout when they are and
-    this version of saevx cannot understand them.
+    Raises CorruptArtifact where the bytes are not as written, and NewerLayout where a later saevx
+    wrote them.
     """
     end = len(data) - len(_TAIL)
     body, found = data[: end - 32], data[end - 32 : end]
@@ -88,7 +95,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     try:
         manifest = _decode_group(data).attributes.saevx
         layout, fault = manifest.layout, None
-    except msgspec.DecodeError as error:  # of another layout, or no manifest
+    except msgspec.DecodeError as error:  # another layout, or no manifest
         layout, fault = _layout_of(data), error
     if layout > LAYOUT:
         raise NewerLayout(
@@ -101,7 +108,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
 
 
 def _layout_of(data: bytes) -> int:
-    """Layout of a manifest in which nothing else need be as we know it."""
+    """Return the layout of a manifest of which nothing else is known."""
     try:
         layout = msgspec.json.decode(data)["attributes"]["saevx"]["layout"]
     except (msgspec.DecodeError, LookupError, TypeError):
@@ -110,7 +117,7 @@ def _layout_of(data: bytes) -> int:
 
 
 def read_manifest(folder: str) -> Manifest | None:
-    """The manifest of the artifact in a folder; None where there is no such file.
+    """Return the manifest of the artifact in a folder; None where there is none.
 
     Raises CorruptArtifact, NewerLayout, and StoreError where it cannot be read.
     """
@@ -124,17 +131,17 @@ def read_manifest(folder: str) -> Manifest | None:
 
 
 def examine(folder: str, kind: str, key: str) -> Manifest | str:
-    """The manifest of the artifact that a folder holds whole, else why it holds none.
+    """Return the manifest of the complete artifact in a folder, else the reason why it is not one.
 
-    Whole: its manifest is as written, is of this kind and key, and every file it lists is there
-    and has its size. Costs one read and a stat a file. Raises NewerLayout and StoreError.
+    Complete: the manifest is as written, has this kind and key, and every file that it lists exists
+    with its size. Costs one read and a stat per file. Raises NewerLayout and StoreError.
     """
-    # One for all, since a run may look at 20,000 artifacts.
+    # One context for all steps: a run may examine 20,000 artifacts.
     with explained("read", folder):
         try:
             at = os.open(folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError):
-            if os.path.isdir(folder):  # moved away and put back in this instant
+            if os.path.isdir(folder):  # moved away and put back at this moment
                 return examine(folder, kind, key)
             there = os.path.lexists(folder)
             return "damaged: it has no manifest" if there else ABSENT
@@ -145,7 +152,7 @@ def examine(folder: str, kind: str, key: str) -> Manifest | str:
 
 
 def _examine(folder: str, at: int, kind: str, key: str) -> Manifest | str:
-    """As `examine`, `at` being the folder, opened: below it names are looked up faster."""
+    """As `examine`. `at` is the open folder, below which names are resolved faster."""
     try:
         data = read_file(NODE_FILE, at)
     except (FileNotFoundError, NotADirectoryError):
@@ -167,7 +174,7 @@ def _examine(folder: str, at: int, kind: str, key: str) -> Manifest | str:
 
 
 def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
-    """What is wrong with a file's size, None if nothing. Raises OSError."""
+    """Return what is wrong with the size of a file, None if nothing. Raises OSError."""
     try:
         size = stat_opened(f"{folder}/{name}").st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -179,7 +186,7 @@ def size_fault(folder: str, name: str, record: FileRecord) -> str | None:
 
 
 def byte_fault(folder: str, name: str, record: FileRecord) -> str | None:
-    """What is wrong with a file, every byte of it read, None if nothing. Raises OSError."""
+    """Read a whole file and return what is wrong with it, None if nothing. Raises OSError."""
     if fault := size_fault(folder, name, record):
         return fault
     same = digest_file(f"{folder}/{name}") == record
@@ -187,7 +194,7 @@ def byte_fault(folder: str, name: str, record: FileRecord) -> str | None:
 
 
 def files_in(folder: Path) -> set[str]:
-    """All files below a folder, as manifests name them."""
+    """Return the paths of all files below a folder, relative to it."""
     return {
         os.path.relpath(os.path.join(place, name), folder)
         for place, _, names in os.walk(folder)
@@ -195,30 +202,23 @@ def files_in(folder: Path) -> set[str]:
     }
 
 
-def check_plain(value: object, where: str) -> None:
-    """Refuses what JSON cannot keep exactly, NaN among it: it would come back as another value."""
-    if isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            check_plain(item, f"{where}[{i}]")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if type(name) is not str:
-                raise StoreError(f"{where} has the name {name!r}; names in JSON are strings")
-            check_plain(name, f"a name in {where}")
-            check_plain(item, f"{where}.{name}")
-    elif not _is_plain(value):
-        raise StoreError(
-            f"{where} is {value!r}, of type {type(value).__name__}, which JSON cannot keep; use "
-            "finite plain numbers, strings, booleans, None, and lists and dicts of them"
-        )
+def inputs_of(manifest: Manifest) -> tuple[Ref, ...]:
+    """Return what an artifact was made from: its parents, and all artifacts named in its spec.
+
+    The spec names them at any depth, so an artifact whose parent is gone still keeps what that
+    parent was made from.
+    """
+    parents = [(parent.kind, parent.key) for parent in manifest.parents.values()]
+    return tuple(dict.fromkeys([*parents, *_refs_in(manifest.spec.get("fields", {}).values())]))
 
 
-def _is_plain(value: object) -> bool:
-    # By exact type: numpy's float64 is a float and its str_ a str, and JSON takes neither.
-    if isinstance(value, float):
-        return type(value) is float and math.isfinite(value)
-    if isinstance(value, str):
-        return type(value) is str and not any("\ud800" <= char <= "\udfff" for char in value)
-    if isinstance(value, int):
-        return type(value) in (int, bool) and -(1 << 63) <= value < 1 << 64
-    return value is None
+def _refs_in(values: Iterable[Any]) -> Iterator[Ref]:
+    """Yield the artifacts that a document names, at any depth."""
+    for value in values:
+        if isinstance(value, dict):
+            match value:
+                case {"kind": str(kind), "key": str(key)} if kind in KINDS and is_key(key):
+                    yield kind, key
+            yield from _refs_in(value.values())
+        elif isinstance(value, list):
+            yield from _refs_in(value)

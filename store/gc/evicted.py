@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from store.artifact.inputs import inputs_of
-from store.artifact.manifest import Manifest, decode_manifest
+from store.artifact.manifest import Manifest, decode_manifest, inputs_of
 from store.artifact.reader import StoredArtifact
 from store.errors import CorruptArtifact, NewerLayout
 from store.gc.records import Graph

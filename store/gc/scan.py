@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.artifact.inputs import inputs_of
-from store.artifact.manifest import ABSENT, Manifest, examine
+from store.artifact.manifest import ABSENT, Manifest, examine, inputs_of
 from store.artifact.staging import is_left_behind
 from store.errors import StoreError
 from store.gc.evicted import evicted_manifest, inputs_of_evicted
@@ -187,8 +186,9 @@ def _read(ref: Ref, path: Path, identity: Identity) -> StoredEntry:
     found = examine(str(path), *ref)
     if not isinstance(found, Manifest):
         return StoredEntry(ref, path, identity, bytes_in(path), fault=found)
-    n_bytes = sum(record.size for record in found.files.values())
-    return StoredEntry(ref, path, identity, n_bytes, found.type, found.version, inputs_of(found))
+    return StoredEntry(
+        ref, path, identity, found.n_bytes, found.type, found.version, inputs_of(found)
+    )
 
 
 def below(store: Store, ref: Ref) -> list[Ref]:

@@ -146,7 +146,7 @@ class Reader:
             stamp=stamp,
             type=manifest.type,
             version=manifest.version,
-            n_bytes=sum(record.size for record in manifest.files.values()),
+            n_bytes=manifest.n_bytes,
             created=manifest.created,
             columns=columns,
             facts=msgspec.Raw(msgspec.msgpack.encode(list(facts.values()))),

@@ -127,7 +127,7 @@ def test_missing_rows_are_an_error_at_close(store: Store, key: str, publish: Any
         writer.append(np.zeros((1, 3), "float32"))
         with pytest.raises(StoreError, match="1 of its 2 rows"):
             writer.close()
-        with pytest.raises(StoreError, match=r"'x' \(abandoned\)"):
+        with pytest.raises(StoreError, match="unfinished arrays or groups: 'x'"):
             publish(draft)
 
 
@@ -135,7 +135,7 @@ def test_closed_array_takes_nothing_more(store: Store, key: str) -> None:
     with store.draft("shards", key) as draft:
         with draft.array("x", (0, 3), "float32") as writer:
             pass
-        with pytest.raises(StoreError, match="is closed"):
+        with pytest.raises(StoreError, match="closed or abandoned"):
             writer.append(np.zeros((0, 3), "float32"))
 
 
@@ -148,7 +148,7 @@ def test_a_stream_does_not_go_on_after_a_failed_write(
         with pytest.raises(ZeroDivisionError):
             writer.append(np.zeros(2, "int8"))
         monkeypatch.undo()
-        with pytest.raises(StoreError, match="is abandoned"):
+        with pytest.raises(StoreError, match="closed or abandoned"):
             writer.append(np.zeros(4, "int8"))
 
 

@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_refused(
     for i, (values, options) in enumerate(UNFIT[unfit]):
         make_part(store, key, publish, i, values, **options)
     with pytest.raises(
-        StoreError, match=r"array 'a' of shape .* cannot take over Array\(.*no files"
+        StoreError, match=r"array 'a' of shape .* cannot link the files of Array\(.*not whole"
     ):
         seal(store, key, publish, 2)
     assert_nothing_made(store, key, entries)

@@ -253,7 +253,7 @@ print(sorted({{"numpy", "polars", "zarr", "google_crc32c", "torch"}} & set(sys.m
 
 def test_where_no_folder_can_be_made(tmp_path: Path, key: str) -> None:
     with (
-        pytest.raises(StoreError, match=r"no folder can be made there\. Check the path"),
+        pytest.raises(StoreError, match=r"no folder can be created there\. Check the path"),
         Store("/proc/x").draft("results", key),
     ):
         pass
