@@ -18,6 +18,7 @@ from pathlib import Path
 import xxhash
 
 from store.errors import StoreError
+from store.names import UTC_STAMP, utc_stamp
 
 LAYOUT = 1
 """The version of the layout that this code writes, and the latest it reads."""
@@ -151,7 +152,7 @@ def trash(root: Path, kind: str) -> Path:
 
 def trash_name(key: str) -> str:
     """A fresh name below the trash; it tells what was moved there and when (UTC)."""
-    return f"{key}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{os.urandom(4).hex()}"
+    return f"{key}.{utc_stamp()}.{os.urandom(4).hex()}"
 
 
 def leases(root: Path, kind: str) -> Path:
@@ -177,7 +178,7 @@ def trashed(name: str) -> tuple[str, float] | None:
     """Key and time (seconds since 1970) in a name below the trash; None for a name not ours."""
     key, _, rest = name.partition(".")
     try:
-        moved = calendar.timegm(time.strptime(rest.partition(".")[0], "%Y%m%dT%H%M%SZ"))
+        moved = calendar.timegm(time.strptime(rest.partition(".")[0], UTC_STAMP))
     except ValueError:
         return None
     return (key, float(moved)) if is_key(key) else None

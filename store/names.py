@@ -5,8 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import time
 
 import xxhash
+
+UTC_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 def safe_name(text: str, n_bytes: int = 200, also: str = "") -> str:
@@ -23,6 +26,11 @@ def safe_name(text: str, n_bytes: int = 200, also: str = "") -> str:
     digest = xxhash.xxh3_64_hexdigest(text.encode(errors="surrogatepass"))[:8]
     readable = re.sub(rf"^[-. ]|[^{safe}]", "_", text).encode()[: n_bytes - len(digest) - 1]
     return f"{readable.decode(errors='ignore')}~{digest}"
+
+
+def utc_stamp() -> str:
+    """Return the present time for names of files, such as 20260314T150926Z."""
+    return time.strftime(UTC_STAMP, time.gmtime())
 
 
 def host_name() -> str:

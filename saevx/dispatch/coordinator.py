@@ -17,7 +17,7 @@ from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.recover import recall_failures, recover
 from saevx.dispatch.request import Counts, Request
-from saevx.dispatch.run_folder import take_submit_lease
+from saevx.dispatch.run_folder import acquire_submit_lease
 from saevx.dispatch.runs.retention import remove_old_runs
 from saevx.dispatch.submit import Submitter
 from saevx.errors import Detached
@@ -130,7 +130,7 @@ class Coordinator:
 
     def _send(self) -> None:
         """Submit what is to be sent, and is not just being submitted by another run."""
-        lock = take_submit_lease(self.store)
+        lock = acquire_submit_lease(self.store)
         if lock is None:
             return  # at the next tick
         with lock:

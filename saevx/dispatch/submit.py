@@ -130,7 +130,7 @@ class Submitter:
                 self._be_patient(error)
                 return False
             self._refused_since = 0.0
-            folder.set_job(array.name, job)
+            folder.set_handle(array.name, job)
             for index in range(len(loads)):
                 self.flights.add(Job(folder, ArrayTask(folder.name, array.name, index), job))
         return True

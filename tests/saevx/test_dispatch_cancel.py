@@ -58,7 +58,7 @@ def test_what_scancel_does_not_end_is_not_written_down_as_cancelled(
         done = cancel(Store(tmp_path / "store"), lambda folder, keys: True)
     assert done.jobs == 0
     assert [str(error) in why and "first, a run of " in why for why in done.refused] == [True]
-    assert run.outcome_names() == set()
+    assert run.finished_tasks() == set()
     done = cancel(Store(tmp_path / "store"), lambda folder, keys: True)
     assert (done.jobs, done.refused, cluster.cancelled) == (1, [], ["1_0"])
     assert run.ended
@@ -93,7 +93,7 @@ def test_processes_of_another_user_are_refused_by_name(
     assert ran.exit_code == 1
     assert "not cancelled: trial, a run of ann: Operation not permitted" in ran.output
     assert "nothing is queued" not in ran.output
-    assert run.outcome_names() == set()
+    assert run.finished_tasks() == set()
 
 
 def test_what_has_ended_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch):

@@ -257,7 +257,7 @@ def test_what_may_have_been_submitted_is_not_submitted_again(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "set_job", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(RunFolder, "set_handle", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             run(tmp_path, [Leaf(value=1)])
     assert len(cluster.arrays) == 1
@@ -291,7 +291,7 @@ def test_ctrl_c_between_sbatch_and_its_record_waits(
         run(tmp_path, [Leaf(value=1), Leaf(value=2)])
     assert children == ["True\n"]
     (folder,) = active_runs(Store(tmp_path / "store"))
-    assert [folder.job_of(array.name) for array in folder.arrays()] == ["slurm:1"]
+    assert [folder.handle_of(array.name) for array in folder.arrays()] == ["slurm:1"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -341,7 +341,7 @@ def test_a_signal_ends_a_run_whose_sbatch_hangs(tmp_path: Path, number: signal.S
     assert process.returncode == 3, err
     # It may have been submitted: a job of that name has something to do.
     (folder,) = active_runs(place.store)
-    assert [folder.job_of(array.name) for array in folder.arrays()] == [None]
+    assert [folder.handle_of(array.name) for array in folder.arrays()] == [None]
 
 
 # -- runs that end
@@ -375,7 +375,7 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
     assert active_runs(Store(tmp_path / "store")) == []
     ends = [
         result.status
-        for array, index in folder.outcome_names()
+        for array, index in folder.finished_tasks()
         if (outcome := folder.outcome(array, index))
         for result in outcome.results.values()
     ]

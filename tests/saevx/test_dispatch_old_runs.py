@@ -16,7 +16,13 @@ from dispatching import Place
 from saevx.dispatch.executors import slurm
 from saevx.dispatch.jobs.finish import end_runs
 from saevx.dispatch.messages import Array, RunInfo, TaskStatus
-from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, runs_dir, take_submit_lease
+from saevx.dispatch.run_folder import (
+    RunFolder,
+    acquire_submit_lease,
+    active_runs,
+    all_runs,
+    runs_dir,
+)
 from saevx.dispatch.runs.retention import KEPT_S, remove_old_runs
 from saevx.errors import NoAnswer
 from store import Store
@@ -80,7 +86,7 @@ def make_run(
         submitted=0.0,
     )
     run.add(array)
-    run.set_job(array.name, job)
+    run.set_handle(array.name, job)
     if ended_ago_s is not None:
         run.end()
         then = time.time() - ended_ago_s
@@ -136,14 +142,14 @@ def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_be
     os.utime(info, (0, time.time() - RESTARTED_S - 60))
     end_runs(store, "trial")
     assert run.ended
-    (outcome,) = (run.outcome(array, at) for array, at in run.outcome_names())
+    (outcome,) = (run.outcome(array, at) for array, at in run.finished_tasks())
     assert outcome is not None
     assert {result.status for result in outcome.results.values()} == {TaskStatus.ABANDONED}
 
 
 def test_nothing_goes_while_another_run_submits(store: Store):
     run = make_run(store, 40 * DAY_S)
-    right = take_submit_lease(store)
+    right = acquire_submit_lease(store)
     assert right is not None
     with right:
         assert remove_old_runs(store) == []
@@ -178,7 +184,7 @@ def test_one_whose_submitter_was_killed_before_it_was_described_goes(store: Stor
 
     old, recent, described = killed(31), killed(29), make_run(store, None)
     os.utime(described.path, (0, 0))
-    right = take_submit_lease(store)
+    right = acquire_submit_lease(store)
     assert right is not None
     with right:  # one that submits may be about to describe it
         assert remove_old_runs(store) == []

@@ -181,7 +181,7 @@ def test_logs_of_a_key(place: Place):
 KILLED_AFTER_SBATCH = """
 import os, signal
 from saevx.dispatch.run_folder import RunFolder
-RunFolder.set_job = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.set_handle = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 KILLED_BEFORE_SBATCH = """

@@ -23,10 +23,9 @@ def start_detached(experiment: Experiment, store: Store) -> None:
     """
     from saevx.dispatch.run_folder import runs_dir
     from saevx.errors import Detached, StoreError
-    from store.names import safe_name
+    from store.names import safe_name, utc_stamp
 
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    name = f"{safe_name(experiment.name, 60)}.{stamp}.{os.getpid()}.log"
+    name = f"{safe_name(experiment.name, 60)}.{utc_stamp()}.{os.getpid()}.log"
     file = runs_dir(store) / ".detached" / name
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

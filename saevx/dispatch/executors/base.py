@@ -59,7 +59,7 @@ class Executor(Protocol):
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        """Submit an array, to run after other jobs. Returns its job as `RunFolder.job_of` does.
+        """Submit an array, to run after other jobs. Returns its job as `RunFolder.handle_of` does.
 
         Raises SlurmError; NoAnswer where it may have been submitted all the same.
         """

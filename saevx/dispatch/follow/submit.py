@@ -21,7 +21,7 @@ import xxhash
 from saevx.dispatch.code.snapshot import Snapshot, command
 from saevx.dispatch.executors import sbatch, slurm
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.run_folder import run_prefix, runs_dir, take_submit_lease
+from saevx.dispatch.run_folder import acquire_submit_lease, run_prefix, runs_dir
 from saevx.errors import Detached, StoreError
 from saevx.experiments.load import CODE
 from store.locks.slurm import TIMEOUT_S, queue
@@ -112,7 +112,7 @@ def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
 def _submitting(store: Store) -> Iterator[None]:
     """One at a time: else two would each see no job, and submit one."""
     end = time.monotonic() + TIMEOUT_S
-    while (right := take_submit_lease(store)) is None:
+    while (right := acquire_submit_lease(store)) is None:
         if time.monotonic() > end:
             raise StoreError(f"another run has been submitting in {store.root} for long: try again")
         time.sleep(0.2)

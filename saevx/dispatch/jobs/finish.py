@@ -31,9 +31,9 @@ def end_runs(store: Store, prefix: str) -> None:
             if not folder.submitter_may_be_alive:
                 folder.end()
             continue
-        if not folder.is_over:
+        if not folder.is_finished:
             _look_after(folder)
-        if folder.is_over:
+        if folder.is_finished:
             folder.end()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saevx.dispatch.messages import Array, ArrayTask
-from saevx.dispatch.run_folder import RunFolder, task_keys
+from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.runs.logs import existing_logs
 
 
@@ -18,7 +18,7 @@ class Job:
     folder: RunFolder
     task: ArrayTask
     handle: str
-    """Of its array, as in `RunFolder.job_of`; "" where that was never recorded."""
+    """Of its array, as in `RunFolder.handle_of`; "" where that was never recorded."""
     running: bool = False
     reason: str = ""
     """Why it waits."""
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def keys(self) -> list[str]:
-        return task_keys(self.folder, self.task)
+        return self.array.keys_of(self.task.number) if self.array else []
 
     @property
     def array(self) -> Array | None:
@@ -67,12 +67,12 @@ class Job:
 def jobs_of(folder: RunFolder) -> Iterator[Job]:
     """All jobs that a run has submitted, or may have submitted."""
     for array in folder.arrays():
-        handle = folder.job_of(array.name) or ""
+        handle = folder.handle_of(array.name) or ""
         for number in range(len(array.tasks)):
             yield Job(folder, ArrayTask(folder.name, array.name, number), handle)
 
 
 def unfinished_jobs(folder: RunFolder) -> list[Job]:
     """The jobs of a run that have no outcome."""
-    done = folder.outcome_names()
+    done = folder.finished_tasks()
     return [job for job in jobs_of(folder) if job.position not in done]

@@ -70,7 +70,7 @@ class JobMonitor:
     def _with_outcome(self) -> list[tuple[Job, Outcome]]:
         ended = []
         folders = {flight.task.run: flight.folder for flight in self.flying.values()}
-        written = {run: folder.outcome_names() for run, folder in folders.items()}
+        written = {run: folder.finished_tasks() for run, folder in folders.items()}
         for element, flight in list(self.flying.items()):
             if flight.position in written[element.run]:
                 outcome = flight.folder.outcome(*flight.position)

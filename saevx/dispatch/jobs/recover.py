@@ -14,7 +14,7 @@ from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.retry import Attempt, earlier
 from saevx.dispatch.messages import Array, ArrayTask, TaskStatus
-from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs, task_keys
+from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
 
 if TYPE_CHECKING:
     from store import Store
@@ -39,9 +39,9 @@ def recover(store: Store, ledger: RunProgress, flights: JobMonitor) -> set[str]:
             ]
             if not wanted:
                 continue
-            job = folder.job_of(array.name) or reconcile(folder, array)
+            job = folder.handle_of(array.name) or reconcile(folder, array)
             if job is None:
-                unsure |= {key for element in wanted for key in task_keys(folder, element)}
+                unsure |= {key for task in wanted for key in array.keys_of(task.number)}
             for element in wanted if job else ():
                 _take_over(Job(folder, element, job or ""), ledger, flights)
     return unsure
@@ -70,7 +70,7 @@ def reconcile(folder: RunFolder, array: Array) -> str | None:
     """
     job = EXECUTORS[folder.info.executor].find(array, folder)
     if job:
-        folder.set_job(array.name, job)
+        folder.set_handle(array.name, job)
     elif job == "":
         folder.drop(array.name)
     return job
@@ -78,7 +78,7 @@ def reconcile(folder: RunFolder, array: Array) -> str | None:
 
 def reconcile_all(folder: RunFolder) -> None:
     for array in list(folder.arrays()):
-        if folder.job_of(array.name) is None:
+        if folder.handle_of(array.name) is None:
             reconcile(folder, array)
 
 
@@ -89,9 +89,9 @@ def recall_failures(store: Store, ledger: RunProgress) -> None:
     for folder in all_runs(store, ledger.prefix)[-REMEMBERED_RUNS:]:
         if not folder.ended or folder.info.code != ledger.code:
             continue
-        for name, index in folder.outcome_names():
+        for name, index in folder.finished_tasks():
             outcome = folder.outcome(name, index)
-            flight = Job(folder, ArrayTask(folder.name, name, index), folder.job_of(name) or "")
+            flight = Job(folder, ArrayTask(folder.name, name, index), folder.handle_of(name) or "")
             for key, result in (outcome.results if outcome else {}).items():
                 if (
                     result.status is TaskStatus.ERROR

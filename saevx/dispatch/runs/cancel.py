@@ -78,5 +78,5 @@ def _cancel_in(
         if not folder.outcome(*flight.position):
             end = outcome_of(flight.keys, TaskStatus.CANCELLED, "by `saevx cancel`")
             folder.write_outcome(*flight.position, end)
-    if folder.is_over:
+    if folder.is_finished:
         folder.end()

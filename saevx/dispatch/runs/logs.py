@@ -12,7 +12,7 @@ from saevx.dispatch.run_folder import RunFolder
 def existing_logs(folder: RunFolder, array: str, index: int, job: str) -> list[Path]:
     """The files that hold what an element printed, or why it never began; the best one first.
 
-    `job` is as in `RunFolder.job_of`. Files that are not there, or empty, are left out.
+    `job` is as in `RunFolder.handle_of`. Files that are not there, or empty, are left out.
     """
     found = [file for file in _own(folder, array, index, job) if _size(file)]
     if not found and job.startswith("local:"):

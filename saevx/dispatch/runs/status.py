@@ -107,7 +107,7 @@ def run_states(store: Store) -> list[RunState]:
 def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
     seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
-    done = folder.outcome_names()
+    done = folder.finished_tasks()
     for flight in jobs_of(folder):
         outcome = folder.outcome(*flight.position) if flight.position in done else None
         if outcome is not None:

@@ -62,11 +62,12 @@ class TaskAttempt(Listener):
             outcome = run_parts(list(nodes.values()), parts, context, self)
         else:
             outcome = run_plan(Plan(nodes, tuple(nodes)), context, self)
-        results |= {node.key: Result(status=TaskStatus.MADE) for node in outcome.made}
-        results |= {
-            node.key: Result(status=TaskStatus.MADE_ELSEWHERE) for node in outcome.made_elsewhere
-        }
-        results |= {node.key: Result(status=TaskStatus.PART) for node in outcome.partly}
+        for status, made in (
+            (TaskStatus.MADE, outcome.made),
+            (TaskStatus.MADE_ELSEWHERE, outcome.made_elsewhere),
+            (TaskStatus.PART, outcome.partly),
+        ):
+            results |= {node.key: Result(status=status) for node in made}
         return results | {key: self._failure(error) for key, error in outcome.failed.items()}
 
     def _check(self, spec: Artifact, key: str, keys: Keys) -> Result | None:
