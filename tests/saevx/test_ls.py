@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saevx.cli import main
-from saevx.cli.common.columns import age, cell, cut, lay_out, size
+from saevx.cli.common.columns import cut, lay_out
+from saevx.cli.common.units import age, cell, size
 from store import Store, StoredArtifact
 
 HERE = Path(__file__).resolve().parent

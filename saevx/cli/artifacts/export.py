@@ -13,7 +13,7 @@ from saevx.cli.common.options import clear_errors, json_option, store_option
 @click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--to", "to", metavar="FOLDER", help="The store to copy to.")
-@click.option("--parents", is_flag=True, help="With --to: also all that they were made from.")
+@click.option("--parents", is_flag=True, help="With --to: also copy what they were made from.")
 @click.option(
     "-o",
     "--output",
@@ -37,7 +37,7 @@ def export(
 ) -> None:
     """Copy artifacts to another store, or write them to one file.
 
-    A copy has the same bytes and the same key, and is checked on the way. A file takes the table
+    A copy has the same bytes and the same key, and is verified on the way. A file holds the table
     or the arrays of one artifact, or the tables of several with their specs as columns.
     """
     from saevx.config import open_store
@@ -46,9 +46,9 @@ def export(
         raise click.UsageError("give either --to FOLDER, a store, or -o FILE")
     opened = open_store(store)
     if to is not None:
-        from saevx.cli.artifacts.copy import copy_all, other_store
+        from saevx.cli.artifacts.copy import copy_all
 
-        copy_all(opened, other_store(to, must_exist=False), keys, parents, as_json)
+        copy_all(opened, open_store(to), keys, parents, as_json)
         return
     assert output is not None
     from saevx.query.export import write_file

@@ -1,23 +1,26 @@
-"""saevx ls: the artifacts in the store."""
+"""saevx ls: the artifacts in the store. It must not import specs, rich, numpy or polars."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
+import msgspec
 
+from saevx.cli.common.columns import cut, lay_out, width_of
 from saevx.cli.common.options import clear_errors, json_option, store_option
+from saevx.cli.common.units import age, cell, size, things
+from saevx.compute.memory import gc_paused
+from saevx.config import open_store
+from saevx.query.search import Row, check_fields, in_order, search
 from store import KINDS
-
-if TYPE_CHECKING:
-    from saevx.query.search import Row
-    from store.index.reader import Scalar
+from store.index.reader import Scalar
 
 DESCRIBED = 10_000
-"""Up to so many artifacts are listed with the fields in which they differ."""
+"""Longer listings do not show the fields in which artifacts differ."""
 
 
 @click.command()
@@ -27,13 +30,15 @@ DESCRIBED = 10_000
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only where it holds, as in layer=13, 'mean_ap>=0.3', vit.name~dinov2, n_train=null, "
-    "'n=128|512', 'age<2d', 'size>1GB', 'created>=2026-11'. May be given several times.",
+    help="Only artifacts that meet a condition, as layer=13, 'mean_ap>=0.3', vit.name~dinov2, "
+    "n_train=null, 'n=128|512', 'age<2d', 'size>1GB', 'created>=2026-11'. May be repeated.",
 )
-@click.option("--older", is_flag=True, help="Only what an older version of its recipe made.")
-@click.option("--sort", metavar="A,-B", help="Fields to sort by; a - before one turns it round.")
+@click.option("--older", is_flag=True, help="Only artifacts made by an older recipe version.")
+@click.option("--sort", metavar="A,-B", help="Fields to sort by; prefix with - to sort descending.")
 @click.option("--columns", metavar="A,B", help="Fields to show, as in layer,vit.name,n_train.")
-@click.option("--limit", type=click.IntRange(min=1), help="Show so many: the newest, or the first.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Show only the newest; with --sort, the first."
+)
 @store_option
 @json_option
 @clear_errors
@@ -50,14 +55,10 @@ def ls(
 ) -> None:
     """List the artifacts in the store, newest last.
 
-    Without --columns the fields are shown in which artifacts of one type differ. An artifact is
-    marked as an older version when the store has a newer one of its type; --older compares with
-    the installed saevx, and with what recorded runs declared, too.
+    Without --columns, the fields in which artifacts of one type differ are shown. An artifact is
+    marked as an older version when the store has a newer version of its type; --older also
+    compares with the installed saevx, and with the types that recorded runs declared.
     """
-    from saevx.compute.memory import gc_paused
-    from saevx.config import open_store
-    from saevx.query.search import check_fields, in_order, search
-
     click.get_current_context().with_resource(gc_paused())
     opened = open_store(store)
     versions = None
@@ -65,16 +66,9 @@ def ls(
         from saevx.user_types import DeclaredTypes
 
         versions = DeclaredTypes.in_store(opened).versions
-    asked, order = _fields(columns), _fields(sort)
+    asked, order = _names(columns), _names(sort)
     fields = [*asked, *(field.removeprefix("-") for field in order)]
-    found = search(
-        opened,
-        kind=kind,
-        type=type_name,
-        where=where,
-        versions=versions,
-        fields=fields,
-    )
+    found = search(opened, kind=kind, type=type_name, where=where, versions=versions, fields=fields)
     rows = [row for row in found.rows if row.is_older or not older]
     if rows:
         check_fields(fields, found.fields)
@@ -83,17 +77,12 @@ def ls(
     if limit is not None:
         rows = rows[:limit] if order else rows[-limit:]
     if as_json:
-        import msgspec
-
         click.echo(msgspec.json.encode([_document(row) for row in rows]))
         return
-    from saevx.cli.common.columns import size
-
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = _table(rows, asked, width) if rows else []
     some = f"{len(rows)} of " if len(rows) < n_found else ""
-    what = "artifact" if n_found == 1 else "artifacts"
-    lines.append(f"{some}{n_found} {what}, {size(n_bytes)} in {opened.root}")
+    lines.append(f"{some}{things(n_found)}, {size(n_bytes)} in {opened.root}")
     if found.newer:
         lines.append(f"{len(found.newer)} more cannot be read: {found.newer[0]}")
     if type_name and not rows and type_name not in found.types and found.types:
@@ -102,10 +91,8 @@ def ls(
 
 
 def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list[str]:
-    """Lines of text; `width` of the terminal, None where output is none."""
-    from saevx.cli.common.columns import cell, cut, lay_out, width_of
-
-    columns = _own_columns(rows)
+    """Return lines of text; `width` is that of the terminal, None where output goes elsewhere."""
+    columns = _common_columns(rows)
     fields: dict[str, list[Scalar]] = {}
     notes: list[str] = []
     if asked:
@@ -115,9 +102,9 @@ def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list
     elif len(rows) > DESCRIBED:
         notes.append("the fields of so many are not shown: choose some, as with --type and --where")
     elif "kind" in columns:
-        columns["fields"] = in_words(rows)
+        columns["fields"] = _differences(rows)
     else:
-        fields = differing(rows)
+        fields = _differing_fields(rows)
     room = None if width is None or asked else width - sum(width_of(*c) for c in columns.items())
     left_out: list[str] = []
     for name, values in fields.items():
@@ -135,10 +122,8 @@ def _table(rows: Sequence[Row], asked: Sequence[str], width: int | None) -> list
     return lines + notes
 
 
-def _own_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """What every artifact has, but for what is the same in all of them."""
-    from saevx.cli.common.columns import age, size
-
+def _common_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the columns that every listing has, with kind and state where rows differ in them."""
     columns = {"key": [row.entry.key[:8] for row in rows]}
     if len({row.entry.type for row in rows}) > 1:
         columns["kind"] = [row.entry.kind for row in rows]
@@ -154,41 +139,33 @@ def _is_numeric(values: Sequence[Scalar]) -> bool:
     return all(isinstance(value, int | float | None) or value == "" for value in values)
 
 
-def differing(rows: Sequence[Row]) -> dict[str, list[Scalar]]:
-    """The fields in which artifacts of one type differ, with their values; "" where there is none.
+def _differing_fields(rows: Sequence[Row]) -> dict[str, list[Scalar]]:
+    """Return the fields in which artifacts of one type differ; "" where one lacks a field.
 
-    Of a single artifact, its own fields.
+    A single artifact gets all its own fields, without those of nested descriptions.
     """
-    names = dict.fromkeys(name for c in {row.entry.columns: None for row in rows} for name in c)
-    values = [row.entry.values() for row in rows]
-    if len({row.entry.columns for row in rows}) == 1:
-        columns: Iterable[Sequence[Scalar]] = zip(*values, strict=True)
-    else:
-        facts = [row.entry.facts() for row in rows]
-        columns = ([each.get(name, "") for each in facts] for name in names)
-    found = dict(zip(names, map(list, columns), strict=True))
+    facts = [row.entry.facts() for row in rows]
+    found = {
+        name: [each.get(name, "") for each in facts]
+        for name in dict.fromkeys(name for each in facts for name in each)
+    }
     if len(rows) == 1:
-        return {name: column for name, column in found.items() if "." not in name}
-    return {name: column for name, column in found.items() if column.count(column[0]) < len(rows)}
+        return {name: values for name, values in found.items() if "." not in name}
+    return {name: values for name, values in found.items() if values.count(values[0]) < len(rows)}
 
 
-def in_words(rows: Sequence[Row]) -> list[str]:
-    """For each artifact the fields in which its type's artifacts differ, as in `layer=9 n=128`."""
-    from saevx.cli.common.columns import cell
-
-    words = [""] * len(rows)
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        places.setdefault(row.entry.type, []).append(place)
-    for where in places.values():
-        fields = differing([rows[place] for place in where])
-        told = [
-            ["" if value == "" else f"{name}={cell(value)}" for value in column]
-            for name, column in fields.items()
-        ]
-        for place, parts in zip(where, zip(*told, strict=True), strict=bool(told)):
-            words[place] = " ".join(filter(None, parts))
-    return words
+def _differences(rows: Sequence[Row]) -> list[str]:
+    """Return the differing fields of each row among its type, as in `layer=9 n=128`."""
+    by_type: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_type.setdefault(row.entry.type, []).append(i)
+    texts = [""] * len(rows)
+    for group in by_type.values():
+        fields = _differing_fields([rows[i] for i in group])
+        for n, i in enumerate(group):
+            parts = ((name, values[n]) for name, values in fields.items())
+            texts[i] = " ".join(f"{name}={cell(value)}" for name, value in parts if value != "")
+    return texts
 
 
 def _document(row: Row) -> dict[str, Any]:
@@ -205,5 +182,5 @@ def _document(row: Row) -> dict[str, Any]:
     }
 
 
-def _fields(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from saevx.cli.common.columns import lay_out, size
+from saevx.cli.common.columns import lay_out
 from saevx.cli.common.console import console, table
-from saevx.cli.common.units import things
+from saevx.cli.common.units import size, things
 from store.errors import StoreError
 from store.gc.collector import Collected, collect, empty_trash
 from store.gc.reachability import EVICTED, NOT_REACHED, OLDER, Reachability, Stale, duration

@@ -117,8 +117,8 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
 
 
 def _print_arrays(lines: list[Line]) -> None:
-    from saevx.cli.common.columns import size
     from saevx.cli.common.console import console, table
+    from saevx.cli.common.units import size
 
     rows = []
     for line in lines:
