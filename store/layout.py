@@ -104,7 +104,7 @@ def _fault_of(name: str) -> str | None:
     return None
 
 
-def is_shelf(name: str) -> bool:
+def is_prefix_folder(name: str) -> bool:
     """Whether a folder of this name holds the artifacts whose keys begin so."""
     return len(name) == 2 and set(name) <= set("0123456789abcdef")
 

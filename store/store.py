@@ -19,7 +19,7 @@ from store.layout import (
     check_prefix,
     home,
     is_key,
-    is_shelf,
+    is_prefix_folder,
     part_home,
     part_key,
     work,
@@ -160,7 +160,7 @@ class Store:
     def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
         """Keys of all that stands in the place of an artifact, whole or not, in order."""
         for part in list_folder(self.root_of(kind) / kind):
-            if is_shelf(part) and part.startswith(prefix[:2]):
+            if is_prefix_folder(part) and part.startswith(prefix[:2]):
                 names = list_folder(self.root_of(kind) / kind / part)
                 ours = (key for key in names if is_key(key) and key.startswith(part))
                 yield from (key for key in ours if key.startswith(prefix))

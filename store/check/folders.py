@@ -8,7 +8,7 @@ from pathlib import Path
 
 from store.check.report import Finding, foreign, names_of, unreadable, writable
 from store.gc.records import roots_of
-from store.layout import KINDS, is_key, is_shelf
+from store.layout import KINDS, is_key, is_prefix_folder
 from store.store import Store
 
 
@@ -60,7 +60,7 @@ def _unused_artifacts(store: Store) -> Iterator[Finding]:
         old, new = store.root / kind, store.root_of(kind) / kind
         n = 0
         if old != new:
-            for shelf in filter(is_shelf, (yield from names_of(old)) or []):
+            for shelf in filter(is_prefix_folder, (yield from names_of(old)) or []):
                 keys = (yield from names_of(old / shelf)) or []
                 n += sum(is_key(key) and key.startswith(shelf) for key in keys)
         if n:

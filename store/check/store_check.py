@@ -14,7 +14,7 @@ from store.artifact.verify import file_faults, manifest_fault
 from store.check import folders, staging
 from store.check.report import RECOMPUTED, Finding, damage, foreign, names_of, unreadable
 from store.errors import CorruptArtifact, StoreError
-from store.layout import KINDS, NODE_FILE, RESERVED, Ref, is_key, is_shelf
+from store.layout import KINDS, NODE_FILE, RESERVED, Ref, is_key, is_prefix_folder
 from store.store import Store
 from store.trash.move import identity_of
 
@@ -68,7 +68,7 @@ class StoreCheck:
 
     def _shelf(self, kind: str, shelf: Path) -> Iterator[Finding]:
         try:
-            if not is_shelf(shelf.name) or not shelf.is_dir():
+            if not is_prefix_folder(shelf.name) or not shelf.is_dir():
                 yield foreign(shelf)
                 return
         except OSError as error:

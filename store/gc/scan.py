@@ -15,7 +15,7 @@ from store.errors import StoreError
 from store.gc.evicted import evicted_manifest, inputs_of_evicted
 from store.gc.records import Graph
 from store.io import bytes_in, explained, make_folders, names_in
-from store.layout import KINDS, Ref, builds, collectors, is_key, is_shelf, owner_of, works
+from store.layout import KINDS, Ref, builds, collectors, is_key, is_prefix_folder, owner_of, works
 from store.locks.lease import LeaseOwner
 from store.locks.liveness import server_time
 from store.locks.process import ProcessId
@@ -147,7 +147,7 @@ class StoreScan:
             root = self.store.root_of(kind)
             for name in names_in(root / kind):
                 shelf = root / kind / name
-                if not is_shelf(name) or (mtime := _mtime_ns(shelf)) is None:
+                if not is_prefix_folder(name) or (mtime := _mtime_ns(shelf)) is None:
                     continue
                 there.add(shelf)
                 if self._shelves.get(shelf) != mtime:

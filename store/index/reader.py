@@ -1,7 +1,8 @@
-"""Reading the shelves of a store: folders `<key[:2]>` of artifacts, and what is remembered of them.
+"""Read what a kind holds, and reuse what the catalogue remembers of unchanged folders.
 
-What is remembered of a shelf counts only while the shelf has the times that it had when it was
-listed. Artifacts are never changed in place, so on a changed shelf only new folders are read.
+Artifacts lie in prefix folders, `<key[:2]>/`. What is remembered of one is valid while the folder
+has the times that it had when it was listed. Artifacts never change in place, so in a changed
+folder only new artifacts are read.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ import msgspec
 from store.artifact.manifest import Manifest, read_manifest
 from store.errors import CorruptArtifact, NewerLayout, StoreError
 from store.io import explained, list_folder, make_folders
-from store.layout import is_key, is_shelf
+from store.layout import is_key, is_prefix_folder
 from store.locks.liveness import server_time
 
 Scalar = str | int | float | bool | None
 Describe = Callable[[Manifest], Mapping[str, Scalar]]
 Stamp = tuple[int, int]
-"""Times of a folder, in ns: of its last change, and of the last change to its inode."""
+"""mtime and ctime of a folder, in ns."""
 
 NEVER: Stamp = (-1, -1)
-"""The stamp of what must be looked at again."""
+"""A stamp that no folder has: it must be read again."""
 
 SETTLED_NS = 2_000_000_000
 """A folder that changed less than this ago may change again within one tick of its clock."""
 
 N_THREADS = min(16, 2 * (os.cpu_count() or 1))
-"""Manifests that are read at a time: a network file system takes its time for each."""
+"""Manifests that are read at the same time: each costs a round trip on a network file system."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An artifact, as the file has it."""
+    """An artifact as the catalogue file stores it."""
 
     key: str
     stamp: Stamp
@@ -47,88 +48,75 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     n_bytes: int
     created: str
     columns: int
-    """Place of the names of its facts."""
+    """Index into `Contents.columns`: the names of its facts."""
     facts: msgspec.Raw
-    """A list of their values. Decoded when asked for: most listings need few of them."""
+    """Values of its facts, a list. Decoded only when asked for: most listings need few of them."""
 
 
-class Shelf(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class PrefixFolder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     stamp: Stamp
     records: list[Record]
 
 
 class Contents(msgspec.Struct, array_like=True):
-    """What is remembered of one kind."""
+    """What the catalogue remembers of one kind."""
 
     columns: list[tuple[str, ...]]
-    """Names of facts. Artifacts of one type share them."""
-    shelves: dict[str, Shelf]
+    """Names of facts, shared by artifacts of one type."""
+    folders: dict[str, PrefixFolder]
 
 
 class Reader:
-    """Looks at one kind, and at what changed in it since a catalogue was written."""
+    """Reads one kind, given what the catalogue remembers of it."""
 
     def __init__(self, folder: Path, kind: str, describe: Describe, old: Contents) -> None:
         self.folder, self.kind, self.describe, self.old = folder, kind, describe, old
-        self.columns = {names: place for place, names in enumerate(old.columns)}
-        self.n_looked_at = 0
+        self.n_read = 0
         self.newer: list[NewerLayout] = []
         """One error for each artifact of a newer layout. They are not remembered."""
+        self._columns = {names: place for place, names in enumerate(old.columns)}
         self._lock = Lock()
 
-    def shelves(self, clock: Path) -> dict[str, Shelf]:
-        """What is on each shelf. `clock` is a folder to read the file server's time in."""
-        found: dict[str, Shelf] = {}
+    def read(self, clock: Path) -> Contents:
+        """Return what the kind holds now. The file server's time is read in the folder `clock`."""
+        found: dict[str, PrefixFolder] = {}
         changed: list[str] = []
-        for name in list_folder(self.folder):
-            shelf = self.old.shelves.get(name)
-            if shelf is not None and shelf.stamp == self._stamp(name):
-                found[name] = shelf
-            elif is_shelf(name):
+        for name in filter(is_prefix_folder, list_folder(self.folder)):
+            known = self.old.folders.get(name)
+            if known is not None and known.stamp == self._stamp(name):
+                found[name] = known
+            else:
                 changed.append(name)
         if changed:
-            # Before anything is listed, so that nothing that comes meanwhile looks settled.
+            # Before anything is listed, so that nothing that changes meanwhile looks settled.
             settled_ns = _time_ns(clock) - SETTLED_NS
             with ThreadPoolExecutor(N_THREADS) as pool:
-                read = pool.map(lambda name: self._read_shelf(name, settled_ns), changed)
-                found |= {name: shelf for name, shelf in zip(changed, read, strict=True) if shelf}
-        return found
+                read = pool.map(lambda name: self._read_folder(name, settled_ns), changed)
+                found |= {name: one for name, one in zip(changed, read, strict=True) if one}
+        return Contents(list(self._columns), dict(sorted(found.items())))
 
-    def _read_shelf(self, name: str, settled_ns: int) -> Shelf | None:
+    def _read_folder(self, name: str, settled_ns: int) -> PrefixFolder | None:
         stamp = self._stamp(name)
         if stamp is None:
-            return None  # gone meanwhile, or no folder
-        old = self.old.shelves.get(name)
-        known = {record.key: record for record in old.records} if old else {}
+            return None  # it has just been removed, or is no folder
+        old = self.old.folders.get(name, PrefixFolder(NEVER, []))
+        known = {record.key: record for record in old.records}
         records: list[Record] = []
-        whole = True
-        for key, here in self._folders(name):
+        for key in list_folder(self.folder / name):
+            path = f"{name}/{key}"
+            if not is_key(key) or key[:2] != name or (at := self._stamp(path)) is None:
+                continue
             record = known.get(key)
-            if record is None or record.stamp != here:
-                record = self._read(f"{name}/{key}", key, _settled(here, settled_ns))
-            if record is None:
-                whole = False  # damaged: it may be made again; or of a newer layout
-            else:
+            if record is None or record.stamp != at:
+                record = self._read_artifact(path, key, _settled(at, settled_ns))
+            if record is not None:
                 records.append(record)
-            self.n_looked_at += 1
-        return Shelf(_settled(stamp, settled_ns) if whole else NEVER, records)
+            else:  # damaged, or of a newer layout: it may be replaced, so the folder is read again
+                stamp = NEVER
+            self.n_read += 1
+        return PrefixFolder(_settled(stamp, settled_ns), records)
 
-    def _folders(self, name: str) -> list[tuple[str, Stamp]]:
-        """Folders of artifacts on a shelf, by key; those that go meanwhile are left out."""
-        found: list[tuple[str, Stamp]] = []
-        path = f"{self.folder}/{name}"
-        with explained("list", path):
-            try:
-                items = list(os.scandir(path))
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            for item in items:
-                if is_key(item.name) and item.name.startswith(name):
-                    with suppress(FileNotFoundError):
-                        found.append((item.name, _stamp_of(item.stat())))
-        return sorted(found)
-
-    def _read(self, path: str, key: str, stamp: Stamp) -> Record | None:
+    def _read_artifact(self, path: str, key: str, stamp: Stamp) -> Record | None:
         try:
             manifest = read_manifest(f"{self.folder}/{path}")
         except CorruptArtifact:
@@ -140,7 +128,7 @@ class Reader:
             return None
         facts = self.describe(manifest)
         with self._lock:
-            columns = self.columns.setdefault(tuple(facts), len(self.columns))
+            columns = self._columns.setdefault(tuple(facts), len(self._columns))
         return Record(
             key=key,
             stamp=stamp,
@@ -152,8 +140,8 @@ class Reader:
             facts=msgspec.Raw(msgspec.msgpack.encode(list(facts.values()))),
         )
 
-    def _stamp(self, path: str) -> Stamp | None:
-        path = f"{self.folder}/{path}"
+    def _stamp(self, name: str) -> Stamp | None:
+        path = f"{self.folder}/{name}"
         with explained("look at", path):
             try:
                 return _stamp_of(os.stat(path))
@@ -170,7 +158,7 @@ def _settled(stamp: Stamp, settled_ns: int) -> Stamp:
 
 
 def _time_ns(folder: Path) -> int:
-    """The file server's time; this host's where nothing may be written, and so nothing is kept."""
+    """Return the file server's time, or this host's where nothing may be written."""
     with suppress(StoreError):
         make_folders(folder)
     return int((server_time(folder) or time.time()) * 1e9)

@@ -259,7 +259,7 @@ def test_where_no_folder_can_be_made(tmp_path: Path, key: str) -> None:
         pass
     (tmp_path / "file").touch()
     with (
-        pytest.raises(StoreError, match="a file lies on the way"),
+        pytest.raises(StoreError, match="part of the path is a file"),
         Store(tmp_path / "file" / "store").draft("results", key),
     ):
         pass
