@@ -4,6 +4,8 @@
 store share no code: it works in `except`, in `isinstance` and in `pytest.raises`.
 """
 
+import traceback
+
 from pydantic import ValidationError
 
 from spec.errors import DatasetError, SpecError
@@ -52,6 +54,14 @@ class SaevxWarning(UserWarning):
 
 SaevxError = (SpecError, StoreError, SlurmError, HowError, ValidationError)
 
+
+def explain(error: BaseException) -> str:
+    """Return an error's message if saevx raised it on purpose, else its traceback."""
+    if isinstance(error, SaevxError):
+        return str(error)
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
 __all__ = [
     "ConfigError",
     "CorruptArtifact",
@@ -71,4 +81,5 @@ __all__ = [
     "SpecError",
     "StoreError",
     "WeightsError",
+    "explain",
 ]

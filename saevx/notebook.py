@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saevx.dispatch.execution import Execution
-from saevx.errors import RunFailed, SpecError
+from saevx.errors import RunFailed, SpecError, explain
 from saevx.experiments.experiment import Experiment
 from saevx.experiments.load import load_experiment
 from saevx.query.conditions import Where as Conditions
 from saevx.query.tables import found_table, table_of
 from saevx.query.tables import load as read_spec
 from saevx.recipes import find_recipe
-from saevx.resolve.lookup import plain, read
-from saevx.resolve.run import Listener, explain
+from saevx.resolve.lookup import load_stored, plain
+from saevx.resolve.run import Listener
 from saevx.session import Display, Session
 from saevx.user_types import is_user_defined
 from saevx.workspace import Workspace, open_workspace
@@ -159,7 +159,7 @@ def _load_key(key: str, store: Store) -> Any:
         return plain(stored)
     if known.version != stored.manifest.version:
         return plain(stored)
-    return read(stored, find_recipe(known))
+    return load_stored(stored, find_recipe(known).load)
 
 
 def _workspace(store: Where) -> Workspace:

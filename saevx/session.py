@@ -8,15 +8,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from saevx.compute.memory import gc_paused
 from saevx.errors import SaevxWarning
 from saevx.query.tables import load, table_of
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
-from saevx.resolve.plan import Plan, make_plan
+from saevx.resolve.plan import Plan, graph_of, make_plan
 from saevx.resolve.provenance import Origin
-from saevx.resolve.recorded import plan_recorded, run_recorded
-from saevx.resolve.run import Listener, RunResult, run_plan
+from saevx.resolve.run import Listener, RunResult, input_vanished, run_plan
+from saevx.user_types import declared_types
 from spec import Artifact, Keys
+from store.gc.collector import wait_for_collectors
 from store.gc.roots import RunRecording
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from saevx.experiments.experiment import Experiment
     from saevx.experiments.report import Report
     from saevx.workspace import Workspace
+
+REPLANS = 3
+"""How often a stage is planned again because an input was removed while it was made."""
 
 
 class Display:
@@ -80,17 +85,46 @@ class Session:
             if not plan.done:
                 return
 
+    @gc_paused()
+    def plan(self, specs: Iterable[Artifact]) -> Plan:
+        """Record what specs need, then plan them. Raise what `make_plan` raises.
+
+        These are steps R1 to R3 of the protocol in store/gc/collector.py: a concurrent collection
+        either knows what this run wants, or ends before this run looks.
+        """
+        specs = list(specs)
+        targets = [(spec.kind, self.keys.of(spec)) for spec in specs]
+        graph = self.recording.known(targets) or graph_of(specs, self.keys)
+        self.recording.want(targets, graph, declared_types())
+        wait_for_collectors(self.store)
+        return make_plan(specs, self.keys, self.store)
+
+    def make(self, plan: Plan) -> tuple[Plan, RunResult]:
+        """Make what a plan lacks. Where an input was removed meanwhile, plan and make again.
+
+        Return the last plan, and all that was made. Raise SpecError as `run_plan` does.
+        """
+        targets = [plan.nodes[key].spec for key in plan.targets]
+        result = self._execute(plan)
+        for _ in range(REPLANS):
+            if not input_vanished(plan, result, self.store):
+                break
+            before, plan = result, self.plan(targets)
+            result = self._execute(plan)
+            result.made = before.made + result.made
+            result.made_elsewhere = before.made_elsewhere + result.made_elsewhere
+        return plan, result
+
     def run(self) -> Iterator[tuple[Plan, RunResult]]:
         """Make stage after stage, up to the first that fails."""
         try:
             for specs in self.experiment.stages(self._give_back):
-                plan = plan_recorded(specs, self.keys, self.store, self.recording)
-                outcome = RunResult()
+                plan, result = self.plan(specs), RunResult()
                 if not plan.done:
                     self.display.begin(plan)
-                    plan, outcome = run_recorded(plan, self.context, self.recording, self._execute)
-                yield plan, outcome
-                if not outcome.ok:
+                    plan, result = self.make(plan)
+                yield plan, result
+                if not result.ok:
                     return
                 self._results += [spec for spec in specs if spec.kind == "results"]
             self.recording.complete()
@@ -107,11 +141,11 @@ class Session:
             table = table_of(self._results, self.keys, self.store) if self._results else None
         return make_report(self.experiment, table)
 
-    def _execute(self, plan: Plan, context: Context) -> RunResult:
+    def _execute(self, plan: Plan) -> RunResult:
         execution = self.execution
         if execution.is_inline:
             with self.display.batches() as listener:
-                return run_plan(plan, context, listener)
+                return run_plan(plan, self.context, listener)
         from saevx.dispatch.coordinator import Coordinator
         from saevx.dispatch.request import Request
 
@@ -126,7 +160,7 @@ class Session:
                 detach=execution.detach,
                 watch=watch,
             )
-            return Coordinator(plan, context, execution.executor_object(), request).run()
+            return Coordinator(plan, self.context, execution.executor_object(), request).run()
 
     def _give_back(self, specs: list[Artifact]) -> Any:
         """The table of specs that all load as tables, else a list of what `saevx.load` gives."""

@@ -11,7 +11,7 @@ from saevx.query.conditions import Where, refuse
 from saevx.query.flatten import Scalar, explode
 from saevx.query.search import Row, did_you_mean, search
 from saevx.recipes import find_recipe
-from saevx.resolve.lookup import open_input, read
+from saevx.resolve.lookup import load_stored, open_input
 from spec import Artifact, Keys, to_document
 from spec.document import known_types
 
@@ -49,7 +49,7 @@ def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar
 
 def load(spec: Artifact, keys: Keys, store: Store) -> Any:
     """As `saevx.load`."""
-    return read(open_input(spec, keys, store), find_recipe(type(spec)))
+    return load_stored(open_input(spec, keys, store), find_recipe(type(spec)).load)
 
 
 def table_of(
@@ -61,7 +61,7 @@ def table_of(
         if spec.kind != "results":
             raise SpecError(f"{type(spec).__name__} is no table but {spec.kind}: use saevx.load")
         stored = open_input(spec, keys, store)
-        frames.append(as_frame(stored, read(stored, find_recipe(type(spec)))))
+        frames.append(as_frame(stored, load_stored(stored, find_recipe(type(spec)).load)))
         columns.append(explode(to_document(spec, keys)) if explode_spec else {})
     return joined(frames, columns)
 
@@ -115,7 +115,7 @@ def _frame(stored: StoredArtifact, spec_type: type[object] | None) -> pl.DataFra
     """The table of an artifact: what `saevx.load` gives, or the only one that it holds."""
     manifest = stored.manifest
     if spec_type is not None and issubclass(spec_type, Artifact):
-        return as_frame(stored, read(stored, find_recipe(spec_type)))
+        return as_frame(stored, load_stored(stored, find_recipe(spec_type).load))
     names = stored.tables()
     if len(names) == 1:
         return stored.table(names[0])

@@ -1,4 +1,4 @@
-"""A batch: the specs that one call of a recipe makes, and all that it may touch meanwhile."""
+"""A batch: the specs that one call of a recipe makes, and what the recipe uses to make them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from saevx.errors import CorruptArtifact, RecipeError, StoreError
-from saevx.resolve.context import Context
-from saevx.resolve.lookup import open_input, read
-from saevx.resolve.provenance import Stopwatch, with_parts
-from spec import Artifact, Site, to_document
+from saevx.errors import RecipeError, StoreError
+from saevx.resolve.lookup import Loader, check_spec, load_stored, open_input
+from saevx.resolve.provenance import Origin, Stopwatch, with_parts
+from spec import Artifact, Keys, Site, to_document
 
 if TYPE_CHECKING:
-    from store import Draft, StoredArtifact
+    from store import Draft, Store, StoredArtifact
     from store.trash.move import Identity
 
 A = TypeVar("A", bound=Artifact)
@@ -23,34 +22,44 @@ Progress = Callable[[int, int, str], None]
 
 
 class Batch(Generic[A]):
-    """What a recipe gets. Use as a context manager: drafts not published by its end are dropped."""
+    """What a recipe gets. A context manager: drafts that were not published are dropped at its end.
+
+    `Context.batch` makes one.
+    """
 
     def __init__(
         self,
         specs: tuple[A, ...],
-        context: Context,
+        *,
+        keys: Keys,
+        store: Store,
+        origin: Origin,
+        find_loader: Callable[[type[Artifact]], Loader | None],
+        n_parts: int = 0,
         progress: Progress | None = None,
-        settled: Callable[[str], None] | None = None,
+        on_done: Callable[[str], None] | None = None,
     ) -> None:
         self.specs = specs
-        self.site: Site = context.keys.site
+        self.store = store
+        self.site: Site = keys.site
+        self.n_parts = n_parts
+        """How many parts each artifact of the batch has; 0 where its recipe declares none."""
         self.made: dict[str, StoredArtifact] = {}
         """Artifacts published so far, by key."""
         self.made_elsewhere: set[str] = set()
-        """Keys of what another process has made meanwhile."""
+        """Keys of those among `made` that another process has made."""
         self.failed: dict[str, BaseException] = {}
-        """What went wrong with single specs, by key."""
-        self.store = context.store
-        self._keys = context.keys
+        """The errors of the specs that failed, by key."""
+        self._keys = keys
+        self._origin = origin
+        self._find_loader = find_loader
         self._progress = progress
-        self._settled = settled or (lambda key: None)
+        self._on_done = on_done or (lambda key: None)
         """Called with the key of each spec that is published or has failed."""
         self._drafts: dict[str, Draft] = {}
-        self._trusted: dict[tuple[str, int], Identity] = {}
-        """Parts whose bytes are known to be as written, by key and number."""
+        self._verified: dict[tuple[str, int], Identity] = {}
+        """Parts whose bytes are known to be as written, by key and index."""
         self._stack = ExitStack()
-        self._find_recipe = context.find_recipe
-        self._origin = context.origin
         self._watch = Stopwatch()
 
     def __enter__(self) -> Batch[A]:
@@ -69,70 +78,64 @@ class Batch(Generic[A]):
         return self._keys.of(spec)
 
     def input(self, artifact: Artifact) -> StoredArtifact:
-        """An input of the batch's specs, opened. Raises MissingArtifact when it is not there."""
+        """Open an input of the batch's specs. Raise MissingArtifact if the store lacks it."""
         return open_input(artifact, self._keys, self.store)
 
     def load(self, artifact: Artifact) -> Any:
-        """An input as `saevx.load` gives it. Raises MissingArtifact when it is not there."""
-        return read(self.input(artifact), self._find_recipe(type(artifact)))
+        """Load an input as `saevx.load` does. Raise MissingArtifact if the store lacks it."""
+        return load_stored(self.input(artifact), self._find_loader(type(artifact)))
 
     def draft(self, spec: A) -> Draft:
-        """Where the artifact of `spec` is built; the same one at each call."""
-        key = self._keys.of(spec)
+        """Return the draft that the artifact of `spec` is built in; the same one at each call."""
+        key = self.key_of(spec)
         if key not in self._drafts:
             draft = self.store.draft(spec.kind, key)
             self._drafts[key] = self._stack.enter_context(draft)
         return self._drafts[key]
 
     def publish(self, spec: A, attributes: Mapping[str, Any] | None = None) -> StoredArtifact:
-        """Make the draft of `spec` visible, with `attributes` as facts that its readers need."""
-        key = self._keys.of(spec)
+        """Publish the draft of `spec`, with `attributes` as facts that its readers need."""
+        key = self.key_of(spec)
         facts = self.facts(spec, self._watch, len(self.specs))
-        there = self.store.parts(spec.kind, key)
-        parts = [part for i in there if (part := self.store.find_part(spec.kind, key, i))]
+        indices = self.store.parts(spec.kind, key)
+        parts = [part for i in indices if (part := self.store.find_part(spec.kind, key, i))]
         if parts:
-            made = [part.manifest.provenance for part in parts]
-            facts["provenance"] = with_parts(facts["provenance"], made)
+            provenances = [part.manifest.provenance for part in parts]
+            facts["provenance"] = with_parts(facts["provenance"], provenances)
         self.made[key] = self.draft(spec).publish(**facts, attributes=dict(attributes or {}))
         if parts:
             self.store.drop_parts(spec.kind, key)
-        self._settled(key)
+        self._on_done(key)
         return self.made[key]
 
     def parts(self, spec: A) -> list[StoredArtifact]:
-        """The parts of an artifact, in order: what its sealing joins. None where it has no parts.
+        """Return the parts of an artifact, in order; none if its recipe declares no parts.
 
-        Raises RecipeError when one is not there.
+        Raise RecipeError if one is missing.
         """
-        declared = self._find_recipe(type(spec)).parts
-        n_parts = declared.count(spec, self.site) if declared else 0
-        found = []
-        for index in range(n_parts):
-            part = self.part(spec, index)
-            if part is None:
-                raise RecipeError(f"part {index} of {n_parts} of {spec!r} is gone: run again")
-            found.append(part)
-        return found
+        found = [self.part(spec, index) for index in range(self.n_parts)]
+        if None in found:
+            index = found.index(None)
+            raise RecipeError(f"part {index} of {self.n_parts} of {spec!r} is gone: run again")
+        return [part for part in found if part is not None]
 
     def part(self, spec: A, index: int) -> StoredArtifact | None:
-        """A finished part of an artifact, None where it is not there.
+        """Return a finished part of an artifact, or None if the store lacks it.
 
-        One that another process, or an earlier batch, has made is read at first sight, since its
-        bytes are about to become those of an artifact: one that is damaged goes to the trash.
-        Raises CorruptArtifact when it is one of another spec: a key alone is never a hit.
+        Every byte of a part that another process or an earlier batch has made is verified once,
+        since its bytes are about to become those of an artifact. A damaged part is moved to the
+        trash. Raise CorruptArtifact for a part of another spec: an equal key alone is not a hit.
         """
-        key = self._keys.of(spec)
+        key = self.key_of(spec)
         identity = self.store.part_identity(spec.kind, key, index)
-        found = self.store.find_part(spec.kind, key, index)
-        if found is not None and found.manifest.canonical != self._keys.canonical(spec):
-            raise CorruptArtifact(
-                f"{found.path} is stored under the key of {spec!r}, but describes another spec: "
-                f"{found.manifest.canonical}\nMove the folder away and run again."
-            )
-        if found is None or identity is None or self._trusted.get((key, index)) == identity:
-            return found
+        part = self.store.find_part(spec.kind, key, index)
+        if part is None:
+            return None
+        check_spec(part, spec, self._keys)
+        if identity is None or self._verified.get((key, index)) == identity:
+            return part
         try:
-            altered = found.altered()
+            altered = part.altered()
         except StoreError:
             # Another process has sealed the artifact, and deleted its parts, while this was read.
             if self.store.find_part(spec.kind, key, index) is None:
@@ -141,22 +144,22 @@ class Batch(Generic[A]):
         if altered:
             self.store.move_part_to_trash(spec.kind, key, index, identity)
             return None
-        self._trusted[key, index] = identity
-        return found
+        self._verified[key, index] = identity
+        return part
 
-    def trust_part(self, spec: A, index: int) -> None:
-        """Take a part for whole that this batch has just written itself."""
-        key = self._keys.of(spec)
+    def mark_verified(self, spec: A, index: int) -> None:
+        """Skip verifying a part that this batch has just written itself."""
+        key = self.key_of(spec)
         identity = self.store.part_identity(spec.kind, key, index)
         if identity is not None:
-            self._trusted[key, index] = identity
+            self._verified[key, index] = identity
 
-    def watch_anew(self) -> None:
-        """From here on count the time of what is published; that of its parts is in those."""
+    def restart_stopwatch(self) -> None:
+        """Count the time of what is published from now on: parts have recorded their own."""
         self._watch = Stopwatch()
 
     def facts(self, spec: A, watch: Stopwatch, n_batch: int) -> dict[str, Any]:
-        """What a manifest says of an artifact, or of a part of it, made since `watch` began."""
+        """Return what the manifest of an artifact, or of a part, made since `watch` began says."""
         document = to_document(spec, self._keys)
         return {
             "type": document["type"],
@@ -171,19 +174,20 @@ class Batch(Generic[A]):
         }
 
     def accept(self, spec: A, made: StoredArtifact) -> None:
-        """Take what another process has made of a spec meanwhile."""
-        self.made[self.key_of(spec)] = made
-        self.made_elsewhere.add(self.key_of(spec))
-        self.store.drop_parts(spec.kind, self.key_of(spec))
-        self._settled(self.key_of(spec))
+        """Take over what another process has made of a spec meanwhile."""
+        key = self.key_of(spec)
+        self.made[key] = made
+        self.made_elsewhere.add(key)
+        self.store.drop_parts(spec.kind, key)
+        self._on_done(key)
 
     def fail(self, spec: A, error: BaseException) -> None:
         """Give up on one spec, and go on with the others."""
-        key = self._keys.of(spec)
+        key = self.key_of(spec)
         self.failed[key] = error
-        self._settled(key)
+        self._on_done(key)
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the batch has come: `done` of `total` `unit`s."""
+        """Report that `done` of `total` `unit`s are done."""
         if self._progress is not None:
             self._progress(done, total, unit)

@@ -1,10 +1,12 @@
-"""What artifacts are made with: keys, a store, recipes, and the code that it is."""
+"""What making artifacts needs beside a plan: keys, a store, recipes, the version of the code."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from saevx.resolve.batch import A, Batch, Progress
 from saevx.resolve.provenance import Origin
 from saevx.resolve.recipe import FindRecipe, declared_recipe
 from spec import Keys
@@ -21,4 +23,23 @@ class Context:
     store: Store
     find_recipe: FindRecipe = declared_recipe
     origin: Origin = field(default_factory=Origin)
-    """The code, for provenance: taken when the context is made."""
+    """The version of the code, for provenance: taken when the context is made."""
+
+    def batch(
+        self,
+        specs: tuple[A, ...],
+        progress: Progress | None = None,
+        on_done: Callable[[str], None] | None = None,
+    ) -> Batch[A]:
+        """Return the batch of specs that one call of their recipe makes."""
+        parts = self.find_recipe(type(specs[0])).parts
+        return Batch(
+            specs,
+            keys=self.keys,
+            store=self.store,
+            origin=self.origin,
+            find_loader=lambda spec_type: self.find_recipe(spec_type).load,
+            n_parts=parts.count(specs[0], self.keys.site) if parts else 0,
+            progress=progress,
+            on_done=on_done,
+        )

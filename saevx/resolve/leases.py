@@ -1,4 +1,4 @@
-"""Claims: which nodes this run makes now, and which another run is making already.
+"""Leases of what a run makes, and the other processes that hold leases of what it wants.
 
 Leases save work and decide nothing else: what is made does not depend on them.
 """
@@ -6,88 +6,61 @@ Leases save work and decide nothing else: what is made does not depend on them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-from saevx.resolve.plan import Node
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from store import Lease, Store
+    from store.layout import Ref
+
+T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
-Held = dict[str, list[Node]]
-"""Who makes something that this run wants -> what."""
 
+class HeldLeases:
+    """Leases of this process. A context manager: those not released before are at its end."""
 
-class Claim:
-    """Nodes that this run may make. A context manager; their leases end with it."""
+    def __init__(self, leases: Iterable[Lease]) -> None:
+        self._by_key = {lease.key: lease for lease in leases}
 
-    def __init__(self, nodes: list[Node], came: list[Node], leases: list[Lease]) -> None:
-        self.nodes = nodes
-        """What is to be made."""
-        self.came = came
-        """What another run has made since it was looked for."""
-        self._leases = {lease.key: lease for lease in leases}
-
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> HeldLeases:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        for key in list(self._leases):
+        for key in list(self._by_key):
             self.release(key)
 
     def release(self, key: str) -> None:
-        """Let other runs have what is published, or has failed."""
-        if lease := self._leases.pop(key, None):
+        """Let other runs have what is published or has failed."""
+        if lease := self._by_key.pop(key, None):
             lease.release()
 
 
-def claim(nodes: list[Node], store: Store) -> Claim | None:
-    """Take the leases of all these nodes; None when another run has one of them."""
-    wanted = ((node.spec.kind, node.key) for node in nodes)
-    # A recipe may itself run what its batch is about to make: waiting would be for ever.
-    leases = store.lease_all(where for where in wanted if not store.is_leased_here(*where))
-    if leases is None:
-        return None
-    taken = Claim(nodes, [], leases)
-    try:
-        # Another run may have published, and released, between our look and our lease.
-        taken.came, taken.nodes = look(nodes, store)
-    except BaseException:
-        taken.__exit__()
-        raise
-    for node in taken.came:
-        taken.release(node.key)
-    return taken
+def lease_all(store: Store, wanted: Iterable[Ref]) -> HeldLeases | None:
+    """Lease all of several (kind, key); return None, with no lease, if another process has one.
+
+    Those that this process has leased already are left out: a recipe may itself run what its batch
+    is about to make, and would wait for itself.
+    """
+    leases = store.lease_all(ref for ref in wanted if not store.is_leased_here(*ref))
+    return None if leases is None else HeldLeases(leases)
 
 
-def look(nodes: Iterable[Node], store: Store) -> tuple[list[Node], list[Node]]:
-    """Nodes that the store has, and those that it lacks."""
-    there: list[Node] = []
-    absent: list[Node] = []
-    for node in nodes:
-        (absent if store.find(node.spec.kind, node.key) is None else there).append(node)
-    return there, absent
-
-
-def who_holds(nodes: Iterable[Node], store: Store) -> Held:
-    """Other runs that have leases of these nodes, and may be alive."""
-    by_kind: dict[str, dict[str, Node]] = {}
-    for node in nodes:
-        if not store.is_leased_here(node.spec.kind, node.key):
-            by_kind.setdefault(node.spec.kind, {})[node.key] = node
-    held: Held = {}
-    for kind, wanted in by_kind.items():
-        for holder in store.leases(kind, wanted):
-            if holder.may_be_alive:
-                held.setdefault(str(holder), []).append(wanted[holder.key])
-    return held
+def other_owners(store: Store, wanted: Mapping[Ref, T]) -> dict[str, list[T]]:
+    """Return the other processes that make some of `wanted` and may be alive -> what they make."""
+    found: dict[str, list[T]] = {}
+    for kind in sorted({kind for kind, _ in wanted}):
+        keys = [key for k, key in wanted if k == kind and not store.is_leased_here(k, key)]
+        for owner in store.leases(kind, keys):
+            if owner.may_be_alive:
+                found.setdefault(str(owner), []).append(wanted[kind, owner.key])
+    return found
 
 
 class Backoff:
-    """Pauses between looks: longer while nothing happens, and where a look takes long itself."""
+    """Pauses between looks at the store: longer while nothing changes, and when looks take long."""
 
     def __init__(self) -> None:
         self.reset()

@@ -8,11 +8,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from saevx.compute.memory import gc_paused
-from saevx.resolve.lookup import look, warnings_of
+from saevx.resolve.lookup import look_up, warnings_of
 from spec import Artifact, Keys
 
 if TYPE_CHECKING:
     from store import Store
+    from store.gc.records import Graph
 
 
 class State(Enum):
@@ -95,7 +96,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
 def _look_up(
     spec: Artifact, key: str, keys: Keys, store: Store, begun: dict[str, dict[str, int]]
 ) -> Node:
-    found = look(spec, keys, store)
+    found = look_up(spec, keys, store)
     if isinstance(found, str):
         if spec.kind not in begun:
             begun[spec.kind] = store.begun(spec.kind)
@@ -125,6 +126,20 @@ def _reasons(node: Node, nodes: dict[str, Node], is_target: bool) -> list[str]:
         more = f" and {len(node.needed_by) - 1} more" if len(node.needed_by) > 1 else ""
         reasons.append(f"needed by {type(first.spec).__name__} {first.key[:8]}{more}")
     return reasons
+
+
+def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
+    """Return all that specs are made from, whether or not the store has it."""
+    graph: Graph = {}
+    waiting = list(specs)
+    while waiting:
+        spec = waiting.pop()
+        ref = (spec.kind, keys.of(spec))
+        if ref not in graph:
+            inputs = list(spec.inputs().values())
+            graph[ref] = tuple((artifact.kind, keys.of(artifact)) for artifact in inputs)
+            waiting.extend(inputs)
+    return graph
 
 
 def group(nodes: Sequence[Node], batch_text: dict[str, str]) -> list[list[Node]]:

@@ -8,35 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic
 
 from saevx.errors import RecipeError
+from saevx.resolve.batch import A, Batch
+from saevx.resolve.lookup import Loader
+from saevx.resolve.parts import Parts
 from spec import Artifact, Site
-
-if TYPE_CHECKING:
-    from saevx.resolve.batch import Batch
-    from saevx.resolve.parts import Parts
-    from store import StoredArtifact
-
-A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
 class Recipe(Generic[A]):
-    """Everything that the resolver knows of a spec type."""
+    """How the artifacts of a spec type are made and loaded."""
 
     spec_type: type[A]
     make: Callable[[Batch[A]], None]
-    """Makes all artifacts of a batch. What it makes of a spec must not depend on the others."""
+    """Makes all artifacts of a batch. The result for a spec must not depend on the other specs."""
     batch_by: Callable[[A], Any]
-    """Specs for which this is equal are made together. Any value that may stand in a spec."""
+    """Specs for which this is equal are made together. Any value that a spec's field may have."""
     preflight: Callable[[Sequence[A], Site], None] | None
     """Raises SpecError where a spec cannot be made, before anything runs. May import torch."""
-    load: Callable[[StoredArtifact], Any] | None
+    load: Loader | None
     """What `saevx.load` gives for the artifact. None: the one table that results hold, or else the
     artifact itself."""
     parts: Parts[A] | None = None
-    """How artifacts are made in parts first; `make` then joins them. None: in one go."""
+    """How artifacts are made in parts, which `make` then joins. None: without parts."""
 
 
 _recipes: dict[type[Artifact], Recipe[Any]] = {}
@@ -47,10 +43,10 @@ def recipe(
     *,
     batch_by: Callable[[A], Any] | None = None,
     preflight: Callable[[Sequence[A], Site], None] | None = None,
-    load: Callable[[StoredArtifact], Any] | None = None,
+    load: Loader | None = None,
     parts: Parts[A] | None = None,
 ) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
-    """Declare a function the recipe of `spec_type`. Without `batch_by` each spec runs alone."""
+    """Declare a function as the recipe of `spec_type`. Without `batch_by`, each spec is a batch."""
 
     def declare(make: Callable[[Batch[A]], None]) -> Recipe[A]:
         batches = batch_by or (lambda spec: spec)
@@ -65,11 +61,11 @@ FindRecipe = Callable[[type[Artifact]], Recipe[Any]]
 
 
 def declared_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
-    """The recipe declared for a type, or for a base that has all of its fields.
+    """Return the recipe declared for a type, or for a base class that has all of its fields.
 
-    Looks among the modules imported so far. A base's recipe would not read a field that a subclass
-    adds, so two specs would differ in key and not in content. Raises RecipeError for that, and
-    where there is none.
+    Only modules imported so far count. A base's recipe would not read a field that a subclass adds,
+    so two specs would differ in key and not in content. Raise RecipeError for that, and if there is
+    no recipe.
     """
     for base in spec_type.__mro__:
         if base not in _recipes:
@@ -78,7 +74,7 @@ def declared_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
         if added:
             raise RecipeError(
                 f"{spec_type.__name__} adds {', '.join(added)} to {base.__name__}, whose recipe "
-                f"knows nothing of that: declare one with @recipe({spec_type.__name__})"
+                f"does not read them: declare one with @recipe({spec_type.__name__})"
             )
         return _recipes[base]
     raise RecipeError(

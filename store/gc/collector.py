@@ -28,7 +28,7 @@ A collection, for so many things at a time as take a fraction of a second:
       artifacts (store/gc/cleanup.py).
 
 The third net is the grace time: what is new is never moved. The fourth is the run itself: an input
-that is gone when it is opened is planned again (saevx/resolve/recorded.py).
+that is gone when it is opened is planned again (saevx/session.py).
 """
 
 from __future__ import annotations

@@ -31,9 +31,8 @@ from sklearn.datasets import load_sample_images
 
 import store
 from saevx.datasets.images import ImageSource, open_images
-from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
-from saevx.resolve.parts import make
+from saevx.resolve.run_recipe import make
 from saevx.vit.batches import batches
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.preprocess import Preprocess
@@ -86,7 +85,7 @@ def recipe_side(
             mock.patch("saevx.vit.model.load_vit", return_value=vit),
             mock.patch("saevx.datasets.images.open_images", return_value=source),
             mock.patch.object(type(images), "n_images", return_value=len(source)),
-            Batch(specs, Context(keys, store.Store(folder))) as batch,
+            Context(keys, store.Store(folder)).batch(specs) as batch,
         ):
             make(record_shards, batch)
             assert len(batch.made) == len(specs), batch.failed

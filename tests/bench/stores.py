@@ -42,7 +42,6 @@ from saevx import (
     ViT,
 )
 from saevx.notebook import table
-from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
 from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace
@@ -87,7 +86,7 @@ class Template(NamedTuple):
 def publish(spec: Artifact, workspace: Workspace) -> Template:
     """Through the same door as a recipe, with the arrays or the table that one would write."""
     rng = np.random.default_rng(0)
-    with Batch((spec,), Context(Keys(workspace), workspace.store)) as batch:
+    with Context(Keys(workspace), workspace.store).batch((spec,)) as batch:
         draft = batch.draft(spec)
         facts: dict[str, Any] = {}
         if isinstance(spec, TraitAP):

@@ -23,18 +23,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from saevx import Artifact, Batch, open_workspace, recipe
-from saevx.recipes import find_recipe
-from saevx.resolve import recorded as record
-from saevx.resolve.context import Context
-from saevx.resolve.recorded import graph_of, plan_recorded, run_recorded
-from saevx.resolve.run import explain
-from spec import Keys
+from saevx import session as sessions
+from saevx.dispatch.execution import Execution
+from saevx.errors import explain
+from saevx.experiments.experiment import Experiment
+from saevx.resolve.plan import graph_of
+from saevx.session import Session
 from store import Store
 from store.gc import collector as gc
 from store.gc import roots
 from store.gc.collector import collect, empty_trash
 from store.gc.reachability import Reachability
-from store.gc.roots import RunRecording
 from store.layout import Ref
 from store.trash.contents import entries
 
@@ -107,7 +106,7 @@ def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
     """Runs of one experiment file, one after the other; every fifth is one from a notebook."""
     rng = random.Random(number)
     dawdle(rng, roots, "write_record", 0.004)
-    dawdle(rng, record, "make_plan", 0.01)
+    dawdle(rng, sessions, "make_plan", 0.01)
     workspace = open_workspace(root)
     store = workspace.store
     tally: Counter[str] = Counter()
@@ -116,13 +115,13 @@ def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
     """What the last complete run of the file keeps alive."""
     while time.monotonic() < end:
         targets = draw(rng)
-        keys = Keys(workspace)
         path = None if rng.random() < 0.2 else root.parent / f"experiment{number}.py"
-        recording = RunRecording(store, path, f"experiment{number}")
-        plan = plan_recorded(targets, keys, store, recording)
-        mine = {ref for ref in graph_of(targets, keys) if store.find(*ref)}
+        experiment = Experiment(path, targets, is_file=path is not None)
+        session = Session(experiment, workspace, Execution("inline"))
+        plan = session.plan(targets)
+        mine = {ref for ref in graph_of(targets, session.keys) if store.find(*ref)}
         check(store, mine | kept, "planned", tally)
-        plan, outcome = run_recorded(plan, Context(keys, store, find_recipe), recording)
+        plan, outcome = session.make(plan)
         tally["runs"] += 1
         tally["made"] += len(outcome.made)
         for error in outcome.failed.values():
@@ -131,9 +130,9 @@ def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
         mine |= {(plan.nodes[key].spec.kind, key) for key in plan.targets}
         check(store, mine | kept, "made", tally)
         if path is None:
-            recording.close()
+            session.recording.close()
         else:
-            recording.complete()
+            session.recording.complete()
             kept = mine
         time.sleep(rng.random() * 0.02)
         check(store, kept, "kept", tally)

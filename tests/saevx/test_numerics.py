@@ -15,9 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saevx.compute.numerics import exact_float32
 from saevx.prototypes.random import random_prototypes
-from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
-from saevx.resolve.parts import make
+from saevx.resolve.run_recipe import make
 from saevx.traits.scores import image_scores
 from saevx.vit.recording import record_shards
 from spec import (
@@ -120,7 +119,7 @@ def digests(images: ImageFolder, root: Any) -> dict[str, dict[str, Any]]:
         (random_prototypes, scorer),
         (image_scores, ImageScores(scorer=scorer, images=images)),
     ):
-        with Batch((spec,), Context(Keys(Site()), Store(root))) as batch:
+        with Context(Keys(Site()), Store(root)).batch((spec,)) as batch:
             make(recipe, batch)
         assert not batch.failed
         (artifact,) = batch.made.values()

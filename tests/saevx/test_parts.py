@@ -134,9 +134,7 @@ class Notes(Listener):
         """What happens each time that the run says whom it waits for."""
 
     def wait(self, held: Any) -> None:
-        self.held.append(
-            {who: sorted(node.spec.value for node in nodes) for who, nodes in held.items()}
-        )
+        self.held.append({who: sorted(spec.value for spec in specs) for who, specs in held.items()})
         if held:
             self.meanwhile()
 
@@ -361,7 +359,7 @@ def test_a_part_of_another_process_that_came_first_is_read_too(
         if part.index == 1 and not came:
             place = part_home(workspace.store.root, spec.kind, spec.key, 1)
             with (
-                Batch((spec,), Context(Keys(workspace), workspace.store)) as batch,
+                Context(Keys(workspace), workspace.store).batch((spec,)) as batch,
                 ExitStack() as stack,
             ):
                 other = Part(batch, 1, (spec,), stack)
@@ -509,16 +507,16 @@ def test_what_another_sealed_while_its_parts_were_made_is_no_making_of_ours(
 ):
     """It had lost its lease, as a process does that sleeps for long."""
     cake = Cake(value=1)
-    real, meanwhile = Batch.watch_anew, []
+    real, meanwhile = Batch.restart_stopwatch, []
 
     def sealed_elsewhere(batch: Batch[Cake]) -> None:
         if not meanwhile:
             meanwhile.append(True)
-            with Batch((cake,), Context(Keys(workspace), workspace.store)) as other:
+            with Context(Keys(workspace), workspace.store).batch((cake,)) as other:
                 find_recipe(Cake).make(other)
         real(batch)
 
-    monkeypatch.setattr(Batch, "watch_anew", sealed_elsewhere)
+    monkeypatch.setattr(Batch, "restart_stopwatch", sealed_elsewhere)
     outcome = run(workspace, cake)
     assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert outcome.made == []
@@ -553,7 +551,7 @@ def others(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Others:
 def make_part(workspace: Workspace, cake: Cake, index: int) -> None:
     """As the process does that has its lease."""
     log(f"{cake.value}.{index}")
-    with Batch((cake,), Context(Keys(workspace), workspace.store)) as batch:
+    with Context(Keys(workspace), workspace.store).batch((cake,)) as batch:
         values = np.arange(2, dtype="f4") + 2 * index + 100 * cake.value
         draft = batch.store.draft(cake.kind, cake.key, index)
         with draft:

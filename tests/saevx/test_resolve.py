@@ -18,7 +18,7 @@ from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
 from saevx.resolve.plan import State, make_plan
 from saevx.resolve.recipe import recipe
-from saevx.resolve.run import RunResult, _block, run_plan
+from saevx.resolve.run import RunResult, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Site, SpecError
 from spec.keys.key import CanonicalForm
@@ -169,7 +169,7 @@ def test_a_failure_blocks_every_level_above_it(workspace: Workspace):
     plan = make_plan([top], keys, workspace.store)
     inline = RunResult(failed={bottom.key: saevx.RecipeError("no")})
     nodes = [node for node in plan.to_make if type(node.spec) is not Number]
-    assert all(_block(node, inline) for node in nodes)
+    assert all(inline.blocks(node) for node in nodes)
     ledger = RunProgress(plan, workspace.store, prefix="", code="", retry_failed=False)
     ledger.outcome.failed = inline.failed
     ledger.block([])

@@ -24,7 +24,7 @@ from saevx import Artifact, Batch, recipe
 from saevx.cli.run.progress import BatchProgress, TerminalDisplay
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
-from saevx.resolve.leases import Backoff, claim
+from saevx.resolve.leases import Backoff
 from saevx.resolve.plan import Plan, State, make_plan
 from saevx.resolve.run import Listener, RunResult, run_plan
 from saevx.workspace import Workspace, open_workspace
@@ -277,9 +277,7 @@ class Notes(Listener):
         """What happens each time that the run says whom it waits for."""
 
     def wait(self, held: Any) -> None:
-        self.held.append(
-            {who: sorted(node.spec.value for node in nodes) for who, nodes in held.items()}
-        )
+        self.held.append({who: sorted(spec.value for spec in specs) for who, specs in held.items()})
         if held:
             self.meanwhile()
 
@@ -311,7 +309,7 @@ def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
 
 def make_alone(workspace: Workspace, thing: Thing) -> None:
     """As another run would."""
-    with Batch((thing,), Context(Keys(workspace), workspace.store)) as batch:
+    with Context(Keys(workspace), workspace.store).batch((thing,)) as batch:
         find_recipe(Thing).make(batch)
 
 
@@ -402,17 +400,19 @@ def test_an_interrupted_batch_releases_its_leases(
     assert list(workspace.store.leases()) == []
 
 
-def test_a_claim_that_fails_midway_keeps_nothing(
+def test_a_look_that_fails_under_leases_releases_them(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
-    plan = make_plan([Thing(value=1)], Keys(workspace), workspace.store)
+    real = Store.look
 
-    def broken(*where: str) -> None:
-        raise saevx.StoreError("the disk is gone")
+    def broken(store: Store, *where: str) -> Any:
+        if list(store.leases()):
+            raise saevx.StoreError("the disk is gone")
+        return real(store, *where)
 
-    monkeypatch.setattr(workspace.store, "find", broken)
+    monkeypatch.setattr(Store, "look", broken)
     with pytest.raises(saevx.StoreError, match="gone"):
-        claim(plan.to_make, workspace.store)
+        run(workspace, Thing(value=1))
     assert list(workspace.store.leases()) == []
 
 
@@ -421,11 +421,10 @@ def test_the_bar_of_waiting_comes_and_goes(
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "200")
-    plan = make_plan([Thing(value=1)], Keys(workspace), workspace.store)
     with TerminalDisplay().batches() as shown:
         assert isinstance(shown, BatchProgress)
-        shown.wait({"node7 (process 42)": plan.to_make})
-        shown.wait({"node8 (process 43)": plan.to_make})
+        shown.wait({"node7 (process 42)": [Thing(value=1)]})
+        shown.wait({"node8 (process 43)": [Thing(value=1)]})
         assert shown._bars is not None
         shown._bars.refresh()
         shown.wait({})

@@ -24,7 +24,7 @@ import saevx.vit.model
 from saevx.errors import RecipeError
 from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
-from saevx.resolve.parts import make
+from saevx.resolve.run_recipe import make
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.recording import count_files, record_shards
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
@@ -74,7 +74,7 @@ Made = tuple[dict[int, StoredArtifact], dict[int, BaseException]]
 def run(specs: list[Shards], store: Path, progress: Any = None) -> Made:
     """Return the artifacts made and the errors of a batch, by layer."""
     keys = Keys(Site())
-    with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
+    with Context(keys, Store(store)).batch(tuple(specs), progress) as batch:
         make(record_shards, batch)
     layer_of = {keys.of(spec): spec.layer for spec in specs}
     made = {layer_of[key]: artifact for key, artifact in batch.made.items()}

@@ -19,9 +19,8 @@ from PIL import Image
 import saevx.vit.broken
 import saevx.vit.model
 from saevx.errors import DatasetError, RecipeError, SpecError
-from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
-from saevx.resolve.parts import make
+from saevx.resolve.run_recipe import make
 from saevx.vit.batches import AHEAD, batches
 from saevx.vit.layer_part import MAX_ROWS_PER_SHARD, SHARD_BYTES, rows_per_shard
 from saevx.vit.model import LoadedViT, ViTFacts, load_vit
@@ -98,7 +97,7 @@ def shards(images: ImageFolder, layer: int, **fields) -> Shards:
 def run(specs: list[Shards], store: Path, progress=None):
     """Return the artifacts made and the errors of a batch, by layer."""
     keys = Keys(Site())
-    with Batch(tuple(specs), Context(keys, Store(store)), progress) as batch:
+    with Context(keys, Store(store)).batch(tuple(specs), progress) as batch:
         make(record_shards, batch)
     layer_of = {keys.of(spec): spec.layer for spec in specs}
     made = {layer_of[key]: artifact for key, artifact in batch.made.items()}

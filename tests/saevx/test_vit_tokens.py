@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import saevx.vit.layer_part
-from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
-from saevx.resolve.parts import make
+from saevx.resolve.run_recipe import make
 from saevx.vit.recording import record_shards
 from saevx.vit.token_rows import TokenRows
 from saevx.vit.tokens import Tokens
@@ -37,7 +36,7 @@ def record(tmp_path, monkeypatch_bytes: int | None) -> Tokens:
     with pytest.MonkeyPatch.context() as patch:
         if monkeypatch_bytes is not None:
             patch.setattr(saevx.vit.layer_part, "SHARD_BYTES", monkeypatch_bytes)
-        with Batch((spec,), Context(Keys(Site()), Store(tmp_path / "store"))) as batch:
+        with Context(Keys(Site()), Store(tmp_path / "store")).batch((spec,)) as batch:
             make(record_shards, batch)
     (artifact,) = batch.made.values()
     tokens: Tokens = record_shards.load(artifact)

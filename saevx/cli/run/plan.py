@@ -103,7 +103,7 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
     out.print(f"{name}: {n_present} of {len(plan.targets)} targets are in the store", markup=False)
     if plan.done:
         return
-    out.print(f"to make: {count_by_type(plan.to_make)}", markup=False)
+    out.print(f"to make: {count_by_type(node.spec for node in plan.to_make)}", markup=False)
     by_type: dict[str, list[Node]] = {}
     for node in plan.to_make:
         by_type.setdefault(type(node.spec).__name__, []).append(node)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,10 @@ from rich.progress import (
 from saevx.cli.common.console import console
 from saevx.cli.common.options import warn
 from saevx.resolve.batch import Progress as OnProgress
-from saevx.resolve.leases import Held
 from saevx.resolve.plan import Node, Plan
 from saevx.resolve.run import Listener
 from saevx.session import Display
+from spec import Artifact
 
 if TYPE_CHECKING:
     from saevx.dispatch.request import Counts
@@ -34,11 +35,9 @@ LINE_S = 10.0
 """Minimum seconds between two lines about jobs where there is no terminal."""
 
 
-def count_by_type(nodes: Sequence[Node]) -> str:
-    """Return the number of nodes of each type, as in `2 Shards, 6 RandomPrototypes`."""
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[type(node.spec).__name__] = counts.get(type(node.spec).__name__, 0) + 1
+def count_by_type(specs: Iterable[Artifact]) -> str:
+    """Return the number of specs of each type, as in `2 Shards, 6 RandomPrototypes`."""
+    counts = Counter(type(spec).__name__ for spec in specs)
     return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
@@ -51,7 +50,7 @@ class TerminalDisplay(Display):
         self._console.quiet = quiet
 
     def begin(self, plan: Plan) -> None:
-        to_make = count_by_type(plan.to_make)
+        to_make = count_by_type(node.spec for node in plan.to_make)
         self._console.print(f"{self._name}: to make: {to_make}", markup=False)
 
     @contextmanager
@@ -94,39 +93,42 @@ class BatchProgress(Listener):
         self._began = 0.0
         self._task: TaskID | None = None
         self._waiting: TaskID | None = None
-        self._holders: set[str] = set()
+        self._owners: set[str] = set()
 
     def begin(self, nodes: list[Node]) -> OnProgress | None:
         self.wait({})
         self._began = time.monotonic()
         if self._bars is None:
             return None
-        self._task = self._bars.add_task(count_by_type(nodes), total=None, rate="")
+        self._task = self._bars.add_task(
+            count_by_type(node.spec for node in nodes), total=None, rate=""
+        )
         return self._advance
 
     def end(self, nodes: list[Node], failed: dict[str, BaseException]) -> None:
         wall_s = time.monotonic() - self._began
         if self._bars is None:
             failures = f", {len(failed)} failed" if failed else ""
-            self._console.print(f"{count_by_type(nodes)}: {wall_s:.1f} s{failures}", markup=False)
+            made = count_by_type(node.spec for node in nodes)
+            self._console.print(f"{made}: {wall_s:.1f} s{failures}", markup=False)
         elif self._task is not None:
             self._bars.stop_task(self._task)
 
-    def wait(self, held: Held) -> None:
-        others = [f"{holder} to make {count_by_type(nodes)}" for holder, nodes in held.items()]
+    def wait(self, owners: Mapping[str, Collection[Artifact]]) -> None:
+        others = [f"{owner} to make {count_by_type(specs)}" for owner, specs in owners.items()]
         text = f"waiting for {', and for '.join(others)}"
         if self._bars is None:
             # Once for each set of other runs: a log does not need a line for each artifact.
-            if held and held.keys() != self._holders:
+            if owners and owners.keys() != self._owners:
                 self._console.print(text, markup=False)
-        elif not held and self._waiting is not None:
+        elif not owners and self._waiting is not None:
             self._bars.remove_task(self._waiting)
             self._waiting = None
-        elif held and self._waiting is None:
+        elif owners and self._waiting is None:
             self._waiting = self._bars.add_task(text, total=None, rate="")
         elif self._waiting is not None:
             self._bars.update(self._waiting, description=text)
-        self._holders = set(held)
+        self._owners = set(owners)
 
     def _advance(self, done: int, total: int, unit: str) -> None:
         assert self._bars is not None

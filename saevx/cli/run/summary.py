@@ -44,8 +44,8 @@ class RunSummary:
 
     def add(self, plan: Plan, outcome: RunResult, store: Store) -> None:
         """Add the outcome of one stage, and the warnings of what it made."""
+        from saevx.errors import explain
         from saevx.resolve.lookup import warnings_of
-        from saevx.resolve.run import explain
 
         new = {node.key for node in (*outcome.made, *outcome.made_elsewhere)}
         for key in plan.targets:

@@ -167,12 +167,8 @@ class RunProgress:
     def block(self, flying: Collection[str]) -> None:
         """Give up what needs something that was given up, but for what `flying` still may make."""
         for key, node in list(self.left.items()):
-            for below in node.inputs:
-                gone = below in self.outcome.failed or below in self.outcome.blocked
-                if gone and key not in flying and key not in self.unseen:
-                    self.outcome.blocked[key] = self.outcome.blocked.get(below, below)
-                    del self.left[key]
-                    break
+            if key not in flying and key not in self.unseen and self.outcome.blocks(node):
+                del self.left[key]
 
 
 def _attempt(

@@ -10,12 +10,13 @@ from pathlib import Path
 from saevx.dispatch.messages import Array, Outcome, Progress, Result, TaskStatus
 from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.worker.process import TimeUp, job_name
+from saevx.errors import explain
 from saevx.recipes import find_recipe
 from saevx.resolve import batch
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node, Plan, State
 from saevx.resolve.provenance import Origin
-from saevx.resolve.run import Listener, explain, run_parts, run_plan
+from saevx.resolve.run import Listener, run_parts, run_plan
 from saevx.workspace import Workspace
 from spec import Artifact, Keys, from_document
 
