@@ -1,7 +1,7 @@
-"""The coordinator: sends what a plan lacks to an executor, and watches until it is there.
+"""The coordinator: submits what a plan lacks to an executor, and waits until it is made.
 
-It may die at any time. All that it knows is on disk: the next one, on any host, takes up from
-there, adopts what is queued or running, and submits only what is neither.
+It may be killed at any time. All that it knows is on disk: the next one, on any host, recovers
+what is queued or running, and submits only the rest.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import time
 from collections import Counter
 
 from saevx.dispatch.code.snapshot import Snapshot
+from saevx.dispatch.executors import EXECUTORS
 from saevx.dispatch.executors.base import Executor
-from saevx.dispatch.jobs.finish import end_runs
 from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
-from saevx.dispatch.jobs.recover import recall_failures, recover
+from saevx.dispatch.jobs.recover import end_runs, recall_failures, recover
 from saevx.dispatch.request import Counts, Request
 from saevx.dispatch.run_folder import acquire_submit_lease
 from saevx.dispatch.runs.retention import remove_old_runs
@@ -32,45 +32,46 @@ class Coordinator:
     """Makes one plan through an executor."""
 
     def __init__(self, plan: Plan, context: Context, executor: Executor, request: Request) -> None:
-        self.plan, self.keys, self.store = plan, context.keys, context.store
-        self.executor, self.request = executor, request
+        """Check the plan. Raise SpecError where something cannot be made."""
         types = {type(node.spec) for node in plan.to_make}
-        self.recipes = {spec_type: context.find_recipe(spec_type) for spec_type in types}
+        recipes = {spec_type: context.find_recipe(spec_type) for spec_type in types}
+        check(plan, context.keys, recipes)
+        self.plan, self.store, self.executor, self.request = plan, context.store, executor, request
         snapshot = Snapshot(request.path, request.files)
-        self.ledger = RunProgress(
+        self.progress = RunProgress(
             plan,
             self.store,
             prefix=request.prefix,
             code=snapshot.digest,
             retry_failed=request.retry_failed,
         )
-        self.flights = JobMonitor(executor)
-        self._unsure: set[str] = set()
-        """Keys that another run has submitted, or died before it did."""
-        self._adopted = 0.0
+        self.monitor = JobMonitor({**EXECUTORS, executor.name: executor})
         self.submitter = Submitter(
-            request, context, self.recipes, executor, snapshot, self.ledger, self.flights
+            request, context, executor, snapshot, self.progress, self.monitor
         )
+        self._unsure: set[str] = set()
+        """Keys that another run may have submitted: its submitter is busy, or was killed."""
+        self._recovered = 0.0
 
     def run(self) -> RunResult:
-        """Make the plan. Raises SpecError before anything is sent off; Detached when told to
-        submit only, or at Ctrl-C where what is submitted goes on by itself."""
-        check(self.plan, self.keys, self.recipes)
-        self.submitter.read_batches(self.ledger.left.values())
+        """Make the plan.
+
+        Raise Detached when told to submit only, or at Ctrl-C where submitted jobs go on.
+        """
         try:
-            recall_failures(self.store, self.ledger)
+            recall_failures(self.store, self.progress)
             while True:
                 self._advance()
-                if not self.ledger.left:
+                if not self.progress.left:
                     end_runs(self.store, self.request.prefix)
                     remove_old_runs(self.store)
-                    return self.ledger.outcome
+                    return self.progress.result
                 self.request.watch(self._counts())
-                if self.request.detach and self._is_all_sent():
+                if self.request.detach and self._is_all_submitted():
                     raise Detached(self._detached_text())
                 self.executor.wait(TICK_S)
         except KeyboardInterrupt:
-            if self.executor.looks_ahead:
+            if self.executor.detaches:
                 raise Detached(self._detached_text()) from None
             raise
         finally:
@@ -78,83 +79,80 @@ class Coordinator:
             self.submitter.close()
 
     def _advance(self) -> None:
-        """Take in what has ended, and submit what can be."""
-        for flight, outcome in self.flights.landed():
-            shared = len(self.flights.sharing(flight)) > 0
-            self.ledger.take_in(flight, outcome, shared)
-        self.ledger.see_published()
-        self.ledger.block(self.flights.by_key())
-        if (self._to_send() or self._is_time_to_adopt()) and not self.submitter.must_wait():
-            self._send()
+        """Evaluate the jobs that have ended, and submit what can be submitted."""
+        for job, outcome in self.monitor.ended():
+            self.progress.record(job, outcome, shared=self.monitor.is_shared(job))
+        self.progress.see_published()
+        self.progress.block(self.monitor.by_key())
+        is_recovery_due = (
+            self._unsure and time.monotonic() - self._recovered >= self.executor.poll_s
+        )
+        if (is_recovery_due or self._ready()) and not self.submitter.must_wait():
+            self._submit()
 
-    def _is_time_to_adopt(self) -> bool:
-        return bool(self._unsure) and time.monotonic() - self._adopted >= self.executor.poll_s
-
-    def _to_send(self) -> list[Node]:
-        """What is absent, in nobody's hands, and has inputs that are there or on their way."""
-        flying = self.flights.by_key()
+    def _ready(self) -> list[Node]:
+        """What is missing, not already being made, and has inputs that exist or are being made."""
+        active = self.monitor.by_key()
         ready: dict[str, Node] = {}
-        for key, node in self.ledger.left.items():  # inputs come before what reads them
-            idle = key not in flying and key not in self.ledger.unseen
-            idle = idle and key not in self._unsure
-            if idle and all(self._comes(below, key, flying, ready) for below in node.inputs):
+        for key, node in self.progress.left.items():  # inputs come before what reads them
+            if key in active or key in self.progress.reported or key in self._unsure:
+                continue
+            if all(self._is_expected(below, key, active, ready) for below in node.inputs):
                 ready[key] = node
         return list(ready.values())
 
-    def _comes(
-        self,
-        below: str,
-        key: str,
-        flying: dict[str, list[Job]],
-        ready: dict[str, Node],
+    def _is_expected(
+        self, below: str, key: str, active: dict[str, list[Job]], ready: dict[str, Node]
     ) -> bool:
-        """Whether an input of a key is there, or on its way."""
+        """Whether an input of a key exists, or will exist before a job of the key begins."""
         if self.plan.nodes[below].state is State.PRESENT:
             return True
-        if not self.executor.looks_ahead:
-            return False
-        if below in ready:
-            return True
-        # What was to make it when the key's last job looked in vain may be dead, and not be known
-        # to be: only one that was submitted since counts.
-        since = self.ledger.blocked_at.get(key, 0.0)
+        if not self.executor.detaches or below in ready:
+            return self.executor.detaches
+        # Where the last job of the key found the input missing, the job that was to make the input
+        # may be dead without anybody knowing yet: only one that was submitted later counts.
+        since = self.progress.blocked_at.get(key, 0.0)
         return any(
-            flight.executor == self.executor.name and flight.submitted > since
-            for flight in flying.get(below, ())
+            job.executor == self.executor.name and job.submitted > since
+            for job in active.get(below, ())
         )
 
-    def _is_all_sent(self) -> bool:
-        return not (self._to_send() or self._unsure) and (
-            self.executor.looks_ahead or not self.ledger.left
+    def _is_all_submitted(self) -> bool:
+        return not (self._ready() or self._unsure) and (
+            self.executor.detaches or not self.progress.left
         )
 
-    def _send(self) -> None:
-        """Submit what is to be sent, and is not just being submitted by another run."""
-        lock = acquire_submit_lease(self.store)
-        if lock is None:
-            return  # at the next tick
-        with lock:
-            self._unsure = recover(self.store, self.ledger, self.flights) & self.ledger.left.keys()
-            self._adopted = time.monotonic()
-            self.ledger.drop_present(self._to_send())
-            nodes = self._to_send()
+    def _submit(self) -> None:
+        """Submit what is ready, unless another run is submitting: then at a later tick."""
+        lease = acquire_submit_lease(self.store)
+        if lease is None:
+            return
+        with lease:
+            unsure = recover(self.store, self.progress, self.monitor)
+            self._unsure = unsure & self.progress.left.keys()
+            self._recovered = time.monotonic()
+            self.progress.drop_present(self._ready())
+            nodes = self._ready()
             if nodes:
                 self.submitter.submit(nodes)
 
     def _counts(self) -> Counts:
-        flying = self.flights.flying.values()
-        outcome, total = self.ledger.outcome, self.ledger.total
-        failed = len(outcome.failed) + len(outcome.blocked)
-        running = sum(flight.running for flight in flying)
-        made = total - len(self.ledger.left) - failed
-        silent_s = max(self.flights.silent_s, self.submitter.silent_s)
-        why = Counter(flight.reason for flight in flying if flight.reason and not flight.running)
-        reason = why.most_common(1)[0][0] if why else ""
-        return Counts(made, total, running, len(flying) - running, failed, silent_s, reason)
+        jobs, result = self.monitor.jobs.values(), self.progress.result
+        failed = len(result.failed) + len(result.blocked)
+        running = sum(job.running for job in jobs)
+        reasons = Counter(job.reason for job in jobs if job.reason and not job.running)
+        return Counts(
+            made=self.progress.total - len(self.progress.left) - failed,
+            total=self.progress.total,
+            running=running,
+            waiting=len(jobs) - running,
+            failed=failed,
+            unanswered_s=max(self.monitor.unanswered_s, self.submitter.unanswered_s),
+            reason=max(reasons, key=reasons.__getitem__, default=""),
+        )
 
     def _detached_text(self) -> str:
-        n = len(self.flights.flying)
         return (
-            f"{self.request.name}: detached; {n} jobs are queued or running and go on. "
-            "`saevx status` shows them, and the same command attaches to them"
+            f"{self.request.name}: detached; {len(self.monitor.jobs)} jobs are queued or running "
+            "and go on. `saevx status` shows them, and the same command attaches to them"
         )

@@ -44,19 +44,17 @@ class Line:
 def forecast(plan: Plan, context: Context, profile: Profile, executor: Executor) -> list[Line]:
     """The arrays for what a plan lacks, in the order in which they would be submitted."""
     nodes = plan.to_make
-    keys, store = context.keys, context.store
-    history = _history(store, nodes)
-    cutter = Batcher(profile, keys, store, context.find_recipe, executor.width)
-    cutter.read_batches(nodes)
+    history = _history(context.store, nodes)
+    batcher = Batcher(profile, context, executor.width, nodes)
     lines = []
-    for wave in cutter.cut(nodes, {}):
-        n = len({node.key for load in wave.elements for node in load.nodes})
+    for wave in batcher.pack(nodes, {}):
+        n = len({node.key for load in wave.tasks for node in load.nodes})
         cost = history.get(wave.recipe)
         lines.append(
             Line(
                 recipe=wave.recipe,
                 n_artifacts=n,
-                arrays=[len(part) for part in chunks(wave.elements, executor.largest_array)],
+                arrays=[len(part) for part in chunks(wave.tasks, executor.largest_array)],
                 resources=wave.resources,
                 work_s=n * cost[0] if cost else None,
                 n_bytes=n * cost[1] if cost else None,

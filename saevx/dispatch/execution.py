@@ -64,7 +64,7 @@ class Execution:
         return forecast(plan, context, self.profile, self.executor_object())
 
     def executor_object(self) -> Executor:
-        from saevx.dispatch.executors import Local, Slurm
-        from saevx.dispatch.executors.local import default_jobs
+        from saevx.dispatch.executors.local import Local, default_jobs
+        from saevx.dispatch.executors.slurm import Slurm
 
         return Slurm() if self.executor == "slurm" else Local(self.jobs or default_jobs())

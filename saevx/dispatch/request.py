@@ -1,4 +1,4 @@
-"""What a coordinator is asked to do, and what it tells while it does it."""
+"""What a coordinator is asked to do, and what it reports meanwhile."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from saevx.dispatch.run_folder import run_prefix
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a run has come."""
+    """How far a run is."""
 
     made: int
     total: int
     running: int
+    """Jobs; so is `waiting`."""
     waiting: int
     failed: int
-    silent_s: float = 0.0
-    """For how long Slurm has given no answer."""
+    unanswered_s: float = 0.0
+    """For how long Slurm has not answered."""
     reason: str = ""
-    """Why most of those that wait do, as Slurm says."""
+    """Why most of the waiting jobs wait, as Slurm says."""
 
 
 @dataclass
@@ -43,10 +44,10 @@ class Request:
 
     @property
     def file(self) -> str:
-        """The experiment file as runs write it down; "" where there is none."""
+        """The experiment file as runs record it; "" where there is none."""
         return str(self.path.resolve()) if self.path else ""
 
     @property
     def prefix(self) -> str:
-        """How the folders of all runs of this experiment file begin."""
+        """How the names of the folders of all runs of this experiment file begin."""
         return run_prefix(self.name, self.file)

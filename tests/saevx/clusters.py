@@ -14,10 +14,10 @@ import unruly  # noqa: F401
 
 from saevx.dispatch import coordinator as coordinate
 from saevx.dispatch.coordinator import Coordinator
-from saevx.dispatch.executors import Slurm, sbatch, slurm
-from saevx.dispatch.executors import sacct as accounting
-from saevx.dispatch.executors.sacct import ExitInfo
-from saevx.dispatch.executors.slurm import SlurmTask
+from saevx.dispatch.executors import sacct, sbatch, slurm
+from saevx.dispatch.executors.base import ExitInfo
+from saevx.dispatch.executors.sacct import SlurmTask
+from saevx.dispatch.executors.slurm import Slurm
 from saevx.dispatch.messages import Array, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts, Request
@@ -112,11 +112,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
     monkeypatch.setattr(sbatch, "submit", made.submit)
     monkeypatch.setattr(slurm, "queue", made.queue)
-    monkeypatch.setattr(slurm, "max_array_size", lambda: 1000)
+    monkeypatch.setattr(Slurm, "largest_array", 1000)
     monkeypatch.setattr(slurm, "cancel", made.cancel)
     monkeypatch.setattr(slurm, "ask", made.ask)
     monkeypatch.setattr(
-        accounting, "deaths", lambda jobs: {j: made.deaths[j] for j in jobs if j in made.deaths}
+        sacct, "exit_infos", lambda jobs: {j: made.deaths[j] for j in jobs if j in made.deaths}
     )
     monkeypatch.setattr(Slurm, "wait", lambda self, seconds: made.step(seconds))
     monkeypatch.setattr(Slurm, "poll_s", 0.0)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch.executors import outcome_of
-from saevx.dispatch.executors import sacct as accounting
-from saevx.dispatch.executors.sacct import ExitInfo, read_sacct
-from saevx.dispatch.executors.slurm import SlurmTask
-from saevx.dispatch.jobs.retry import Attempt, describe, facts, read_tail, wants_another
+from saevx.dispatch.executors import sacct
+from saevx.dispatch.executors.base import ExitInfo
+from saevx.dispatch.executors.sacct import SlurmTask, read_sacct
+from saevx.dispatch.jobs.retry import Attempt, describe, facts, may_retry, read_tail
 from saevx.dispatch.messages import Outcome, Result, TaskStatus
 from saevx.errors import NoAnswer
 from store.locks import slurm as commands
@@ -106,10 +105,10 @@ def test_how_it_ended(text: str, status: TaskStatus | None):
 def test_what_is_told():
     death = only(ABOVE_ITS_MEMORY)
     assert death.message == "Slurm says FAILED"
-    assert (death.exit_code, death.wall_s, death.node) == ("0:9", 2.0, "vm")
+    assert (death.exit_code, death.wall_s, death.host) == ("0:9", 2.0, "vm")
     assert death.peak_memory_bytes == 320608 * 1024
     assert death.memory_bytes == 100 * MIB
-    text = facts(outcome_of(["k"], TaskStatus.OUT_OF_MEMORY, death.message, death))
+    text = facts(death.outcome(["k"]))
     assert text == "exit code 0:9, after 2 s, it used 313 MiB of 100"
     assert only(BY_HAND).message == "Slurm says CANCELLED by 0"
     assert only(BY_HAND).exit_code == "0:15"
@@ -117,9 +116,9 @@ def test_what_is_told():
 
 def test_of_what_never_began_only_what_is_known_is_told():
     death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert facts(outcome_of(["k"], TaskStatus.CANCELLED, "", death)) == ""
+    assert facts(death.outcome(["k"])) == ""
     at_once = only(ENDS_BADLY)
-    assert facts(outcome_of(["k"], TaskStatus.KILLED, "", at_once)) == "exit code 3:0, after 0 s"
+    assert facts(at_once.outcome(["k"])) == "exit code 3:0, after 0 s"
 
 
 def test_memory_for_each_core_is_added_up():
@@ -156,7 +155,7 @@ def test_elements_that_never_began_share_a_row():
     found = read_sacct("240_[0-2,5%2]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
     assert set(found) == {SlurmTask("240", at) for at in (0, 1, 2, 5)}
     assert {death.status for death in found.values()} == {TaskStatus.CANCELLED}
-    assert {death.node for death in found.values()} == {""}
+    assert {death.host for death in found.values()} == {""}
 
 
 @pytest.mark.parametrize(
@@ -180,12 +179,12 @@ def test_one_sacct_for_all_and_none_for_none(monkeypatch: pytest.MonkeyPatch):
         return subprocess.CompletedProcess(command, 0, KILLED + BY_HAND + NODE_FAILURE, "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = accounting.deaths([SlurmTask("239", 0), SlurmTask("238", 1), SlurmTask("238", 9)])
+    found = sacct.exit_infos([SlurmTask("239", 0), SlurmTask("238", 1), SlurmTask("238", 9)])
     assert found is not None
     assert set(found) == {SlurmTask("239", 0), SlurmTask("238", 1)}
     assert len(asked) == 1
     assert "--jobs=238,239" in asked[0]
-    assert accounting.deaths([]) == {}
+    assert sacct.exit_infos([]) == {}
     assert len(asked) == 1
 
 
@@ -204,7 +203,7 @@ def test_a_command_that_fails_or_takes_too_long_is_no_answer(
 
 
 def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
-    return [Attempt(Result(status=end), progressed, 0.0, "code", "", memory_gb=1.0) for end in ends]
+    return [Attempt(Result(status=end), "", progressed, memory_gb=1.0) for end in ends]
 
 
 @pytest.mark.parametrize(
@@ -221,8 +220,8 @@ def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
     ],
 )
 def test_how_often_it_is_tried_again(end: TaskStatus, n: int):
-    assert all(wants_another(attempts_of(*[end] * tried)) for tried in range(1, n + 1))
-    assert not wants_another(attempts_of(*[end] * (n + 1)))
+    assert all(may_retry(attempts_of(*[end] * tried)) for tried in range(1, n + 1))
+    assert not may_retry(attempts_of(*[end] * (n + 1)))
 
 
 def test_causes_are_counted_each_for_itself():
@@ -233,27 +232,25 @@ def test_causes_are_counted_each_for_itself():
         TaskStatus.NODE_FAILURE,
         TaskStatus.PREEMPTED,
     ]
-    assert wants_another(attempts_of(*mixed))
-    assert not wants_another(attempts_of(*mixed, TaskStatus.KILLED))
+    assert may_retry(attempts_of(*mixed))
+    assert not may_retry(attempts_of(*mixed, TaskStatus.KILLED))
 
 
 def test_out_of_time_goes_on_as_long_as_it_gets_further():
     further = attempts_of(*[TaskStatus.TIME_LIMIT] * 20, progressed=True)
-    assert wants_another(further)
-    assert not wants_another([*further, *attempts_of(TaskStatus.TIME_LIMIT)])
-    assert not wants_another([*further, further[0]])
+    assert may_retry(further)
+    assert not may_retry([*further, *attempts_of(TaskStatus.TIME_LIMIT)])
+    assert not may_retry([*further, further[0]])
 
 
 def test_what_ran_out_of_memory_and_can_get_no_more_is_not_tried_again():
     (attempt,) = attempts_of(TaskStatus.OUT_OF_MEMORY)
-    assert wants_another([attempt])
-    assert not wants_another([attempt._replace(memory_gb=None)])
+    assert may_retry([attempt])
+    assert not may_retry([attempt._replace(memory_gb=None)])
 
 
 def test_people_are_told_the_last_of_it_and_what_helps():
-    last = Attempt(
-        Result(status=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), False, 0.0, "", "log: x"
-    )
+    last = Attempt(Result(status=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), "log: x")
     text = describe([*attempts_of(TaskStatus.NODE_FAILURE), last])
     assert text == (
         "out of memory: Slurm says so\ntried 2 times; raise memory_gb in its profile\nlog: x"
@@ -263,7 +260,7 @@ def test_people_are_told_the_last_of_it_and_what_helps():
 def killed(executor: str, exit_code: str) -> Attempt:
     outcome = Outcome(results={}, exit_code=exit_code, wall_s=7.2, peak_memory_bytes=3 * MIB)
     result = Result(status=TaskStatus.KILLED, message="Slurm says FAILED")
-    return Attempt(result, False, 0.0, "", "log: x", executor, outcome)
+    return Attempt(result, "log: x", executor=executor, outcome=outcome)
 
 
 def test_a_silent_death_is_told_with_all_that_is_known():

@@ -16,8 +16,10 @@ from dispatching import Place, wait_until
 from unruly import Album, Branch, Leaf, Top
 
 from saevx.dispatch import submit as submission
-from saevx.dispatch.executors import outcome_of, sbatch, slurm
-from saevx.dispatch.jobs import progress as ledger
+from saevx.dispatch.executors import Slurm, sbatch, slurm
+from saevx.dispatch.executors.base import ExitInfo
+from saevx.dispatch.executors.sacct import SlurmTask
+from saevx.dispatch.jobs import progress
 from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.dispatch.request import Counts
@@ -25,7 +27,7 @@ from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
 from store.locks.heartbeat import heartbeats
-from store.locks.slurm import call
+from store.locks.slurm import TIMEOUT_S, call
 
 __all__ = ["cluster"]
 
@@ -54,7 +56,7 @@ def test_a_run_waits_as_long_as_slurm_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(submission, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(submission, "RETRY_S", 0.0)
     monkeypatch.setattr(submission, "PAUSE_S", 0.01)
     monkeypatch.setattr(submission, "LONGEST_PAUSE_S", 0.05)
     cluster.down = True
@@ -65,7 +67,7 @@ def test_a_run_waits_as_long_as_slurm_does_not_answer(
         cluster.down = step < 60
 
     cluster.at_step = come_back
-    outcome = run(tmp_path, [Leaf(value=1)], watch=lambda c: silent.append(c.silent_s))
+    outcome = run(tmp_path, [Leaf(value=1)], watch=lambda c: silent.append(c.unanswered_s))
     assert outcome.ok
     assert [node.spec.value for node in outcome.made] == [1]
     assert max(silent) > 0.3
@@ -83,7 +85,7 @@ def test_a_refusal_by_a_slurm_that_answers_is_an_error_at_once(cluster: Cluster,
 
 
 def test_the_longest_array_is_asked_again_after_an_outage(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(slurm, "_max_array_size", [])
+    executor = Slurm()
     answers = [NoAnswer("Slurm gives no answer"), "MaxArraySize            = 16\n"]
 
     def ask(*command: str) -> str:
@@ -93,7 +95,7 @@ def test_the_longest_array_is_asked_again_after_an_outage(monkeypatch: pytest.Mo
         return answer
 
     monkeypatch.setattr(slurm, "ask", ask)
-    assert [slurm.max_array_size() for _ in range(3)] == [1001, 16, 16]
+    assert [executor.largest_array for _ in range(3)] == [1001, 16, 16]
 
 
 # -- earlier runs
@@ -210,7 +212,7 @@ def test_memory_grows_from_what_the_job_had(
         if len(cluster.arrays) > 1:
             return None
         if says_so_itself:
-            outcome = outcome_of(array.tasks[index][0], TaskStatus.OUT_OF_MEMORY, "")
+            outcome = ExitInfo(TaskStatus.OUT_OF_MEMORY).outcome(array.tasks[index][0])
             folder.write_outcome(array.name, index, outcome)
         return death
 
@@ -229,7 +231,7 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     n_arrays: int,
 ):
     """As with a root on a disk of the node: its job makes it, and nobody else sees it."""
-    monkeypatch.setattr(ledger, "UNSEEN_S", 0.0)
+    monkeypatch.setattr(progress, "NOT_SEEN_S", 0.0)
     parts = isinstance(spec, Album)
 
     def makes_it_elsewhere(folder: RunFolder, array: Array, index: int):
@@ -245,7 +247,7 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     profile = Profile(executor="slurm", base=Resources(parts=2))
     (error,) = run(tmp_path, [spec], profile=profile).failed.values()
     assert len(cluster.arrays) == n_arrays
-    assert "a job on n1 said that it made" in str(error)
+    assert "a job on n1 reported that it made" in str(error)
     assert f"Is {tmp_path / 'store'} on a disk of that host alone" in str(error)
     assert f"tried {n_arrays} times" in str(error)
 
@@ -262,8 +264,8 @@ def test_what_may_have_been_submitted_is_not_submitted_again(
             run(tmp_path, [Leaf(value=1)])
     assert len(cluster.arrays) == 1
     monkeypatch.setattr(slurm, "GONE_AFTER_S", -5.0)  # no look waits for it
-    answers = iter([None, None, None, "1"])  # busy for a while, then it knows it
-    monkeypatch.setattr(slurm, "find_by_name", lambda *_: next(answers))
+    answers = iter([None, None, None, "slurm:1"])  # busy for a while, then it knows it
+    monkeypatch.setattr(Slurm, "find", lambda *_: next(answers))
     seen: list[Counts] = []
     outcome = coordinator(tmp_path, [Leaf(value=1), Leaf(value=2)], seen.append).run()
     assert outcome.ok
@@ -293,6 +295,10 @@ def test_ctrl_c_between_sbatch_and_its_record_waits(
     (folder,) = active_runs(Store(tmp_path / "store"))
     assert [folder.handle_of(array.name) for array in folder.arrays()] == ["slurm:1"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_array_is_not_dropped_while_its_sbatch_may_go_on():
+    assert slurm.GONE_AFTER_S >= 2 * TIMEOUT_S
 
 
 @pytest.mark.parametrize("was_taken", [True, False])
@@ -384,7 +390,7 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
 
 def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
     detach_at_once(cluster, tmp_path)
-    waits = slurm.SlurmTask("1", 1)
+    waits = SlurmTask("1", 1)
     cluster.waiting.remove(waits)
     queue = cluster.queue
     with pytest.MonkeyPatch.context() as patch:
@@ -396,28 +402,28 @@ def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
 # -- parts
 
 
-@pytest.mark.parametrize("sealer_is_late", [True, False])
-def test_whichever_element_of_a_run_sealed_it_the_run_made_it(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealer_is_late: bool
+@pytest.mark.parametrize("other_runs", [True, False])
+def test_an_artifact_that_jobs_of_a_run_share_counts_as_made_by_it(
+    cluster: Cluster, tmp_path: Path, other_runs: bool
 ):
-    monkeypatch.setattr(ledger, "SEALED_S", 60.0 if sealer_is_late else 0.0)
+    """The job that finds it published may end before the job that published it."""
     profile = Profile(executor="slurm", base=Resources(parts=2))
     one = coordinator(tmp_path, [Album(value=1, n_parts=2)], profile=profile)
     (node,) = one.plan.to_make
-    one.submitter.read_batches([node])
     one.submitter.submit([node])
-    first, second = one.flights.flying.values()
+    first, second = one.monitor.jobs.values()
+    second.running = other_runs
     cluster.step(0)
     cluster.step(0)
-    came = Outcome(results={node.key: Result(status=TaskStatus.MADE_ELSEWHERE)})
-    one.ledger.take_in(first, came, shared=bool(one.flights.sharing(first)))
-    one.ledger.see_published()
-    assert bool(one.ledger.left) is sealer_is_late
-    made = second.folder.outcome(*second.position)
-    assert made is not None
-    if sealer_is_late:
-        one.ledger.take_in(second, made)
-        one.ledger.see_published()
-    assert one.ledger.left == {}
-    assert one.ledger.outcome.made == ([node] if sealer_is_late else [])
-    assert one.ledger.outcome.made_elsewhere == ([] if sealer_is_late else [node])
+    found = Outcome(results={node.key: Result(status=TaskStatus.MADE_ELSEWHERE)})
+    one.progress.record(first, found, shared=one.monitor.is_shared(first))
+    one.progress.see_published()
+    assert bool(one.progress.left) is other_runs
+    if other_runs:
+        made = second.folder.outcome(*second.position)
+        assert made is not None
+        one.progress.record(second, made)
+        one.progress.see_published()
+    assert one.progress.left == {}
+    assert one.progress.result.made == ([node] if other_runs else [])
+    assert one.progress.result.made_elsewhere == ([] if other_runs else [node])

@@ -281,7 +281,7 @@ def test_dispatch_costs_no_torch():
 
     code = """
 import sys
-import saevx.dispatch.coordinator, saevx.dispatch.worker, saevx.dispatch.status
+import saevx.dispatch.coordinator, saevx.dispatch.worker.main, saevx.dispatch.runs.status
 heavy = {"torch", "zarr", "timm", "sklearn", "submitit", "polars"} & set(sys.modules)
 sys.exit(", ".join(heavy) or 0)
 """

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from saevx.dispatch.executors import EXECUTORS
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import ArrayTask
 from saevx.dispatch.run_folder import RunFolder
-from saevx.dispatch.runs.logs import existing_logs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dispatching import Place, wait_until
@@ -30,16 +32,24 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+def slurm_logs(folder: RunFolder, number: int) -> list[Path]:
+    return EXECUTORS["slurm"].logs(Job(folder, ArrayTask("", "a", number), "slurm:17"))
+
+
+def local_logs(folder: RunFolder) -> list[Path]:
+    return EXECUTORS["local"].logs(Job(folder, ArrayTask("", "a", 0), "local:x"))
+
+
 def test_the_log_of_a_job_that_never_began_is_slurms(folder: RunFolder):
     slurms = folder.logs / "slurm" / "17_3_0_log.out"
     slurms.write_text("/nonexistent: No such file or directory\n")
     (folder.logs / "slurm" / "17_2_0_log.out").write_text("another's")
-    assert existing_logs(folder, "a", 3, "slurm:17") == [slurms]
-    assert existing_logs(folder, "a", 4, "slurm:17") == []
+    assert slurm_logs(folder, 3) == [slurms]
+    assert slurm_logs(folder, 4) == []
     folder.log("a", 3).write_text("")
-    assert existing_logs(folder, "a", 3, "slurm:17") == [slurms]
+    assert slurm_logs(folder, 3) == [slurms]
     folder.log("a", 3).write_text("it began\n")
-    assert existing_logs(folder, "a", 3, "slurm:17") == [folder.log("a", 3), slurms]
+    assert slurm_logs(folder, 3) == [folder.log("a", 3), slurms]
 
 
 def test_the_log_of_a_local_element_that_never_began_is_a_workers(folder: RunFolder):
@@ -47,13 +57,13 @@ def test_the_log_of_a_local_element_that_never_began_is_a_workers(folder: RunFol
         log = folder.logs / f"worker.{slot}.log"
         log.write_text(text)
         os.utime(log, (slot, slot))
-    assert existing_logs(folder, "a", 0, "local:x") == [
+    assert local_logs(folder) == [
         folder.logs / "worker.2.log",
         folder.logs / "worker.0.log",
     ]
-    assert existing_logs(folder, "a", 0, "slurm:17") == []
+    assert slurm_logs(folder, 0) == []
     folder.log("a", 0).write_text("it began\n")
-    assert existing_logs(folder, "a", 0, "local:x") == [folder.log("a", 0)]
+    assert local_logs(folder) == [folder.log("a", 0)]
 
 
 def test_logs_of_a_worker_that_cannot_begin(place: Place):
@@ -103,7 +113,7 @@ def test_following_ends_when_the_run_was_killed(place: Place):
     out, err = logs.communicate()
     assert logs.returncode == 0
     assert "job" in began + out
-    assert "nobody runs it any more" in err
+    assert "ended without an outcome" in err
 
 
 def test_following_ends_with_the_job(place: Place):
@@ -128,7 +138,7 @@ def test_following_ends_when_a_job_is_killed_that_nobody_watches(place: Place, p
     file = place.write('targets = [Leaf(value=1, how="killed", pause_s=1)]')
     assert place.saevx("run", file, "--detach").code == 3
     _, err = place.start("logs", key_of(place, file), "-f").communicate()
-    assert "nobody runs it any more" in err
+    assert "ended without an outcome" in err
 
 
 @pytest.mark.parametrize("profile", SLURM)

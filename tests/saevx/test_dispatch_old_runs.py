@@ -14,7 +14,8 @@ from clusters import queued
 from dispatching import Place
 
 from saevx.dispatch.executors import slurm
-from saevx.dispatch.jobs.finish import end_runs
+from saevx.dispatch.executors.sacct import SlurmTask
+from saevx.dispatch.jobs.recover import end_runs
 from saevx.dispatch.messages import Array, RunInfo, TaskStatus
 from saevx.dispatch.run_folder import (
     RunFolder,
@@ -110,7 +111,7 @@ def test_only_what_ended_long_ago_goes(store: Store, job: str):
 def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]):
     run = make_run(store, 40 * DAY_S)
     other = make_run(store, 40 * DAY_S, job="slurm:8")
-    live.append(queued(slurm.SlurmTask("7", 0)))
+    live.append(queued(SlurmTask("7", 0)))
     assert remove_old_runs(store) == [other.name]
     live.clear()
     assert remove_old_runs(store) == [run.name]

@@ -170,11 +170,11 @@ def test_a_failure_blocks_every_level_above_it(workspace: Workspace):
     inline = RunResult(failed={bottom.key: saevx.RecipeError("no")})
     nodes = [node for node in plan.to_make if type(node.spec) is not Number]
     assert all(inline.blocks(node) for node in nodes)
-    ledger = RunProgress(plan, workspace.store, prefix="", code="", retry_failed=False)
-    ledger.outcome.failed = inline.failed
-    ledger.block([])
+    progress = RunProgress(plan, workspace.store, prefix="", code="", retry_failed=False)
+    progress.result.failed = inline.failed
+    progress.block([])
     above = [add(-1, 2), top.below, top]
-    for outcome in (inline, ledger.outcome):
+    for outcome in (inline, progress.result):
         assert outcome.blocked == {spec.key: bottom.key for spec in above}
 
 

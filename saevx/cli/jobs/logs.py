@@ -32,48 +32,51 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
         raise click.UsageError("--follow prints what comes: use --json without it")
     from saevx.config import open_store
     from saevx.dispatch.executors import where
-    from saevx.dispatch.jobs.unattended import UnattendedJobs
+    from saevx.dispatch.jobs.monitor import JobMonitor
     from saevx.dispatch.runs.status import latest_jobs
 
-    flights = latest_jobs(open_store(store), key)
+    jobs = latest_jobs(open_store(store), key)
     if as_json:
-        click.echo(json.dumps([document for flight in flights for document in _documents(flight)]))
+        click.echo(json.dumps([document for job in jobs for document in _documents(job)]))
         return
-    waiting = UnattendedJobs(flights)
-    printing = _Printing(flights)
-    over = not follow
+    monitor = JobMonitor()
+    for job in jobs:
+        monitor.add(job)
+    printing = _Printing(jobs)
     while True:
-        over = over or waiting.over()  # looked at first: what it printed before is printed below
+        # Asked before the logs are read, so that the last lines of a job are printed.
+        goes_on = follow and monitor.any_active()
         printing.go_on()
-        if over:
+        if not goes_on:
             break
         time.sleep(LOOK_S)
     if not any(printing.read.values()):
-        log = flights[0].folder.log(*flights[0].position)
+        log = jobs[0].folder.log(*jobs[0].position)
         click.echo(f"nothing printed yet; it will be in {log}", err=True)
-    for flight in waiting.lost:
+    for job in monitor.gone:
         click.echo(
-            f"it ended without a word, or never began, and nobody runs it any more "
-            f"({where(flight)}); `saevx run` makes what is missing",
+            f"the job has ended without an outcome ({where(job)}); "
+            "`saevx run` makes what is missing",
             err=True,
         )
 
 
 class _Printing:
-    """Prints the logs of flights, as far as they are there."""
+    """Prints the logs of jobs as they grow."""
 
-    def __init__(self, flights: list[Job]) -> None:
-        self._flights = flights
+    def __init__(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
         self._told = ""
         self.read: dict[Path, int] = {}
         """How many bytes of each file are printed."""
 
     def go_on(self) -> None:
         from saevx.dispatch.batching import parts_text
+        from saevx.dispatch.executors import logs_of
 
-        for flight in self._flights:
-            parts = parts_text(flight.parts)
-            for file in flight.logs:
+        for job in self._jobs:
+            parts = parts_text(job.parts)
+            for file in logs_of(job):
                 data = _read_from(file, self.read.get(file, 0))
                 if data and parts != self._told:
                     click.echo(f"== {parts}")
@@ -82,19 +85,19 @@ class _Printing:
                 self.read[file] = self.read.get(file, 0) + len(data)
 
 
-def _documents(flight: Job) -> list[dict[str, Any]]:
-    from saevx.dispatch.executors import executor_of
+def _documents(job: Job) -> list[dict[str, Any]]:
+    from saevx.dispatch.executors import executor_of, logs_of
 
-    told = flight.folder.outcome(*flight.position) or flight.folder.progress(*flight.position)
-    job = executor_of(flight).job_id(flight) or (told.job if told else "")
+    told = job.folder.outcome(*job.position) or job.folder.progress(*job.position)
+    job_id = executor_of(job).job_id(job) or (told.job if told else "")
     return [
         {
-            "parts": flight.parts,
-            "job": job,
+            "parts": job.parts,
+            "job": job_id,
             "file": str(file),
             "text": _read_from(file, 0).decode(errors="replace"),
         }
-        for file in flight.logs
+        for file in logs_of(job)
     ]
 
 

@@ -153,8 +153,8 @@ class JobProgress:
         )
         text += f" ({counts.reason})" if counts.reason else ""
         text += f", {counts.failed} failed" if counts.failed else ""
-        if counts.silent_s > 5:
-            text += f"; Slurm gives no answer for {counts.silent_s:.0f} s"
+        if counts.unanswered_s > 5:
+            text += f"; Slurm gives no answer for {counts.unanswered_s:.0f} s"
         now = time.monotonic()
         if self._bars is not None and self._task is not None:
             self._bars.update(

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from saevx.dispatch.executors.sacct import ExitInfo
 from saevx.dispatch.jobs.job import Job
-from saevx.dispatch.messages import Array, ArrayTask, Outcome
+from saevx.dispatch.messages import Array, ArrayTask, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Resources
 from saevx.dispatch.run_folder import RunFolder
 
 
 class JobState(Enum):
-    """Whether the job of an element goes on."""
+    """Whether a job is active."""
 
     WAITING = "waiting"
     RUNNING = "running"
     GONE = "gone"
-    """It does not, and will not again."""
+    """It has ended, and does not start again."""
     UNKNOWN = "unknown"
-    """There was no answer: nothing may be concluded."""
+    """The executor did not answer: nothing may be concluded."""
 
 
 class JobStatus(NamedTuple):
-    """What an executor says of the job of an element."""
+    """What an executor says of a job."""
 
     state: JobState
     reason: str = ""
@@ -33,69 +35,114 @@ class JobStatus(NamedTuple):
     node: str = ""
 
 
-class Executor(Protocol):
-    """Runs elements of arrays somewhere else.
+class ExitInfo(NamedTuple):
+    """What an executor says of a job that is over and left no outcome."""
 
-    The methods about jobs are for those that any run gave to an executor of that name.
+    status: TaskStatus | None = None
+    """None when it ended well, or is not over."""
+    message: str = ""
+    exit_code: str = ""
+    wall_s: float = 0.0
+    peak_memory_bytes: int = 0
+    memory_bytes: int = 0
+    """Requested memory; 0 where that is not known."""
+    host: str = ""
+
+    def outcome(self, keys: Iterable[str]) -> Outcome:
+        """The outcome to record on behalf of a worker that could not write one."""
+        assert self.status is not None
+        return Outcome(
+            results={key: Result(status=self.status, message=self.message) for key in keys},
+            host=self.host,
+            wall_s=self.wall_s,
+            peak_memory_bytes=self.peak_memory_bytes,
+            memory_bytes=self.memory_bytes,
+            exit_code=self.exit_code,
+            ended=time.time(),
+        )
+
+
+class Executor(Protocol):
+    """Runs the tasks of arrays in other processes.
+
+    Methods that take jobs work for the jobs of any run that used an executor of the same name.
     """
 
     name: str
-    looks_ahead: bool
-    """Whether it can be given elements whose inputs are still being made, and its jobs go on
-    without the process that submitted them."""
+    detaches: bool
+    """Whether its jobs outlive the process that submits them. Then they may also be submitted
+    before their inputs exist."""
     poll_s: float
-    """Seconds between two questions about what is live: they burden a cluster."""
+    """Seconds between two queries of all jobs: queries burden a cluster."""
     grace_s: float
-    """For so long after a job has gone its outcome may be on its way through a file server."""
+    """For so long after the end of a job its outcome may be in transit through a file server."""
+    width: int
+    """How many jobs may share one batch, where there are fewer batches than that."""
 
     @property
     def largest_array(self) -> int: ...
 
-    @property
-    def width(self) -> int:
-        """How many elements may as well share a batch, where there are fewer batches."""
-        ...
-
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        """Submit an array, to run after other jobs. Returns its job as `RunFolder.handle_of` does.
+        """Submit an array, to run after the arrays with the handles `after`. Return its handle.
 
-        Raises SlurmError; NoAnswer where it may have been submitted all the same.
+        Raise SlurmError; NoAnswer where it may have been submitted all the same.
         """
         ...
 
     def find(self, array: Array, folder: RunFolder) -> str | None:
-        """The job of an array whose submitter died before it wrote it down.
+        """Return the handle of an array whose submitter was killed before it recorded it.
 
-        "" for none, None where that cannot be known yet.
+        "" if it was not submitted, None while that cannot be known.
         """
         ...
 
-    def statuses(self, flights: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
-        """Whether jobs are gone: the one place that says so."""
+    def is_available(self) -> bool:
+        """Whether it takes submissions now."""
+        return True
+
+    def statuses(self, jobs: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
+        """Return the state of jobs. No other method judges whether a job is gone."""
         ...
 
-    def deaths(self, flights: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
-        """How jobs ended that are gone, as far as is known; None where there was no answer."""
+    def exits(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
+        """Return how gone jobs ended, as far as is known; None without an answer."""
         ...
 
-    def cancel(self, folder: RunFolder, flights: Sequence[Job], whole: bool) -> None:
-        """End jobs of one run; `whole` says that those are all. Raises SlurmError, StoreError."""
+    def cancel(self, folder: RunFolder, jobs: Sequence[Job], whole: bool) -> None:
+        """End jobs of one run; `whole` if those are all of its jobs.
+
+        Raise SlurmError or StoreError where that is not possible.
+        """
         ...
 
-    def job_id(self, flight: Job) -> str:
-        """For people: what the cluster calls its job; "" where there is no such name."""
-        ...
+    def job_id(self, job: Job) -> str:
+        """Return what the cluster calls a job, for people; "" where there is no cluster."""
+        return ""
 
-    def memory_gb(self, flight: Job, outcome: Outcome) -> float | None:
-        """The memory that a job had; None where that is not known, or was the machine's."""
+    def memory_gb(self, job: Job, outcome: Outcome) -> float | None:
+        """Return the memory limit of a job; None where there was none, or it is not known."""
+        return None
+
+    def logs(self, job: Job) -> list[Path]:
+        """Return the files with output of a job, the most relevant first. None is empty."""
         ...
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        ...
+        """Wait that long, or until something happens."""
+        time.sleep(seconds)
 
     def close(self) -> None:
         """End what must not outlive this process."""
-        ...
+        return
+
+
+def not_empty(files: Iterable[Path]) -> list[Path]:
+    """Those of the files that exist and hold something."""
+    found = []
+    for file in files:
+        with suppress(OSError):
+            if file.stat().st_size:
+                found.append(file)
+    return found

@@ -1,4 +1,4 @@
-"""Accounting: what sacct says of elements that are over and left no word themselves."""
+"""Slurm's accounting: how tasks ended whose workers wrote no outcome."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from saevx.dispatch.executors.slurm import SlurmTask
+from saevx.dispatch.executors.base import ExitInfo
 from saevx.dispatch.messages import TaskStatus
 from store.errors import NoAnswer
 from store.locks.slurm import ask
@@ -14,60 +14,54 @@ from store.locks.slurm import ask
 FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "MaxRSS", "ReqMem", "NodeList", "AllocCPUS")
 
 
-class ExitInfo(NamedTuple):
-    """What sacct says of an element that is over."""
+class SlurmTask(NamedTuple):
+    """A task as Slurm names it."""
 
-    status: TaskStatus | None
-    """None when it ended well, or is not over."""
-    message: str
-    exit_code: str
-    wall_s: float
-    peak_memory_bytes: int
-    memory_bytes: int
-    """What it had asked for; 0 where that is not known."""
-    node: str
+    array: str
+    """Job id of the array."""
+    number: int
 
 
-def deaths(jobs: Iterable[SlurmTask]) -> dict[SlurmTask, ExitInfo] | None:
-    """What became of elements, by one sacct for all; None where accounting gives no answer."""
-    wanted = set(jobs)
+def exit_infos(tasks: Iterable[SlurmTask]) -> dict[SlurmTask, ExitInfo] | None:
+    """Return how tasks ended, by one call of sacct; None where accounting does not answer."""
+    wanted = set(tasks)
     if not wanted:
         return {}
-    arrays = ",".join(sorted({job.array for job in wanted}, key=int))
+    arrays = ",".join(sorted({task.array for task in wanted}, key=int))
     chosen = [f"--jobs={arrays}", f"--format={','.join(FIELDS)}"]
     try:
         out = ask("sacct", "-a", "-P", "-n", *chosen)
     except NoAnswer:
         return None
-    return {job: death for job, death in read_sacct(out).items() if job in wanted}
+    return {task: info for task, info in read_sacct(out).items() if task in wanted}
 
 
 def read_sacct(out: str) -> dict[SlurmTask, ExitInfo]:
-    """What rows of `sacct -P -n --format=FIELDS` say of each element."""
+    """Parse the output of `sacct -P -n --format=FIELDS`."""
     rows: dict[SlurmTask, list[list[str]]] = {}
     for line in out.splitlines():
         cells = line.split("|")
         if len(cells) == len(FIELDS):
-            for job in _jobs_of(cells[0]):
+            for task in _tasks(cells[0]):
                 if "." not in cells[0]:
-                    rows[job] = []  # a job put back into the queue has rows for each of its goes
-                rows.setdefault(job, []).append(cells)
-    return {job: _death(found) for job, found in rows.items()}
+                    rows[task] = []  # a requeued job has rows for each of its attempts
+                rows.setdefault(task, []).append(cells)
+    return {task: _exit_info(found) for task, found in rows.items()}
 
 
-def _jobs_of(text: str) -> list[SlurmTask]:
-    """The elements that a row of sacct is about: `7_3`, `7_3.batch`, `7_[4-6,9%2]`."""
+def _tasks(text: str) -> list[SlurmTask]:
+    """The tasks that a row of sacct describes: `7_3`, `7_3.batch`, `7_[4-6,9%2]`."""
     match = re.match(r"(\d+)_\[?([\d,-]+)", text)
     if not match:
         return []
-    jobs = []
+    tasks = []
     for part in match[2].strip(",").split(","):
         first, _, last = part.partition("-")
-        jobs += [SlurmTask(match[1], index) for index in range(int(first), int(last or first) + 1)]
-    return jobs
+        tasks += [SlurmTask(match[1], n) for n in range(int(first), int(last or first) + 1)]
+    return tasks
 
 
-_ENDS = {
+_STATUS = {
     "OUT_OF_MEMORY": TaskStatus.OUT_OF_MEMORY,
     "TIMEOUT": TaskStatus.TIME_LIMIT,
     "DEADLINE": TaskStatus.TIME_LIMIT,
@@ -80,32 +74,30 @@ _ENDS = {
 }
 
 
-def _death(rows: list[list[str]]) -> ExitInfo:
-    """From the rows of one element: its own, and one a step."""
-    state, code, wall, _, asked, node, cpus = next(
-        (row[1:] for row in rows if "." not in row[0]), rows[0][1:]
-    )
-    words = state.split()
-    end = _ENDS.get(words[0] if words else "")
-    peak = max((_bytes(row[4]) for row in rows), default=0)
+def _exit_info(rows: list[list[str]]) -> ExitInfo:
+    """Summarise the rows of one task: one for the job, and one for each step."""
+    job = next((row for row in rows if "." not in row[0]), rows[0])
+    _, state, code, wall_s, _, requested, node, cpus = job
+    status = _STATUS.get(state.partition(" ")[0])
+    peak = max(_bytes(row[4]) for row in rows)
     codes = [row[2] for row in rows if row[2] not in ("", "0:0")]
-    limit = _bytes(asked.rstrip("nc")) * (int(cpus or 1) if asked.endswith("c") else 1)
-    signals = {code.partition(":")[2] for code in codes}
-    if any(row[1].startswith("OUT_OF_MEMORY") for row in rows):
-        end = TaskStatus.OUT_OF_MEMORY
-    elif (
-        end in (TaskStatus.KILLED, TaskStatus.CANCELLED)
-        and limit
-        and peak > limit
-        and "9" in signals
-    ):
-        # Without cgroups Slurm kills what is above its memory, and calls it cancelled or failed.
-        end = TaskStatus.OUT_OF_MEMORY
-    told = f"Slurm says {state or 'nothing'}"
-    code = codes[-1] if codes else code  # of a step: what ended it, where the job's is srun's
-    # Of what never began, the node is "None assigned".
-    node = "" if " " in node else node
-    return ExitInfo(end, told, code, float(wall or 0), peak, limit, node)
+    limit = _bytes(requested.rstrip("nc")) * (int(cpus or 1) if requested.endswith("c") else 1)
+    # Without cgroups, Slurm kills a job above its memory limit and calls it cancelled or failed.
+    was_killed = status in (TaskStatus.KILLED, TaskStatus.CANCELLED) and any(
+        code.endswith(":9") for code in codes
+    )
+    if (was_killed and 0 < limit < peak) or any(row[1].startswith("OUT_OF_MEMORY") for row in rows):
+        status = TaskStatus.OUT_OF_MEMORY
+    return ExitInfo(
+        status=status,
+        message=f"Slurm says {state or 'nothing'}",
+        # The code of the last step tells what ended it; that of the job may be srun's.
+        exit_code=codes[-1] if codes else code,
+        wall_s=float(wall_s or 0),
+        peak_memory_bytes=peak,
+        memory_bytes=limit,
+        host="" if node == "None assigned" else node,
+    )
 
 
 def _bytes(text: str) -> int:

@@ -1,15 +1,15 @@
-"""Submission to Slurm: submitit writes the script of a job, and sbatch gets it by our call, which
-ends in time and can be interrupted."""
+"""Submission to Slurm: submitit writes the batch script, and our own call of sbatch, which has a
+time-out and can be interrupted, submits it."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from saevx.dispatch.code.snapshot import command as start_of
-from saevx.dispatch.executors.slurm import environment_outside_jobs, escaped
 from saevx.dispatch.messages import Array
 from saevx.dispatch.profiles import Resources
 from saevx.dispatch.run_folder import RunFolder
@@ -17,11 +17,11 @@ from store.errors import NoAnswer, SlurmError
 from store.locks.slurm import call
 
 LONGEST_WARNING_S = 90
-"""Seconds before its time limit at which a job is told; less for short ones."""
+"""Seconds before its time limit at which a job is warned; less for short jobs."""
 
 
 def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequence[str]) -> str:
-    """Submit an array that is written down already. Raises as `send` does."""
+    """Submit an array that is recorded already. Return its job id. Raise as `send` does."""
     log = f"{escaped(folder.logs)}/slurm/%A_%a_0_log.out"
     options = options_of(array.name, resources, log)
     if after:
@@ -33,9 +33,9 @@ def submit(array: Array, folder: RunFolder, resources: Resources, after: Sequenc
 
 
 def send(script: Path, command: str, options: Mapping[str, Any], n: int | None = None) -> str:
-    """Submit a command as a job, or as an array of `n`. Returns its job id.
+    """Submit a command as a job, or as an array of `n` tasks. Return its job id.
 
-    Raises SlurmError; NoAnswer where it may have been submitted all the same.
+    Raise SlurmError; NoAnswer where it may have been submitted all the same.
     """
     import submitit
 
@@ -44,21 +44,23 @@ def send(script: Path, command: str, options: Mapping[str, Any], n: int | None =
         writer = submitit.SlurmExecutor(folder=script.parent)
         writer.update_parameters(**options)
         writer.parameters["map_count"] = n
-        # `submit` of submitit would pickle, and move the pickle into place after sbatch: a
-        # submitter that is killed in between leaves jobs that cannot run.
+        # submitit's public `submit` pickles the function, and moves the pickle into place after
+        # sbatch: if the submitter is killed in between, its jobs cannot run. It also waits for
+        # sbatch without a time limit.
         script.write_text(writer._make_submission_file_text(command, ""))
     except (RuntimeError, OSError) as error:
         raise SlurmError(f"cannot submit {script}: {error}") from error
-    done = call("sbatch", "--parsable", str(script), env=environment_outside_jobs())
+    done = call("sbatch", "--parsable", str(script), env=_environment())
     if done.returncode != 0:
-        told = f"Slurm does not take {options['job_name']}: {done.stderr.strip()}"
-        raise (NoAnswer if "timed out" in told else SlurmError)(told)
+        message = f"Slurm refuses {options['job_name']}: {done.stderr.strip()}"
+        raise (NoAnswer if "timed out" in message else SlurmError)(message)
     return done.stdout.strip().partition(";")[0]
 
 
 def options_of(name: str, resources: Resources, log: str) -> dict[str, Any]:
-    """What a job asks for, as submitit names it."""
+    """The options of a job, as submitit names them."""
     minutes = max(1, round(resources.hours * 60))
+    exports = [f"export {key}={shlex.quote(val)}" for key, val in resources.environment.items()]
     options: dict[str, Any] = {
         "job_name": name,
         "time": minutes,
@@ -66,7 +68,7 @@ def options_of(name: str, resources: Resources, log: str) -> dict[str, Any]:
         "array_parallelism": resources.parallelism,
         "signal_delay_s": min(LONGEST_WARNING_S, minutes * 60 // 4),
         "stderr_to_stdout": True,
-        "setup": _setup(resources),
+        "setup": [*resources.setup, *exports],
         "additional_parameters": {"requeue": True, "output": log},
         "wckey": None,  # submitit's own, which some clusters refuse
         "srun_args": ["--mpi=none", f"--cpus-per-task={resources.cpus}", f"--output={log}"],
@@ -81,9 +83,16 @@ def options_of(name: str, resources: Resources, log: str) -> dict[str, Any]:
     return options
 
 
-def _setup(resources: Resources) -> list[str]:
-    """Lines of shell before the command."""
-    return [
-        *resources.setup,
-        *(f"export {key}={shlex.quote(value)}" for key, value in resources.environment.items()),
-    ]
+def escaped(path: Path) -> str:
+    """A path for --output, where `%` begins a replacement."""
+    return str(path).replace("%", "%%")
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what Slurm has set for the job of this process, if it is in one."""
+    of_a_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(of_a_job)
+    }

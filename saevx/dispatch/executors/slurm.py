@@ -1,127 +1,147 @@
-"""Arrays at Slurm: which of their elements wait and run, what they are called, and their end.
-
-An array whose submitter died before it knew the job's id is found by its name.
-"""
+"""The executor of Slurm: job arrays."""
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from saevx.dispatch.executors import sacct, sbatch
+from saevx.dispatch.executors.base import Executor, ExitInfo, JobState, JobStatus, not_empty
+from saevx.dispatch.executors.sacct import SlurmTask
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.messages import Array, ArrayTask, Outcome
+from saevx.dispatch.profiles import Resources
+from saevx.dispatch.run_folder import RunFolder
 from store.errors import NoAnswer, SlurmError
-from store.locks.slurm import QueuedJob, ask, call, queue
+from store.locks.slurm import TIMEOUT_S, ask, call, queue
 from store.names import user_name
 
-GONE_AFTER_S = 20.0
-"""An array that was written down so long ago, and that Slurm does not know, was not submitted."""
+GONE_AFTER_S = 3 * TIMEOUT_S
+"""An array that was recorded so long ago, and that Slurm does not know, was not submitted. Its
+submitter may have been killed while sbatch, which gets TIMEOUT_S, went on."""
 
-AT_SLURM = "slurm:"
-
-
-class SlurmTask(NamedTuple):
-    """An element as Slurm names it."""
-
-    array: str
-    number: int
+PREFIX = "slurm:"
+"""Of the handles of arrays in the folders of runs."""
 
 
-def written(array: str) -> str:
-    """An array's id as the folder of a run has it."""
-    return AT_SLURM + array
+class Slurm(Executor):
+    """Job arrays of Slurm."""
+
+    name = "slurm"
+    detaches = True
+    poll_s = 4.0
+    grace_s = 3.0
+    width = 1
+    _largest_array = 0
+
+    @property
+    def largest_array(self) -> int:
+        """The cluster's MaxArraySize; Slurm's default of 1001 while it does not answer."""
+        if not self._largest_array:
+            try:
+                config = ask("scontrol", "show", "config")
+            except NoAnswer:
+                return 1001
+            match = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
+            self._largest_array = int(match[1]) if match else 1001
+        return self._largest_array
+
+    def submit(
+        self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
+    ) -> str:
+        ids = [_array_id(handle) for handle in after if handle.startswith(PREFIX)]
+        return PREFIX + sbatch.submit(array, folder, resources, ids)
+
+    def find(self, array: Array, folder: RunFolder) -> str | None:
+        try:
+            named = queue(f"--user={folder.info.user}", f"--name={array.name}")
+        except NoAnswer:
+            return None
+        if found := [job.array for job in named] or _recorded_by_sacct(array):
+            return PREFIX + found[0]
+        return "" if time.time() - array.submitted > GONE_AFTER_S else None
+
+    def is_available(self) -> bool:
+        try:
+            queue(f"--user={user_name()}")
+        except NoAnswer:
+            return False
+        return True
+
+    def statuses(self, jobs: Sequence[Job]) -> dict[ArrayTask, JobStatus]:
+        # By user, since squeue fails when asked for a single job that it has forgotten.
+        users = ",".join(sorted({job.folder.info.user for job in jobs if job.handle}))
+        try:
+            queued = queue(f"--user={users}") if users else []
+        except NoAnswer:
+            unknown = JobStatus(JobState.UNKNOWN, "Slurm gives no answer")
+            return {job.task: unknown for job in jobs}
+        live = {(one.array, one.task): one for one in queued}
+        found = {}
+        for job in jobs:
+            if one := live.get((_array_id(job.handle), str(job.task.number))):
+                state = JobState.RUNNING if one.running else JobState.WAITING
+                found[job.task] = JobStatus(state, one.reason, one.node)
+            elif not job.handle and time.time() - job.submitted <= GONE_AFTER_S:
+                found[job.task] = JobStatus(JobState.UNKNOWN, "it is being submitted")
+            else:
+                found[job.task] = JobStatus(JobState.GONE)
+        return found
+
+    def exits(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
+        named = [job for job in jobs if job.handle]
+        tasks = {job.task: SlurmTask(_array_id(job.handle), job.task.number) for job in named}
+        found = sacct.exit_infos(tasks.values())
+        if found is None:
+            return None
+        return {task: found[one] for task, one in tasks.items() if one in found}
+
+    def cancel(self, folder: RunFolder, jobs: Sequence[Job], whole: bool) -> None:
+        if not all(job.handle for job in jobs):
+            raise NoAnswer("Slurm gives no answer: a job whose id is not known cannot be ended")
+        cancel([self.job_id(job) for job in jobs])
+
+    def job_id(self, job: Job) -> str:
+        return f"{_array_id(job.handle)}_{job.task.number}" if job.handle else ""
+
+    def memory_gb(self, job: Job, outcome: Outcome) -> float | None:
+        if job.array is not None and job.array.memory_gb is not None:
+            return job.array.memory_gb
+        n_bytes = outcome.memory_bytes
+        if not n_bytes:  # a worker that wrote its outcome itself does not know its limit
+            info = (self.exits([job]) or {}).get(job.task)
+            n_bytes = info.memory_bytes if info else 0
+        return n_bytes / 2**30 or None
+
+    def logs(self, job: Job) -> list[Path]:
+        # The second holds what Slurm, `setup`, and a worker that could not begin have printed.
+        slurms = job.folder.logs / "slurm" / f"{self.job_id(job)}_0_log.out"
+        return not_empty([job.folder.log(*job.position), slurms])
 
 
-def array_of(job: str) -> str:
-    """The id of an array from what the folder of a run has; "" where it is not at Slurm."""
-    return job.removeprefix(AT_SLURM) if job.startswith(AT_SLURM) else ""
+def cancel(jobs: list[str]) -> None:
+    """Cancel jobs and tasks by their ids. Raise SlurmError; ended ones are no error."""
+    for start in range(0, len(jobs), 500):
+        done = call("scancel", *jobs[start : start + 500])
+        over = ("Invalid job id", "already completing or completed")
+        errors = [line for line in done.stderr.splitlines() if not any(one in line for one in over)]
+        if done.returncode != 0 and (errors or not done.stderr):
+            raise SlurmError("\n".join(["scancel failed", *errors]))
 
 
-def states(arrays: Iterable[str], users: Iterable[str]) -> dict[SlurmTask, QueuedJob]:
-    """The waiting and running elements of arrays of some users, by one squeue. Raises NoAnswer."""
-    wanted = set(arrays)
-    if not wanted:
-        return {}
-    # By user, since squeue fails where it is asked for one job that it has forgotten.
-    queued = queue(f"--user={','.join(sorted(users))}")
-    return {
-        SlurmTask(one.array, int(one.task)): one
-        for one in queued
-        if one.array in wanted and one.task.isdigit()
-    }
+def _array_id(handle: str) -> str:
+    """The job id of an array."""
+    return handle.removeprefix(PREFIX)
 
 
-def answers() -> bool:
-    try:
-        queue(f"--user={user_name()}")
-    except NoAnswer:
-        return False
-    return True
-
-
-def escaped(path: Path) -> str:
-    """A path for --output, where `%` begins a replacement."""
-    return str(path).replace("%", "%%")
-
-
-def environment_outside_jobs() -> dict[str, str]:
-    """What Slurm has set for the job that this is must not reach the ones submitted from it."""
-    of_a_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(of_a_job)}
-    if "SLURM_CONF" in os.environ:
-        kept["SLURM_CONF"] = os.environ["SLURM_CONF"]
-    return kept
-
-
-def find_by_name(name: str, written: float, user: str) -> str | None:
-    """Job id of an array that was submitted under a name; "" when it surely was not.
-
-    None where that cannot be known yet: Slurm does not answer, or the submission is young.
-    """
-    try:
-        found = [job.array for job in queue(f"--user={user}", f"--name={name}")]
-        found = found or _accounted(name, written)
-    except NoAnswer:
-        return None
-    if found:
-        return found[0]
-    # An sbatch outlives a submitter that was killed, and may be on its way.
-    return "" if time.time() - written > GONE_AFTER_S else None
-
-
-def _accounted(name: str, written: float) -> list[str]:
-    """Ids of the arrays of that name that accounting knows; none where it gives no answer."""
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(written - 86400))
-    chosen = [f"--name={name}", f"--starttime={since}", "--format=JobID"]
+def _recorded_by_sacct(array: Array) -> list[str]:
+    """Ids of the arrays of that name in Slurm's accounting, which some clusters do not have."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(array.submitted - 86400))
+    chosen = [f"--name={array.name}", f"--starttime={since}", "--format=JobID"]
     try:
         out = ask("sacct", "-a", "-X", "-P", "-n", *chosen)
     except NoAnswer:
-        return []  # there are clusters without
+        return []
     return [line.partition("_")[0] for line in out.split()]
-
-
-def cancel(names: list[str]) -> None:
-    """Cancel jobs and elements by their ids. Raises SlurmError."""
-    for start in range(0, len(names), 500):
-        done = call("scancel", *names[start : start + 500])
-        over = ("Invalid job id", "already completing or completed")
-        told = [line for line in done.stderr.splitlines() if not any(one in line for one in over)]
-        if done.returncode != 0 and (told or not done.stderr):
-            raise SlurmError("\n".join(["scancel failed", *told]))
-
-
-def max_array_size() -> int:
-    """One more than the largest index that the cluster allows in an array."""
-    if not _max_array_size:
-        try:
-            out = ask("scontrol", "show", "config")
-        except NoAnswer:
-            return 1001  # Slurm's default, until it answers
-        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", out, re.MULTILINE)
-        _max_array_size.append(int(match[1]) if match else 1001)
-    return _max_array_size[0]
-
-
-_max_array_size: list[int] = []

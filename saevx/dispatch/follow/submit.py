@@ -19,7 +19,7 @@ import msgspec
 import xxhash
 
 from saevx.dispatch.code.snapshot import Snapshot, command
-from saevx.dispatch.executors import sbatch, slurm
+from saevx.dispatch.executors import sbatch
 from saevx.dispatch.profiles import Resources
 from saevx.dispatch.run_folder import acquire_submit_lease, run_prefix, runs_dir
 from saevx.errors import Detached, StoreError
@@ -126,7 +126,7 @@ def _submit(
     needs = msgspec.structs.replace(
         resources, hours=hours, memory_gb=MEMORY_MB / 1024, cpus=1, gpus=0
     )
-    options = sbatch.options_of(name, needs, slurm.escaped(log))
+    options = sbatch.options_of(name, needs, sbatch.escaped(log))
     options["setup"] += [f"export {CODE}={shlex.quote(str(begun / 'code'))}"]
     options["use_srun"] = False
     # To the script itself, whose trap it is for.

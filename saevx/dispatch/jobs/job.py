@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from saevx.dispatch.messages import Array, ArrayTask
 from saevx.dispatch.run_folder import RunFolder
-from saevx.dispatch.runs.logs import existing_logs
 
 
 @dataclass
@@ -57,11 +55,6 @@ class Job:
     def parts(self) -> list[int]:
         """The parts that it makes; none where it makes whole artifacts."""
         return self.array.parts_of(self.task.number) if self.array else []
-
-    @property
-    def logs(self) -> list[Path]:
-        """The files that hold its output, the most relevant first; none where it has no output."""
-        return existing_logs(self.folder, *self.position, self.handle)
 
 
 def jobs_of(folder: RunFolder) -> Iterator[Job]:

@@ -1,19 +1,21 @@
-"""Adoption: taking in what other runs of the store have submitted, or have seen fail.
+"""Recovery: what other runs have submitted, or have seen fail, and how they ended.
 
-A coordinator may have died at any point. An array is written down before it is submitted, and its
-job after; in between, only Slurm knows whether there is one.
+A submitter may be killed at any point. An array is recorded before it is submitted, and its handle
+afterwards; in between, only the executor knows whether it was submitted.
 """
 
 from __future__ import annotations
 
+import time
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.executors import EXECUTORS, executor_of, post_mortem, where
-from saevx.dispatch.jobs.job import Job
-from saevx.dispatch.jobs.monitor import JobMonitor
+from saevx.dispatch.executors import EXECUTORS, executor_of, statuses
+from saevx.dispatch.executors.base import JobState
+from saevx.dispatch.jobs.job import Job, jobs_of, unfinished_jobs
+from saevx.dispatch.jobs.monitor import JobMonitor, diagnose
 from saevx.dispatch.jobs.progress import RunProgress
-from saevx.dispatch.jobs.retry import Attempt, earlier
-from saevx.dispatch.messages import Array, ArrayTask, TaskStatus
+from saevx.dispatch.messages import Array, TaskStatus
 from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
 
 if TYPE_CHECKING:
@@ -22,58 +24,59 @@ if TYPE_CHECKING:
 REMEMBERED_RUNS = 5
 """The failures of so many earlier runs of the same file are looked up."""
 
+FORGOTTEN_S = 3600.0
+"""A job that was submitted so long ago, and that neither squeue nor sacct knows, has vanished."""
 
-def recover(store: Store, ledger: RunProgress, flights: JobMonitor) -> set[str]:
-    """Take in the elements of all runs that make, or may have made, what a ledger lacks.
 
-    Returns the keys of which it is not known yet whether another run has submitted them.
+def recover(store: Store, progress: RunProgress, monitor: JobMonitor) -> set[str]:
+    """Let a monitor watch the jobs of all runs that make what a run lacks.
+
+    Return the keys for which it is not known yet whether another run has submitted them.
     """
     unsure: set[str] = set()
     for folder in active_runs(store):
-        for array in folder.arrays():
-            wanted = [
-                element
-                for index, batches in enumerate(array.tasks)
-                if (element := ArrayTask(folder.name, array.name, index)) not in flights.known
-                and any(key in ledger.left for batch in batches for key in batch)
+        for name, group in groupby(jobs_of(folder), key=lambda job: job.task.array):
+            jobs = [
+                job
+                for job in group
+                if job.task not in monitor.known and progress.left.keys() & set(job.keys)
             ]
-            if not wanted:
+            array = folder.array(name)
+            if not jobs or array is None:
                 continue
-            job = folder.handle_of(array.name) or reconcile(folder, array)
-            if job is None:
-                unsure |= {key for task in wanted for key in array.keys_of(task.number)}
-            for element in wanted if job else ():
-                _take_over(Job(folder, element, job or ""), ledger, flights)
+            handle = jobs[0].handle or reconcile(folder, array)
+            for job in jobs:
+                if handle:
+                    job.handle = handle
+                    _recover_job(job, progress, monitor)
+                elif handle is None:
+                    unsure.update(job.keys)
     return unsure
 
 
-def _take_over(flight: Job, ledger: RunProgress, flights: JobMonitor) -> None:
-    folder, element = flight.folder, flight.task
-    flights.known.add(element)
-    outcome = folder.outcome(element.array, element.number)
+def _recover_job(job: Job, progress: RunProgress, monitor: JobMonitor) -> None:
+    monitor.known.add(job.task)
+    outcome, submitter = job.folder.outcome(*job.position), job.folder.submitter
     if outcome is not None:
-        ledger.take_in(flight, outcome)
-    elif (executor := executor_of(flight)).looks_ahead or (
-        folder.submitter and folder.submitter.runs()  # of one on another host the leases tell
-    ):
-        flights.add(flight)
-    elif not folder.submitter_may_be_alive:
-        abandoned = post_mortem(flight, executor.deaths([flight]), lost=True)
-        if abandoned is not None:
-            folder.write_outcome(element.array, element.number, abandoned)
+        progress.record(job, outcome)
+    # Local jobs on another host are guarded by the leases of what they make.
+    elif executor_of(job).detaches or (submitter and submitter.runs()):
+        monitor.add(job)
+    elif not job.folder.submitter_may_be_alive:
+        diagnose([job], lambda job: True)
 
 
 def reconcile(folder: RunFolder, array: Array) -> str | None:
-    """The job of an array whose submitter died before it wrote it down.
+    """Return the handle of an array whose submitter was killed before it recorded it.
 
-    "" for none, None where that cannot be known yet.
+    "" if it was not submitted, None while that cannot be known.
     """
-    job = EXECUTORS[folder.info.executor].find(array, folder)
-    if job:
-        folder.set_handle(array.name, job)
-    elif job == "":
+    handle = EXECUTORS[folder.info.executor].find(array, folder)
+    if handle:
+        folder.set_handle(array.name, handle)
+    elif handle == "":
         folder.drop(array.name)
-    return job
+    return handle
 
 
 def reconcile_all(folder: RunFolder) -> None:
@@ -82,21 +85,40 @@ def reconcile_all(folder: RunFolder) -> None:
             reconcile(folder, array)
 
 
-def recall_failures(store: Store, ledger: RunProgress) -> None:
-    """Give up what failed with an error in earlier runs of the same code: it would again."""
-    if ledger.retry_failed:
-        return
-    for folder in all_runs(store, ledger.prefix)[-REMEMBERED_RUNS:]:
-        if not folder.ended or folder.info.code != ledger.code:
+def recall_failures(store: Store, progress: RunProgress) -> None:
+    """Give up what failed with an error in earlier runs of the same code: it would fail again."""
+    for folder in all_runs(store, progress.prefix)[-REMEMBERED_RUNS:]:
+        if not folder.ended or folder.info.code != progress.code or progress.retry_failed:
             continue
-        for name, index in folder.finished_tasks():
-            outcome = folder.outcome(name, index)
-            flight = Job(folder, ArrayTask(folder.name, name, index), folder.handle_of(name) or "")
+        for job in jobs_of(folder):
+            outcome = folder.outcome(*job.position)
             for key, result in (outcome.results if outcome else {}).items():
-                if (
-                    result.status is TaskStatus.ERROR
-                    and key in ledger.left
-                    and not ledger.is_there(key)
-                ):
-                    told = earlier(where(flight))
-                    ledger.fail(key, Attempt(result, False, 0.0, ledger.code, told))
+                is_wanted = key in progress.left and not progress.is_present(key)
+                if outcome and result.status is TaskStatus.ERROR and is_wanted:
+                    progress.record_failure(key, job, outcome, result)
+
+
+def end_runs(store: Store, prefix: str) -> None:
+    """Mark the runs of an experiment file as ended of which nothing is queued or running.
+
+    Jobs that are no longer needed are not monitored: their ends are found out here.
+    """
+    for folder in active_runs(store):
+        if not folder.name.startswith(prefix):
+            continue
+        if not any(folder.arrays()):
+            is_over = not folder.submitter_may_be_alive  # else it may be about to submit
+        else:
+            _diagnose_jobs(folder)
+            is_over = folder.is_finished
+        if is_over:
+            folder.end()
+
+
+def _diagnose_jobs(folder: RunFolder) -> None:
+    """Write the missing outcomes of the jobs of a run that are gone."""
+    reconcile_all(folder)
+    jobs = unfinished_jobs(folder)
+    seen = statuses(jobs)
+    gone = [job for job in jobs if seen[job.task].state is JobState.GONE]
+    diagnose(gone, lambda job: time.time() - job.submitted >= FORGOTTEN_S)

@@ -1,8 +1,9 @@
-"""What became of jobs, and which are worth another go."""
+"""The retry policy, and what is reported of attempts that failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,9 @@ from typing import NamedTuple
 from saevx.dispatch.messages import Outcome, Result, TaskStatus
 
 MEMORY_FACTOR = 1.5
-"""What ran out of memory gets so many times as much, once."""
+"""Memory of the retry of a task that ran out of memory, relative to what it had."""
 
-TRIES_AGAIN = {
+RETRIES = {
     TaskStatus.PREEMPTED: 3,
     TaskStatus.NODE_FAILURE: 3,
     TaskStatus.OUT_OF_MEMORY: 1,
@@ -23,73 +24,60 @@ TRIES_AGAIN = {
     TaskStatus.ABANDONED: 20,
     TaskStatus.BLOCKED: 5,
 }
-"""How often a key that ended so is submitted again; not at all if not named here."""
+"""How often a key that ended so is submitted again; never if it is not listed."""
 
-TRIES_AGAIN_AFTER_PROGRESS = 20
-"""How often a key whose job ran out of time is, while each go gets further."""
+RETRIES_AFTER_PROGRESS = 20
+"""The same for a key whose job ran out of time, while each attempt gets further."""
 
-
-NOTHING = Outcome(results={})
-
-
-class Attempt(NamedTuple):
-    """One go at making a key, as it ended."""
-
-    result: Result
-    progressed: bool
-    when: float
-    code: str
-    """Digest of the code that it was made with."""
-    where: str
-    """Job and log, for people."""
-    executor: str = "slurm"
-    outcome: Outcome = NOTHING
-    """Of its element."""
-    memory_gb: float | None = None
-    """What it ran out of, where a next go can get more."""
-
-
-def wants_another(attempts: Iterable[Attempt]) -> bool:
-    """Whether a key with these attempts, none of which made it, is to be submitted again."""
-    attempts = list(attempts)
-    counts: dict[TaskStatus, int] = {}
-    for attempt in attempts:
-        counts[attempt.result.status] = counts.get(attempt.result.status, 0) + 1
-    for end, n in counts.items():
-        if end is TaskStatus.TIME_LIMIT:
-            stuck = sum(not a.progressed for a in attempts if a.result.status is end)
-            if stuck or n > TRIES_AGAIN_AFTER_PROGRESS:
-                return False
-        elif n > TRIES_AGAIN.get(end, 0):
-            return False
-    # What can get no more memory would run out of it again.
-    return not any(
-        a.result.status is TaskStatus.OUT_OF_MEMORY and a.memory_gb is None for a in attempts
-    )
-
-
-TAIL = 10
+TAIL_LINES = 10
 """Lines at the end of a log that a report shows."""
 
 
+class Attempt(NamedTuple):
+    """One attempt at making a key that failed."""
+
+    result: Result
+    where: str
+    """Job and log, for people."""
+    progressed: bool = False
+    executor: str = "slurm"
+    outcome: Outcome = Outcome(results={})
+    """Of its task."""
+    memory_gb: float | None = None
+    """The memory that was too little, where a retry can get more."""
+
+
+def may_retry(attempts: Sequence[Attempt]) -> bool:
+    """Whether a key with these failed attempts is to be submitted again."""
+    for status, n in Counter(attempt.result.status for attempt in attempts).items():
+        same = [attempt for attempt in attempts if attempt.result.status is status]
+        if status is TaskStatus.TIME_LIMIT:
+            if n > RETRIES_AFTER_PROGRESS or not all(one.progressed for one in same):
+                return False
+        elif n > RETRIES.get(status, 0):
+            return False
+        elif status is TaskStatus.OUT_OF_MEMORY and same[-1].memory_gb is None:
+            return False  # a retry would get no more memory
+    return True
+
+
 def facts(outcome: Outcome) -> str:
-    """What is known of how an element's process ended, for people; "" for nothing."""
-    told = []
+    """What is known of how the process of a task ended, for people; "" for nothing."""
+    known = []
     if outcome.exit_code not in ("", "0:0"):
-        told.append(f"exit code {outcome.exit_code}")
-    if outcome.wall_s or told:  # Slurm counts whole seconds
-        told.append(f"after {outcome.wall_s:,.0f} s")
+        known.append(f"exit code {outcome.exit_code}")
+    if outcome.wall_s or known:  # Slurm counts whole seconds
+        known.append(f"after {outcome.wall_s:,.0f} s")
     if outcome.peak_memory_bytes:
-        used = f"{outcome.peak_memory_bytes / 2**20:,.0f} MiB"
-        asked = f" of {outcome.memory_bytes / 2**20:,.0f}" if outcome.memory_bytes else ""
-        told.append(f"it used {used}{asked}")
-    return ", ".join(told)
+        limit = f" of {outcome.memory_bytes / 2**20:,.0f}" if outcome.memory_bytes else ""
+        known.append(f"it used {outcome.peak_memory_bytes / 2**20:,.0f} MiB{limit}")
+    return ", ".join(known)
 
 
 def advise(attempt: Attempt) -> str:
     """What may help; "" where nothing is known to."""
-    at_slurm = attempt.executor == "slurm"
-    more = "raise memory_gb in its profile" if at_slurm else "use fewer --jobs"
+    is_slurm = attempt.executor == "slurm"
+    more = "raise memory_gb in its profile" if is_slurm else "use fewer --jobs"
     match attempt.result.status:
         case TaskStatus.OUT_OF_MEMORY:
             return more
@@ -98,34 +86,34 @@ def advise(attempt: Attempt) -> str:
         case TaskStatus.TIME_LIMIT:
             return "raise hours in its profile"
         case TaskStatus.CANCELLED:
-            return "run again to submit it anew"
+            return "run again to submit it again"
     return ""
 
 
-def earlier(where: str) -> str:
-    """What is added to the place of an attempt that a run before this one made."""
+def from_earlier_run(where: str) -> str:
+    """Say of the place of an attempt that an earlier run made it."""
     return (
         f"{where}\nin an earlier run of the same code: "
-        "--retry-failed, or a change of the code, tries it again"
+        "use --retry-failed, or change the code, to try it again"
     )
 
 
-def describe(attempts: list[Attempt], tail: str = "") -> str:
-    """Why a key was given up, for people: its last attempt, and how many there were.
+def describe(attempts: Sequence[Attempt], tail: str = "") -> str:
+    """Say why a key was given up: its last attempt, and how many there were.
 
-    `tail` is the end of its log, shown where its own words do not say why.
+    `tail` is the end of its log, shown where the result itself does not say why.
     """
     last = attempts[-1]
-    end, message = last.result.status, last.result.message
-    if end in (TaskStatus.ERROR, TaskStatus.BLOCKED, TaskStatus.NOT_SEEN, TaskStatus.PART):
-        lines = [message or end.value]
-        tail = ""
+    status, message = last.result.status, last.result.message
+    says_why = (TaskStatus.ERROR, TaskStatus.BLOCKED, TaskStatus.NOT_SEEN, TaskStatus.PART)
+    if status in says_why:
+        lines, tail = [message or status.value], ""
     else:
-        known = [text for text in (message, facts(last.outcome)) if text]
-        lines = [": ".join([end.value, ", ".join(known)]) if known else end.value]
+        known = ", ".join(filter(None, (message, facts(last.outcome))))
+        lines = [": ".join(filter(None, (status.value, known)))]
     tried = f"tried {len(attempts)} times" if len(attempts) > 1 else ""
-    lines += [text for text in ("; ".join(filter(None, (tried, advise(last)))), last.where) if text]
-    lines += [f"| {line}" for line in tail.splitlines()[-TAIL:]]
+    lines += filter(None, ("; ".join(filter(None, (tried, advise(last)))), last.where))
+    lines += [f"| {line}" for line in tail.splitlines()[-TAIL_LINES:]]
     return "\n".join(lines)
 
 
@@ -136,6 +124,6 @@ def read_tail(files: Iterable[Path]) -> str:
         with suppress(OSError), open(file, "rb") as opened:
             opened.seek(max(0, file.stat().st_size - 10_000))
             text = opened.read().decode(errors="replace").strip()
-            room = TAIL - len(lines)
+            room = TAIL_LINES - len(lines)
             lines += text.splitlines()[-room:] if room else []
     return "\n".join(lines)

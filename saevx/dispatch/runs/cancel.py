@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from saevx.dispatch.executors import executor_of, outcome_of, slurm
+from saevx.dispatch.executors import executor_of, slurm
+from saevx.dispatch.executors.base import ExitInfo
 from saevx.dispatch.follow.find import Follower, find_followers
 from saevx.dispatch.jobs.job import unfinished_jobs
 from saevx.dispatch.jobs.recover import reconcile_all
@@ -76,7 +77,7 @@ def _cancel_in(
         done.jobs += 1
         done.keys |= dict.fromkeys(flight.keys, flight.recipe)
         if not folder.outcome(*flight.position):
-            end = outcome_of(flight.keys, TaskStatus.CANCELLED, "by `saevx cancel`")
-            folder.write_outcome(*flight.position, end)
+            info = ExitInfo(TaskStatus.CANCELLED, "by `saevx cancel`")
+            folder.write_outcome(*flight.position, info.outcome(flight.keys))
     if folder.is_finished:
         folder.end()
