@@ -133,15 +133,16 @@ def test_an_inline_run_and_processes_share_the_parts(place: Place, inline: Place
 
 
 def test_status_and_logs_tell_the_parts(place: Place):
-    file = place.write(ALBUMS.format(how=", pause_s=0.5"))
+    file = place.write(ALBUMS.format(how=", pause_s=3600"))
     run = place.start("run", file, "--jobs", "2")
-    wait_until(lambda: pages(place))
+    wait_until(lambda: len(pages(place, "begin")) == 2)
     shown = place.saevx("status", COLUMNS="200").out
     assert "parts 0 to 2" in shown
     assert "parts 3 to 6" in shown
     assert "2 running" in shown  # two artifacts, of two processes each
     (state,) = json.loads(place.saevx("status", "--json").out)
     assert sorted(element["parts"] for element in state["elements"]) == [[0, 1, 2], [3, 4, 5, 6]]
+    place.hurry()
     assert run.wait() == 0
     key = next(iter(place.contents()))
     printed = place.saevx("logs", key[:10]).out
