@@ -40,10 +40,10 @@ def write_file(
     *,
     explode_spec: bool = False,
 ) -> str:
-    """Writes one artifact, or the tables of several below each other, as the name's ending says.
+    """Write one artifact, or the concatenated tables of several, in the format of the suffix.
 
-    Says what was written, in words. With `explode_spec`, or several artifacts, the specs' fields
-    come as columns. Raises StoreError where an artifact has nothing of that form.
+    Returns a description of what was written. With `explode_spec`, or several artifacts, the specs'
+    fields are columns. Raises StoreError when an artifact cannot be written in that format.
     """
     ending = path.suffix.lower()
     if ending not in FORMATS:
@@ -51,12 +51,7 @@ def write_file(
     if ending in TABLES:
         frame = _frame(artifacts, table, explode_spec or len(artifacts) > 1)
         with _replacing(path) as scratch:
-            if ending == ".csv":
-                frame.write_csv(scratch)
-            elif ending == ".parquet":
-                frame.write_parquet(scratch)
-            else:
-                frame.write_json(scratch)
+            getattr(frame, f"write_{ending[1:]}")(scratch)
         return f"a table of {frame.height} x {frame.width}"
     if len(artifacts) > 1:
         raise StoreError("a safetensors file takes the arrays of one artifact: give one key")
@@ -83,7 +78,7 @@ def _frame(
 
 
 def _write_safetensors(artifact: StoredArtifact, path: Path) -> int:
-    """Streams all arrays of an artifact; columns of tables are not among them.
+    """Stream all arrays of an artifact, without the columns of tables; return their number.
 
     The format: 8 bytes, the length of the header; the header, JSON; the arrays in C order.
     """
@@ -121,7 +116,7 @@ def _write_safetensors(artifact: StoredArtifact, path: Path) -> int:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` once it is whole."""
+    """Yield a file to write to, which replaces `path` once it is complete."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield scratch

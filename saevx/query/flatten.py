@@ -1,54 +1,50 @@
 """A spec's document as flat columns, so that one frame can hold a whole experiment.
 
-The fields of nested artifacts are lifted up (`layer`, not `scorer.shards.layer`), those of nested
-descriptions keep the name of their field (`vit.name`, `train.split`). The name of a nested spec
-itself holds its type. Should a lifted name be taken by a field further out, it keeps its full path.
-Searches understand the full path of every field.
+Fields of nested artifacts are lifted (`layer`, not `scorer.shards.layer`); fields of nested
+descriptions keep the name of their field (`vit.name`, `train.split`). The column of a nested spec
+itself holds its type. A lifted name that an outer field has already keeps its full path. Searches
+accept the full path of every field.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from store.index.reader import Scalar
 
 if TYPE_CHECKING:
     from store import Manifest
 
-Scalar = str | int | float | bool | None
-
 FORM = "facts-1"
-"""Names what `facts_of` gives. Change it together with that, and catalogues are made anew."""
+"""The version of what `facts_of` returns. Change both together: catalogues are then rebuilt."""
 
 LONGEST = 500
-"""Characters of a text that are kept among the facts."""
+"""Characters of a text that a catalogue keeps."""
+
+Columns = dict[str, tuple[str, Scalar]]
+"""Column name -> full path and value of a field."""
 
 
 def explode(document: dict[str, Any]) -> dict[str, Scalar]:
-    """Column name -> value of every field of a spec's document, `type` and `key` first."""
-    columns: dict[str, Scalar] = {"type": document["type"]}
-    if "key" in document:
-        columns["key"] = document["key"]
-    _add(document, "", "", columns, {})
-    return columns
+    """Return column name -> value of every field of a spec's document, `type` and `key` first."""
+    return {name: value for name, (_, value) in _columns(document).items()}
 
 
 def short_names(manifest: Manifest, taken: Collection[str]) -> dict[str, str]:
-    """Full paths of fields, as `scorer.shards.layer` -> names in `facts_of`, where they differ."""
+    """Return full path -> name in `facts_of` of the fields whose path and name differ."""
     if not _is_document(manifest.spec):
         return {}
-    columns: dict[str, Scalar] = {"type": None, "key": None}
-    paths: dict[str, str] = {}
-    _add(manifest.spec, "", "", columns, paths)
     return {
-        path: f"spec.{column}" if column in taken else column
-        for path, column in paths.items()
-        if path != column and path not in taken
+        path: f"spec.{name}" if name in taken else name
+        for name, (path, _) in _columns(manifest.spec).items()
+        if path != name and path not in taken
     }
 
 
 def facts_of(manifest: Manifest, taken: Collection[str]) -> dict[str, Scalar]:
-    """What can be searched for: the spec's columns, then the attributes that are plain values.
+    """Return what can be searched for: the spec's columns, then attributes with plain values.
 
     Names that are `taken` are prefixed: `spec.size`, `attributes.size`.
     """
@@ -64,41 +60,36 @@ def facts_of(manifest: Manifest, taken: Collection[str]) -> dict[str, Scalar]:
     return {name: v[:LONGEST] if isinstance(v, str) else v for name, v in facts.items()}
 
 
-def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, Scalar]]:
-    found: list[tuple[str, Scalar]] = []
+def _plain(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
     for name, value in attributes.items():
         if isinstance(value, dict):
-            found += [(f"{name}.{inner}", scalar) for inner, scalar in _plain(value)]
+            yield from ((f"{name}.{inner}", scalar) for inner, scalar in _plain(value))
         elif not isinstance(value, list):
-            found.append((name, value))
-    return found
+            yield name, value
 
 
-def _add(
-    document: dict[str, Any],
-    prefix: str,
-    path: str,
-    columns: dict[str, Scalar],
-    paths: dict[str, str],
-) -> None:
-    """Adds the fields of a document to `columns`, and to `paths` by which column each is at."""
+def _columns(document: dict[str, Any]) -> Columns:
+    columns: Columns = {n: (n, document[n]) for n in ("type", "key") if n in document}
+    _add(document, "", "", columns)
+    return columns
+
+
+def _add(document: dict[str, Any], prefix: str, path: str, columns: Columns) -> None:
     artifacts: list[tuple[str, dict[str, Any]]] = []
     for name, value in document["fields"].items():
         column = prefix + name if prefix + name not in columns else path + name
-        paths[path + name] = column
         if _is_document(value):
-            columns[column] = value["type"]
+            columns[column] = path + name, value["type"]
             if "key" in value:
                 artifacts.append((name, value))
             else:
-                _add(value, column + ".", path + name + ".", columns, paths)
-        elif isinstance(value, list | dict):
-            columns[column] = json.dumps(value)
+                _add(value, column + ".", path + name + ".", columns)
         else:
-            columns[column] = value
+            is_nested = isinstance(value, list | dict)
+            columns[column] = path + name, json.dumps(value) if is_nested else value
     # After this level's own fields, so that the outer of two equal names stays short.
     for name, artifact in artifacts:
-        _add(artifact, "", path + name + ".", columns, paths)
+        _add(artifact, "", path + name + ".", columns)
 
 
 def _is_document(value: Any) -> bool:

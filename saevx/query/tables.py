@@ -1,4 +1,4 @@
-"""One frame over many tables: the rows of each, with its spec's fields as columns."""
+"""One frame of many tables: the rows of each, with its spec's fields as columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from saevx.errors import SaevxWarning, SpecError
 from saevx.query.conditions import Where, refuse
-from saevx.query.flatten import Scalar, explode
-from saevx.query.search import Row, did_you_mean, search
+from saevx.query.flatten import explode
+from saevx.query.search import did_you_mean, search
 from saevx.recipes import find_recipe
 from saevx.resolve.lookup import load_stored, open_input
-from spec import Artifact, Keys, to_document
+from saevx.user_types import versions_of
+from spec import Artifact, Keys, Spec, to_document
 from spec.document import known_types
+from store.index.reader import Scalar
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar]]) -> pl.DataFrame:
-    """The frames below each other; beside the rows of each, what `columns` says of it.
+    """Concatenate frames vertically, and repeat the `columns` of each beside its rows.
 
-    Columns that only some have are null elsewhere. A name that the frames have themselves is
+    Columns that only some have are null elsewhere. A name that the frames already have is
     prefixed: `spec.n`.
     """
     import polars as pl
@@ -32,7 +34,7 @@ def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar
     if not frames:
         return pl.DataFrame()
     below = pl.concat(frames, how="diagonal_relaxed")
-    # Gathered once: columns of literals for each of 1,000 frames take as long as reading them.
+    # One gather per column: literals for each of 1,000 frames take as long as reading them.
     owner = pl.concat(
         [pl.repeat(i, frame.height, dtype=pl.UInt32, eager=True) for i, frame in enumerate(frames)]
     )
@@ -48,20 +50,22 @@ def joined(frames: Sequence[pl.DataFrame], columns: Sequence[Mapping[str, Scalar
 
 
 def load(spec: Artifact, keys: Keys, store: Store) -> Any:
-    """As `saevx.load`."""
+    """Return what `saevx.load` returns."""
     return load_stored(open_input(spec, keys, store), find_recipe(type(spec)).load)
 
 
 def table_of(
     specs: Iterable[Artifact], keys: Keys, store: Store, *, explode_spec: bool = True
 ) -> pl.DataFrame:
-    """The rows of these results, each spec counted once. Raises SpecError for what is no table."""
+    """Return the rows of these results, each spec once.
+
+    Raises MissingArtifact, and SpecError for what is not one table.
+    """
     frames, columns = [], []
     for spec in {keys.of(one): one for one in specs}.values():
         if spec.kind != "results":
             raise SpecError(f"{type(spec).__name__} is no table but {spec.kind}: use saevx.load")
-        stored = open_input(spec, keys, store)
-        frames.append(as_frame(stored, load_stored(stored, find_recipe(type(spec)).load)))
+        frames.append(_frame(open_input(spec, keys, store), type(spec)))
         columns.append(explode(to_document(spec, keys)) if explode_spec else {})
     return joined(frames, columns)
 
@@ -75,15 +79,14 @@ def found_table(
     older_versions: bool,
     explode_spec: bool,
 ) -> pl.DataFrame:
-    """The rows of all tables in the store that meet the conditions, oldest first.
+    """Return the rows of all tables in the store that meet the conditions, oldest first.
 
-    Warns with SaevxWarning of damaged ones, which are left out. Raises QueryError, StoreError, and
-    SpecError for what is no table.
+    Damaged tables are left out, with a SaevxWarning. Raises QueryError, StoreError, and SpecError
+    for what is not one table.
     """
     types = known_types()
-    versions = {n: known.version for n, known in types.items() if issubclass(known, Artifact)}
-    name = spec if spec is None or isinstance(spec, str) else spec.__name__
-    found = search(store, kind=kind, type=name, where=where, versions=versions)
+    name = spec.__name__ if isinstance(spec, type) else spec
+    found = search(store, kind=kind, type=name, where=where, versions=versions_of(types.values()))
     if found.newer:
         raise found.newer[0]
     if isinstance(spec, type):
@@ -94,47 +97,37 @@ def found_table(
     for row in found.rows:
         if row.is_older and not older_versions:
             continue
-        stored = _open(store, row)
-        if stored is not None:
-            frames.append(_frame(stored, types.get(stored.manifest.type)))
-            columns.append(explode(stored.manifest.spec) if explode_spec else {})
+        stored = store.look(row.entry.kind, row.entry.key)
+        if isinstance(stored, str):
+            text = f"{row.entry.type} {row.entry.key} is left out: {stored}"
+            warnings.warn(text, SaevxWarning, stacklevel=3)
+            continue
+        frames.append(_frame(stored, types.get(stored.manifest.type)))
+        columns.append(explode(stored.manifest.spec) if explode_spec else {})
     return joined(frames, columns)
 
 
-def _open(store: Store, row: Row) -> StoredArtifact | None:
-    found = store.look(row.entry.kind, row.entry.key)
-    if isinstance(found, str):
-        warnings.warn(
-            f"{row.entry.type} {row.entry.key} is left out: {found}", SaevxWarning, stacklevel=4
-        )
-        return None
-    return found
+def _frame(stored: StoredArtifact, spec_type: type[Spec] | None) -> pl.DataFrame:
+    """Return what `saevx.load` returns, or for an unknown type, the only table.
 
-
-def _frame(stored: StoredArtifact, spec_type: type[object] | None) -> pl.DataFrame:
-    """The table of an artifact: what `saevx.load` gives, or the only one that it holds."""
-    manifest = stored.manifest
-    if spec_type is not None and issubclass(spec_type, Artifact):
-        return as_frame(stored, load_stored(stored, find_recipe(spec_type).load))
-    names = stored.tables()
-    if len(names) == 1:
-        return stored.table(names[0])
-    raise SpecError(
-        f"{manifest.type} {stored.key} holds {len(names)} tables: import the module that defines "
-        f"{manifest.type}, whose recipe says which to read, or choose others with spec=..."
-    )
-
-
-def as_frame(stored: StoredArtifact, loaded: Any) -> pl.DataFrame:
-    """What an artifact was loaded as. Raises SpecError where that is no table."""
+    Raises SpecError when that is not one frame.
+    """
     import polars as pl
 
+    name, kind, tables = stored.manifest.type, stored.manifest.kind, stored.tables()
+    if spec_type is None or not issubclass(spec_type, Artifact):
+        if len(tables) == 1:
+            return stored.table(tables[0])
+        raise SpecError(
+            f"{name} {stored.key} holds {len(tables)} tables: import the module that defines "
+            f"{name}, whose recipe says which to read, or choose others with spec=..."
+        )
+    loaded = load_stored(stored, find_recipe(spec_type).load)
     if isinstance(loaded, pl.DataFrame):
         return loaded
-    name, kind = stored.manifest.type, stored.manifest.kind
     if kind != "results":
         raise SpecError(f"{name} {stored.key} is no table but {kind}: use saevx.load")
-    holds = ", ".join([*(f"table {t!r}" for t in stored.tables()), *map(repr, stored.arrays())])
+    holds = ", ".join([*(f"table {t!r}" for t in tables), *map(repr, stored.arrays())])
     raise SpecError(
         f"{name} {stored.key} does not load as one table, since it holds {holds}: use saevx.load, "
         f"or declare which table to read: @recipe({name}, load=lambda a: a.table(...))"
