@@ -1,19 +1,19 @@
-"""The workspace: the store in use, and what this machine knows about datasets."""
+"""The workspace: the store in use, and where this machine has its datasets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from saevx.config import open_store, read_config
+from saevx.config import find_config, open_store, read_config
 from spec import Site, set_default_site
 from store import Store
 
 
 class Workspace(Site):
-    """A store, the dataset roots of saevx.toml, and fingerprints remembered inside the store.
+    """A store, the dataset roots of saevx.toml, and fingerprints of datasets.
 
-    They are kept in the store so that whoever can read a finished table can also find it, from
-    another machine or after the dataset is gone.
+    Fingerprints are cached in the store, so that a finished table is found from another machine
+    too, and after its dataset was deleted.
     """
 
     def __init__(self, store: Store, data_roots: dict[str, Path]) -> None:
@@ -22,7 +22,7 @@ class Workspace(Site):
 
     @property
     def reports(self) -> Path:
-        """Where the reports of experiments are saved."""
+        """The folder that the reports of experiments are saved in."""
         return self.store.root / "reports"
 
     def state_of(self, kind: str, key: str | None) -> str | None:
@@ -32,14 +32,12 @@ class Workspace(Site):
 
 
 def open_workspace(root: str | Path | None = None) -> Workspace:
-    """The workspace of the current folder.
+    """Return a workspace with the store of `open_store` and the dataset roots of saevx.toml.
 
-    Its store is that of `open_store`, its dataset roots are those of saevx.toml.
-    Raises ConfigError when saevx.toml cannot be used.
+    Raise ConfigError if a saevx.toml is not valid.
     """
-    config = read_config(Path.cwd())
-    return Workspace(open_store(root, config), config.data_roots)
+    return Workspace(open_store(root), read_config(find_config(Path.cwd())).data)
 
 
-# `spec.key` and a spec's tree in a notebook then see the same datasets and store as `saevx run`.
+# So `spec.key` and a spec's tree in a notebook see the same datasets and store as `saevx run`.
 set_default_site(open_workspace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saevx.config import read_config
+from saevx.config import find_config, read_config
 
 if TYPE_CHECKING:
     from saevx.dispatch.cost import Line
@@ -32,8 +32,9 @@ class Execution:
         from saevx.dispatch.profiles import read_profile
         from saevx.errors import ConfigError
 
-        config = read_config(Path.cwd())
-        self.profile = read_profile(config.profiles, profile or config.profile, config.file)
+        file = find_config(Path.cwd())
+        config = read_config(file)
+        self.profile = read_profile(config.profiles, profile or config.profile, file)
         self.executor = executor or ("local" if jobs and not profile else self.profile.executor)
         self.jobs = jobs or self.profile.jobs
         self.detach, self.retry_failed = detach, retry_failed

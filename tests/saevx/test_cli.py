@@ -128,11 +128,11 @@ def test_the_store_comes_from_flag_then_environment_then_file_then_folder(monkey
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ("[stroe]\nroot = 'x'", "stroe is not known"),
-        ("[store]\nrot = 'x'", "store.rot is not known"),
+        ("[stroe]\nroot = 'x'", "unknown field `stroe`"),
+        ("[store]\nrot = 'x'", "unknown field `rot` - at `store`"),
         ("[store]\nroot = 3", "must be a path"),
         ("[store]\nroot = ''", "must be a path"),
-        ("[store.roots]\ntables = 'x'", "tables is no kind"),
+        ("[store.roots]\ntables = 'x'", "at `key` in `store.roots`"),
         ("store = [", "cannot read"),
     ],
 )

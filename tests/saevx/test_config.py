@@ -82,7 +82,7 @@ def test_a_file_that_names_only_roots_means_the_default_store(
 
 def test_the_file_of_another_store_must_be_usable(project: Path, tmp_path: Path):
     (tmp_path / "saevx.toml").write_text("[stroe]")
-    with pytest.raises(ConfigError, match="stroe is not known"):
+    with pytest.raises(ConfigError, match="unknown field `stroe`"):
         open_store(tmp_path / "st")
 
 

@@ -207,7 +207,7 @@ def test_one_gpu_a_worker(place: Place):
         ("[profiles.a]\nmemory_gb = inf", ["--profile", "a"], "above zero"),
         ("[profiles.a]\nfollow_hours = true", ["--profile", "a"], "follow_hours"),
         ("[profiles.a]\njobs = 4", ["--profile", "a"], "number of local processes"),
-        ("profile = 3", [], "must be the name of a profile"),
+        ("profile = 3", [], "at `profile`"),
         ("", ["--detach"], "--detach needs"),
         ("", ["--executor", "slurm", "--jobs", "2"], "--jobs is the number of local processes"),
     ],
