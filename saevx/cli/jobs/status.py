@@ -83,7 +83,7 @@ def _draw(runs: list[RunState], show_all: bool) -> Any:
         parts.append(Text(_head(run), style="bold"))
         if run.follower:
             parts.append(Text(_following(run.follower)))
-        elements = sorted(run.elements, key=_place)
+        elements = sorted(run.tasks, key=_place)
         shown = elements if show_all else elements[:SHOWN]
         if shown:
             parts.append(_table([_row(element) for element in shown]))
@@ -105,7 +105,7 @@ def _head(run: RunState) -> str:
 
 
 def _following(one: Follower) -> str:
-    does = f"runs on {one.node}" if one.running else f"waits ({one.told})"
+    does = f"runs on {one.node}" if one.running else f"waits ({one.reason})"
     return f"followed by Slurm job {one.job}, which {does}; log: {one.log}"
 
 
@@ -150,5 +150,5 @@ def _row(element: TaskState) -> list[Any]:
         element.node,
         ", ".join(progress),
         left,
-        element.told[:200],
+        element.reason[:200],
     ]

@@ -1,4 +1,4 @@
-"""Followers: the Slurm jobs of `--follow`, each of which runs `saevx run` of one file."""
+"""Find followers: the Slurm jobs of `--follow`, each of which runs `saevx run` of one file."""
 
 from __future__ import annotations
 
@@ -14,58 +14,63 @@ from store.locks.slurm import queue
 if TYPE_CHECKING:
     from store import Store
 
-HOMES = ".follow"
+FOLDER = ".follow"
 
 
 @dataclass(frozen=True)
 class Follower:
-    """One that waits or runs."""
+    """A follower that is queued or running."""
 
     name: str
     """Of the experiment."""
     prefix: str
-    """How the folders of the runs that it makes begin."""
+    """Of the folders of its runs."""
     job: str
     user: str
     running: bool
-    told: str
+    reason: str
     """Why it waits."""
     node: str
     log: str
 
     def is_of(self, path: str) -> bool:
-        """Whether it runs the experiment file at a path."""
+        """Return whether it runs the experiment file at a path."""
         return self.prefix == run_prefix(Path(path).stem, path)
 
     @property
     def document(self) -> dict[str, Any]:
-        return {**self.__dict__}
+        return {"told" if name == "reason" else name: at for name, at in vars(self).items()}
+
+
+def follower_folder(store: Store, name: str, path: str) -> Path:
+    """Return the folder with the log, scripts and code of the follower of an experiment file."""
+    return runs_dir(store) / FOLDER / run_prefix(name, path).rstrip(".")
 
 
 def find_followers(store: Store) -> list[Follower]:
-    """Those of a store. Raises NoAnswer."""
-    homes = {name: home for home in runs_dir(store).glob(f"{HOMES}/*") if (name := _job_name(home))}
-    if not homes:
-        return []
+    """Return the followers of a store. Raises NoAnswer."""
+    folders = runs_dir(store).glob(f"{FOLDER}/*")
+    named = {name: folder for folder in folders if (name := _job_name(folder))}
+    jobs = queue(f"--name={','.join(sorted(named))}") if named else []
     return [
         Follower(
-            name=homes[job.name].name.rpartition(".")[0],
-            prefix=f"{homes[job.name].name}.",
+            name=folder.name.rpartition(".")[0],
+            prefix=f"{folder.name}.",
             job=job.id,
             user=job.user,
             running=job.running,
-            told="" if job.running else job.reason,
+            reason="" if job.running else job.reason,
             node=job.node,
-            log=str(homes[job.name] / "follow.log"),
+            log=str(folder / "follow.log"),
         )
-        for job in queue(f"--name={','.join(sorted(homes))}")
-        if job.name in homes
+        for job in jobs
+        if (folder := named.get(job.name))
     ]
 
 
-def _job_name(home: Path) -> str:
-    """The name of its job, as the latest script there says it; "" for none."""
-    for script in sorted(home.glob("*Z/*.sh"), reverse=True):
+def _job_name(folder: Path) -> str:
+    """Return the job name in the latest script of a follower; "" if it has none."""
+    for script in sorted(folder.glob("*Z/*.sh"), reverse=True):
         with suppress(OSError):
             match = re.search(r"^#SBATCH --job-name=(\S+)$", script.read_text(), re.MULTILINE)
             if match:

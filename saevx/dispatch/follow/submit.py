@@ -1,7 +1,7 @@
-"""Following: `saevx run` as a small Slurm job of its own, so that nobody needs to keep it running.
+"""Submit a follower: `saevx run` as a small Slurm job, so that nobody needs to keep it running.
 
 It runs the same command from a copy of the code, and puts itself back into the queue before its
-time is up: what it has submitted, it adopts when it comes back.
+time limit. When it starts again it recovers the jobs that it has submitted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import calendar
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,15 @@ import xxhash
 
 from saevx.dispatch.code.snapshot import Snapshot, command
 from saevx.dispatch.executors import sbatch
+from saevx.dispatch.follow.find import follower_folder
 from saevx.dispatch.profiles import Resources
-from saevx.dispatch.run_folder import acquire_submit_lease, run_prefix, runs_dir
+from saevx.dispatch.run_folder import acquire_submit_lease
 from saevx.errors import Detached, StoreError
 from saevx.experiments.load import CODE
+from store.io import explained
+from store.locks.lease import Lease
 from store.locks.slurm import TIMEOUT_S, queue
-from store.names import user_name
+from store.names import UTC_STAMP, user_name, utc_stamp
 
 if TYPE_CHECKING:
     from store import Store
@@ -33,13 +35,12 @@ if TYPE_CHECKING:
 MEMORY_MB = 2000
 WARNING_S = 120
 
-STAMP = "%Y%m%dT%H%M%SZ"
 DIGEST = "digest"
 RETRY = "--retry-failed"
 
 COMMAND = """\
 trap 'scontrol requeue $SLURM_JOB_ID' USR2
-# What has failed is tried again once, and not whenever this goes back into the queue.
+# Retry what has failed at the first start only, not whenever this job starts again.
 retry=({retry})
 if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then retry=(); fi
 {command} "${{retry[@]}}" &
@@ -56,79 +57,69 @@ def follow(
     store: Store,
     name: str,
     path: Path,
-    words: Sequence[str],
+    arguments: Sequence[str],
     resources: Resources,
     hours: float,
     files: Sequence[Path] = (),
 ) -> tuple[str, Path, bool]:
-    """Let a job run `saevx` with these words. Returns its id, its log, and whether it is new.
+    """Submit a job that runs `saevx` with these arguments, unless there is one for this file.
 
-    Raises SlurmError, NoAnswer where Slurm does not say whether a job does so already, StoreError
-    where the code cannot be copied, and Detached where a job does so, but with code as it was
-    before it has been edited.
+    Returns its id, its log, and whether it is new. Raises SlurmError, NoAnswer if Slurm does not
+    answer whether there is one, StoreError if the code cannot be copied, and Detached if there is
+    one that runs an older version of the code.
     """
     where = str(path.resolve())
     job_name = "saevx-follow-" + xxhash.xxh3_64_hexdigest(f"{store.root}\0{where}".encode())
-    home = runs_dir(store) / ".follow" / run_prefix(name, where).rstrip(".")
-    log = home / "follow.log"
+    folder = follower_folder(store, name, where)
+    log = folder / "follow.log"
     snapshot = Snapshot(path, files)
-    with _submitting(store):
-        # No answer must not be taken for no job: its code is removed below.
+    with _submit_lease(store):
+        # Raises if squeue does not answer: the code of a running job must not be removed below.
         for job in queue(f"--user={user_name()}", f"--name={job_name}"):
-            _check_code(path, snapshot.digest, home, job.id)
+            _check_code(path, snapshot.digest, folder, job.id)
             return job.id, log, False
-        begun = home / time.strftime(STAMP, time.gmtime())
-        try:
-            # No job runs from these any more.
-            for old in home.glob("*Z"):
+        begun = folder / utc_stamp()
+        with explained("write", folder):
+            for old in folder.glob("*Z"):  # no job runs from these any more
                 shutil.rmtree(old, ignore_errors=True)
             begun.mkdir(parents=True, exist_ok=True)
             code_digest = snapshot.write(begun / "code")
             (begun / DIGEST).write_text(snapshot.digest)
-        except OSError as error:
-            raise StoreError(f"cannot write {home}: {error.strerror}") from error
-        asked = [word for word in words if word != RETRY]
-        text = COMMAND.format(
-            retry=RETRY if RETRY in words else "",
-            command=shlex.join(command(begun / "code", code_digest, "saevx", *asked)),
+        always = [argument for argument in arguments if argument != RETRY]
+        script = COMMAND.format(
+            retry=RETRY if RETRY in arguments else "",
+            command=shlex.join(command(begun / "code", code_digest, "saevx", *always)),
         )
-        return _submit(job_name, log, begun, text, resources, hours), log, True
+        needs = msgspec.structs.replace(
+            resources, hours=hours, memory_gb=MEMORY_MB / 1024, cpus=1, gpus=0
+        )
+        options = sbatch.options_of(job_name, needs, sbatch.escaped(log))
+        options["setup"] += [f"export {CODE}={shlex.quote(str(begun / 'code'))}"]
+        options["use_srun"] = False
+        # B: the signal goes to the script alone, which has a trap for it.
+        options["additional_parameters"]["signal"] = f"B:USR2@{WARNING_S}"
+        return sbatch.send(begun / "follow.sh", script, options), log, True
 
 
-def _check_code(path: Path, digest: str, home: Path, job: str) -> None:
-    """Raise Detached where the code has been edited since a follower began."""
-    for code in sorted(home.glob("*Z"), reverse=True)[:1]:
-        with suppress(OSError):
-            if (code / DIGEST).read_text() != digest:
-                began = time.localtime(calendar.timegm(time.strptime(code.name, STAMP)))
-                raise Detached(
-                    f"{path.stem}: Slurm job {job} follows it already, and runs a copy of the code "
-                    f"from {time.strftime('%Y-%m-%d %H:%M', began)}, which has been edited since. "
-                    f"To run what is there now, end it by `saevx cancel {path}`, and run this again"
-                )
+def _check_code(path: Path, digest: str, folder: Path, job: str) -> None:
+    """Raise Detached if the code has been edited since a follower was submitted."""
+    begun = max(folder.glob("*Z"), default=None)
+    if begun and (begun / DIGEST).exists() and (begun / DIGEST).read_text() != digest:
+        at = time.localtime(calendar.timegm(time.strptime(begun.name, UTC_STAMP)))
+        raise Detached(
+            f"{path.stem}: Slurm job {job} follows it already, and runs a copy of the code from "
+            f"{time.strftime('%Y-%m-%d %H:%M', at)}, which has been edited since. To run the "
+            f"present code, end that job with `saevx cancel {path}`, and run this again"
+        )
 
 
-@contextmanager
-def _submitting(store: Store) -> Iterator[None]:
-    """One at a time: else two would each see no job, and submit one."""
+def _submit_lease(store: Store) -> Lease:
+    """Wait for the lease to submit: two runs at once would each see no job, and submit one."""
     end = time.monotonic() + TIMEOUT_S
-    while (right := acquire_submit_lease(store)) is None:
+    while (lease := acquire_submit_lease(store)) is None:
         if time.monotonic() > end:
-            raise StoreError(f"another run has been submitting in {store.root} for long: try again")
+            raise StoreError(
+                f"another run has been submitting in {store.root} for {TIMEOUT_S:.0f} s: try again"
+            )
         time.sleep(0.2)
-    with right:
-        yield
-
-
-def _submit(
-    name: str, log: Path, begun: Path, text: str, resources: Resources, hours: float
-) -> str:
-    needs = msgspec.structs.replace(
-        resources, hours=hours, memory_gb=MEMORY_MB / 1024, cpus=1, gpus=0
-    )
-    options = sbatch.options_of(name, needs, sbatch.escaped(log))
-    options["setup"] += [f"export {CODE}={shlex.quote(str(begun / 'code'))}"]
-    options["use_srun"] = False
-    # To the script itself, whose trap it is for.
-    options["additional_parameters"]["signal"] = f"B:USR2@{WARNING_S}"
-    return sbatch.send(begun / "follow.sh", text, options)
+    return lease

@@ -1,4 +1,4 @@
-"""Cancelling what is queued or running."""
+"""Cancel what is queued or running."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Cancelled:
-    """What was cancelled."""
+    """What was cancelled, and what could not be."""
 
     jobs: int = 0
-    """Elements; those of local runs count, too."""
+    """Number of jobs; the tasks of local runs count, too."""
     keys: dict[str, str] = field(default_factory=dict)
     """Key -> type of what they were to make."""
     paths: set[str] = field(default_factory=set)
-    """Experiment files whose runs they belonged to."""
+    """Experiment files of their runs."""
     followers: list[Follower] = field(default_factory=list)
-    """Slurm jobs that waited for them."""
     refused: list[str] = field(default_factory=list)
     """What could not be cancelled, and why."""
 
@@ -39,17 +38,17 @@ class Cancelled:
 def cancel(
     store: Store,
     chosen: Callable[[RunFolder, list[str]], bool],
-    followed: Callable[[Follower], bool] = lambda one: False,
+    followed: Callable[[Follower], bool] = lambda follower: False,
 ) -> Cancelled:
-    """Cancel the elements that are `chosen` by run and keys, and before them the followers.
+    """Cancel the jobs whose run and keys are `chosen`, and the followers that are `followed`.
 
-    What cannot be cancelled keeps nothing else from it.
+    An error with one run does not stop the others from being cancelled.
     """
     done = Cancelled()
     try:
-        # First who would submit them anew.
-        followers = [one for one in find_followers(store) if followed(one)]
-        slurm.cancel([one.job for one in followers])
+        # Followers first: they would submit the jobs again.
+        followers = [follower for follower in find_followers(store) if followed(follower)]
+        slurm.cancel([follower.job for follower in followers])
         done.followers = followers
     except SlurmError as error:
         done.refused.append(f"jobs of --follow: {error}")
@@ -65,19 +64,19 @@ def cancel(
 def _cancel_in(
     folder: RunFolder, chosen: Callable[[RunFolder, list[str]], bool], done: Cancelled
 ) -> None:
-    if not any(chosen(folder, flight.keys) for flight in unfinished_jobs(folder)):
+    if not any(chosen(folder, job.keys) for job in unfinished_jobs(folder)):
         return
     done.paths.add(folder.info.path)
     reconcile_all(folder)
-    flights = unfinished_jobs(folder)
-    wanted = [flight for flight in flights if chosen(folder, flight.keys)]
+    jobs = unfinished_jobs(folder)
+    wanted = [job for job in jobs if chosen(folder, job.keys)]
     if wanted:
-        executor_of(wanted[0]).cancel(folder, wanted, whole=len(wanted) == len(flights))
-    for flight in wanted:
+        executor_of(wanted[0]).cancel(folder, wanted, whole=len(wanted) == len(jobs))
+    for job in wanted:
         done.jobs += 1
-        done.keys |= dict.fromkeys(flight.keys, flight.recipe)
-        if not folder.outcome(*flight.position):
+        done.keys |= dict.fromkeys(job.keys, job.recipe)
+        if not folder.outcome(*job.position):
             info = ExitInfo(TaskStatus.CANCELLED, "by `saevx cancel`")
-            folder.write_outcome(*flight.position, info.outcome(flight.keys))
+            folder.write_outcome(*job.position, info.outcome(job.keys))
     if folder.is_finished:
         folder.end()

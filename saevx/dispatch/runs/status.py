@@ -1,10 +1,10 @@
-"""What is queued, running and over, for people and programs. Reads only."""
+"""The state of runs: what is queued, running and ended. Reads only."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from store import Store
 
 
-_WELL = {TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE, TaskStatus.PART}
+_SUCCESSES = {TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE, TaskStatus.PART}
 
 
 @dataclass
 class TaskState:
-    """One element that has not ended well."""
+    """The state of a task that is queued, running or failed."""
 
     recipe: str
     keys: list[str]
     state: str
-    """`running`, `waiting`, `unknown` (`told` says why), or an `TaskStatus`."""
+    """`running`, `waiting`, `unknown` (`reason` says why), or the value of a TaskStatus."""
     job: str
     parts: list[int] = field(default_factory=list)
-    """Which parts it makes; none where it makes whole artifacts."""
+    """The parts that it makes; none if it makes whole artifacts."""
     node: str = ""
-    told: str = ""
+    reason: str = ""
     """Why it waits, or why it failed."""
     done: int = 0
     total: int = 0
@@ -48,17 +48,18 @@ class TaskState:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the batch that runs is done, at its present rate."""
+        """Seconds until the present batch is done, at its present rate."""
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
     @property
     def document(self) -> dict[str, Any]:
-        return {**self.__dict__, "left_s": self.left_s}
+        fields = {"told" if name == "reason" else name: at for name, at in vars(self).items()}
+        return {**fields, "left_s": self.left_s}
 
 
 @dataclass
 class RunState:
-    """One run."""
+    """The state of a run."""
 
     run: str
     name: str
@@ -68,28 +69,32 @@ class RunState:
     path: str
     follower: Follower | None = None
     """The Slurm job that runs `saevx run` of its file."""
-    standing: dict[str, set[str]] = field(default_factory=dict)
-    """State -> keys of artifacts that stand so; those made in parts may stand in several ways."""
-    elements: list[TaskState] = field(default_factory=list)
+    keys: dict[str, set[str]] = field(default_factory=dict)
+    """State -> keys in it. A key that is made in parts may be in several states."""
+    tasks: list[TaskState] = field(default_factory=list)
+
+    def add(self, state: str, keys: Collection[str]) -> None:
+        self.keys.setdefault(state, set()).update(keys)
 
     @property
     def artifacts(self) -> dict[str, int]:
-        """How many artifacts stand how."""
-        return {state: len(keys) for state, keys in self.standing.items()}
+        """State -> number of artifacts in it."""
+        return {state: len(keys) for state, keys in self.keys.items()}
 
     @property
     def document(self) -> dict[str, Any]:
-        told = {name: value for name, value in self.__dict__.items() if name != "standing"}
-        elements = [element.document for element in self.elements]
-        follower = self.follower.document if self.follower else None
-        told |= {"follower": follower, "artifacts": self.artifacts, "elements": elements}
-        return told
+        fields = {name: at for name, at in vars(self).items() if name not in ("keys", "tasks")}
+        return fields | {
+            "follower": self.follower.document if self.follower else None,
+            "artifacts": self.artifacts,
+            "elements": [task.document for task in self.tasks],
+        }
 
 
 def run_states(store: Store) -> list[RunState]:
-    """The runs of which something may go on, oldest first."""
+    """Return the runs of which something may be queued or running, oldest first."""
     folders = active_runs(store)
-    live = statuses([flight for folder in folders for flight in unfinished_jobs(folder)])
+    live = statuses([job for folder in folders for job in unfinished_jobs(folder)])
     runs = [_run_state(folder, live) for folder in folders]
     try:
         followers = find_followers(store)
@@ -98,7 +103,7 @@ def run_states(store: Store) -> list[RunState]:
         followers = []
     for follower in followers:
         followed = [run for run in runs if run.run.startswith(follower.prefix)]
-        if not followed:  # nothing is sent off yet, or it is between two stages
+        if not followed:  # it has not submitted anything yet, or is between two stages
             runs.append(RunState("", follower.name, "slurm", follower.user, 0.0, ""))
         (followed or runs)[-1].follower = follower
     return runs
@@ -106,89 +111,78 @@ def run_states(store: Store) -> list[RunState]:
 
 def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
-    seen = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
-    done = folder.finished_tasks()
-    for flight in jobs_of(folder):
-        outcome = folder.outcome(*flight.position) if flight.position in done else None
-        if outcome is not None:
-            _count(seen, outcome)
-            ends = {result.status for result in outcome.results.values()}
-            if not ends <= _WELL:
-                seen.elements.append(_over(flight, outcome))
+    run = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
+    finished = folder.finished_tasks()
+    for job in jobs_of(folder):
+        outcome = folder.outcome(*job.position) if job.position in finished else None
+        if outcome is None:
+            task = _unfinished(job, live.get(job.task, JobStatus(JobState.UNKNOWN)))
+            run.add(task.state, job.keys)
+            run.tasks.append(task)
             continue
-        element = _live(flight, live.get(flight.task, JobStatus(JobState.UNKNOWN)))
-        seen.standing.setdefault(element.state, set()).update(flight.keys)
-        seen.elements.append(element)
-    return seen
+        for key, result in outcome.results.items():
+            if result.status is not TaskStatus.PART:
+                run.add(result.status.value, [key])
+        if not {result.status for result in outcome.results.values()} <= _SUCCESSES:
+            run.tasks.append(_failed(job, outcome))
+    return run
 
 
-def _count(seen: RunState, outcome: Outcome) -> None:
-    for key, result in outcome.results.items():
-        if result.status is not TaskStatus.PART:
-            seen.standing.setdefault(result.status.value, set()).add(key)
-
-
-def _over(flight: Job, outcome: Outcome) -> TaskState:
-    bad = [r for r in outcome.results.values() if r.status not in _WELL]
+def _failed(job: Job, outcome: Outcome) -> TaskState:
+    first = next(one for one in outcome.results.values() if one.status not in _SUCCESSES)
+    last_line = first.message.strip().rpartition("\n")[2]
+    exit_facts = facts(outcome) if outcome.exit_code else ""
     return TaskState(
-        recipe=flight.recipe,
-        keys=flight.keys,
-        state=bad[0].status.value,
-        job=executor_of(flight).job_id(flight) or outcome.job,
-        parts=flight.parts,
+        recipe=job.recipe,
+        keys=job.keys,
+        state=first.status.value,
+        job=executor_of(job).job_id(job) or outcome.job,
+        parts=job.parts,
         node=outcome.host,
-        told=", ".join(filter(None, (bad[0].message.strip().rpartition("\n")[2], _facts(outcome)))),
+        reason=", ".join(filter(None, (last_line, exit_facts))),
         wall_s=outcome.wall_s,
-        log=str(flight.folder.log(*flight.position)),
+        log=str(job.folder.log(*job.position)),
     )
 
 
-def _facts(outcome: Outcome) -> str:
-    return facts(outcome) if outcome.exit_code else ""
-
-
-def _live(flight: Job, status: JobStatus) -> TaskState:
-    element = TaskState(
-        recipe=flight.recipe,
-        keys=flight.keys,
-        state="unknown" if status.state is JobState.GONE else status.state.value,
-        job=executor_of(flight).job_id(flight),
-        parts=flight.parts,
+def _unfinished(job: Job, status: JobStatus) -> TaskState:
+    task = TaskState(
+        recipe=job.recipe,
+        keys=job.keys,
+        state=status.state.value,
+        job=executor_of(job).job_id(job),
+        parts=job.parts,
         node=status.node,
-        told="" if status.state is JobState.RUNNING else status.reason,
-        log=str(flight.folder.log(*flight.position)),
+        reason=status.reason,
+        log=str(job.folder.log(*job.position)),
     )
-    progress = flight.folder.progress(*flight.position)
     if status.state is JobState.GONE:
-        element.told = "it left no outcome; `saevx run` finds out why"
-    elif status.state is JobState.RUNNING and progress is not None:
-        element.job, element.node = element.job or progress.job, element.node or progress.host
-        element.done, element.total, element.unit = progress.done, progress.total, progress.unit
-        element.rate, element.n_made = progress.rate, progress.n_made
-        element.wall_s = round(time.time() - progress.began, 1)
-    return element
-
-
-def find_flights(store: Store, key: str) -> Iterator[Job]:
-    """The elements that made, make or will make what has keys that begin so; the latest first."""
-    for folder in reversed(all_runs(store)):
-        found = [f for f in jobs_of(folder) if any(one.startswith(key) for one in f.keys)]
-        yield from sorted(found, key=lambda flight: -flight.submitted)
+        task.state, task.reason = "unknown", "it left no outcome; `saevx run` finds out why"
+    if status.state is not JobState.RUNNING:
+        return task
+    task.reason = ""
+    if (progress := job.folder.progress(*job.position)) is not None:
+        task.job, task.node = task.job or progress.job, task.node or progress.host
+        task.done, task.total, task.unit = progress.done, progress.total, progress.unit
+        task.rate, task.n_made = progress.rate, progress.n_made
+        task.wall_s = round(time.time() - progress.began, 1)
+    return task
 
 
 def latest_jobs(store: Store, key: str) -> list[Job]:
-    """The latest element for a key: several where they share its parts.
+    """Return the latest job for a key, given by its prefix; several if they share its parts.
 
-    Raises StoreError for none, or several keys.
+    Raises StoreError if there is none, or if the prefix has several keys.
     """
-    flights = list(find_flights(store, key))
-    if not flights:
+    jobs = [job for folder in all_runs(store) for job in jobs_of(folder)]
+    jobs = [job for job in jobs if any(one.startswith(key) for one in job.keys)]
+    if not jobs:
         raise StoreError(
-            f"no job in {store.root} was to make something whose key begins with {key!r}; "
-            "`saevx status` shows those that go on"
+            f"no job in {store.root} was submitted for a key that begins with {key!r}; "
+            "`saevx status` shows those that are queued or running"
         )
-    keys = {one for f in flights for one in f.keys if one.startswith(key)}
+    keys = {one for job in jobs for one in job.keys if one.startswith(key)}
     if len(keys) > 1:
         raise StoreError(f"{len(keys)} keys begin with {key!r}; give more digits")
-    latest = flights[0].task
-    return [f for f in flights if f.task[:2] == latest[:2]]
+    latest = max(jobs, key=lambda job: job.submitted)
+    return [job for job in jobs if job.task[:2] == latest.task[:2]]
