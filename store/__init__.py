@@ -1,6 +1,6 @@
-"""Where: artifacts at rest. A store finds them by kind and key; a draft makes a new one.
+"""Store artifacts on disk. A store finds them by kind and key; a draft writes a new one.
 
-Knows nothing of what its artifacts mean. Importing it costs neither numpy, polars nor Zarr.
+It knows nothing about specs. Importing it does not import numpy, polars or Zarr.
 """
 
 from store.artifact.draft import Draft

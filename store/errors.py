@@ -1,14 +1,14 @@
-"""What can go wrong in a store. Each message says what happened, where, and what to do."""
+"""Errors of the store. Each message says what happened, where, and what to do."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """A store could not do what was asked."""
+    """An operation of the store failed."""
 
 
 class MissingArtifact(StoreError):
-    """An artifact was asked for that the store does not hold."""
+    """The store does not hold a requested artifact."""
 
     def __init__(self, kind: str, key: str, root: str, reason: str) -> None:
         self.kind, self.key, self.root, self.reason = kind, key, root, reason
@@ -16,16 +16,16 @@ class MissingArtifact(StoreError):
 
 
 class CorruptArtifact(StoreError):
-    """Bytes of a published artifact are not those that were written."""
+    """A published artifact does not hold the bytes that were written."""
 
 
 class NewerLayout(StoreError):
-    """An artifact was written by a later saevx, in a layout this one cannot read."""
+    """A later saevx wrote an artifact in a layout that this one cannot read."""
 
 
 class SlurmError(Exception):
-    """Slurm did not do what it was asked for."""
+    """A Slurm command failed."""
 
 
 class NoAnswer(SlurmError):
-    """Slurm could not be asked, or did not answer: nothing follows about its jobs."""
+    """Slurm did not answer, so the state of its jobs is unknown."""

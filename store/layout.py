@@ -1,10 +1,10 @@
-"""Names of everything on disk; docs/disk-layout.md in code. No other module knows a file name.
+"""Paths and names of everything on disk, as docs/disk-layout.md defines them.
 
-<root>/<kind>/<key[:2]>/<key>/               a published artifact: one Zarr v3 group
-<root>/<kind>/.build/<key>.<owner>/  an artifact in the making
-<root>/<kind>/.work/<key>/<part>/    a finished part of one, waiting for the others
-<root>/<kind>/.trash/<key>.<time>/   what was moved out of the way
-<root>/<kind>/.leases/<key>/         who is making an artifact
+<root>/<kind>/<key[:2]>/<key>/       a published artifact: one Zarr v3 group
+<root>/<kind>/.build/<key>.<owner>/  a draft of an artifact
+<root>/<kind>/.work/<key>/<part>/    a finished part of an artifact in progress
+<root>/<kind>/.trash/<key>.<time>/   what a collection or a repair removed
+<root>/<kind>/.leases/<key>/         the lease of the process that makes an artifact
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from store.errors import StoreError
 from store.names import UTC_STAMP, utc_stamp
 
 LAYOUT = 1
-"""The version of the layout that this code writes, and the latest it reads."""
+"""Version of the layout that this code writes, and the latest that it reads."""
 
 KINDS = ("shards", "checkpoints", "activations", "results")
 
@@ -29,16 +29,16 @@ Ref = tuple[str, str]
 """Kind and key of an artifact."""
 
 RESERVED = (".build", ".work", ".trash", ".leases", ".catalogue")
-"""What lies beside the artifacts of a kind."""
+"""Folders of a kind that hold no published artifacts."""
 
 NODE_FILE = "zarr.json"
 DELETED = ".deleted"
-"""Ends the name of what is being deleted from the trash for good, and may be half gone."""
+"""Suffix of what is being deleted from the trash, and may be incomplete."""
 VALID_SUFFIX = ".valid"
-"""Ends the name of the array that says which rows of a table's column are not null."""
+"""Suffix of the array that says which rows of a table's column are not null."""
 
 TABLE = "saevx_table"
-"""Attribute that makes a group a table."""
+"""Attribute of a group that is a table."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
@@ -68,27 +68,21 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
-def check_name(name: str) -> str:
-    """The name of one array, table or column, when it may serve as a file name and a Zarr node."""
-    if fault := _fault_of(name):
-        raise StoreError(f"{name!r} cannot name an array, table or column: {fault}; rename it")
-    return name
-
-
 def check_path(path: str) -> str:
-    """The name of an array or table, which may lie in groups: `"a"`, `"groups/of/a"`."""
+    """Return the path of an array or table, such as `"a"` or `"groups/of/a"`. Raises StoreError."""
     for name in path.split("/"):
-        if fault := _fault_of(name):
+        if fault := name_fault(name):
             raise StoreError(f"{path!r} cannot name an array or table: {fault}; rename it")
     return path
 
 
 def is_inside(file: str) -> bool:
-    """Whether a path in a manifest, which may come from elsewhere, stays within its artifact."""
+    """Return whether a path in a manifest, which anyone may have written, stays in its artifact."""
     return all(part not in ("", ".", "..") and "\0" not in part for part in file.split("/"))
 
 
-def _fault_of(name: str) -> str | None:
+def name_fault(name: str) -> str | None:
+    """Return why a name cannot be that of a file and a Zarr node; None where it can."""
     if not name:
         return "it has an empty part"
     if "/" in name:
@@ -105,12 +99,12 @@ def _fault_of(name: str) -> str | None:
 
 
 def is_prefix_folder(name: str) -> bool:
-    """Whether a folder of this name holds the artifacts whose keys begin so."""
+    """Return whether a folder of this name holds the artifacts whose keys begin with it."""
     return len(name) == 2 and set(name) <= set("0123456789abcdef")
 
 
 def home(root: Path, kind: str, key: str) -> Path:
-    """Where a published artifact lies."""
+    """Return the folder of a published artifact."""
     return Path(f"{root}/{kind}/{key[:2]}/{key}")
 
 
@@ -123,7 +117,7 @@ def works(root: Path, kind: str) -> Path:
 
 
 def work(root: Path, kind: str, key: str) -> Path:
-    """Finished parts of an artifact that is not there yet, each an artifact in itself."""
+    """Return the folder of the finished parts of an artifact, each of which is a Zarr group."""
     return works(root, kind) / key
 
 
@@ -132,17 +126,17 @@ def part_home(root: Path, kind: str, key: str, part: int) -> Path:
 
 
 def part_key(key: str, part: int) -> str:
-    """What stands for one part of an artifact where a key is needed: its lease, its manifest."""
+    """Return the key that a part of an artifact has in its lease and its manifest."""
     return xxhash.xxh3_128_hexdigest(f"{key}/{part}".encode())
 
 
 def build_name(key: str, owner: str) -> str:
-    """A fresh name below the builds; `owner_of` tells who made it."""
+    """Return a fresh name for a draft; `owner_of` returns its owner."""
     return f"{key}.{owner}.{os.urandom(4).hex()}"
 
 
 def owner_of(build: str) -> str:
-    """The owner in the name of a build, "" where there is none."""
+    """Return the owner in the name of a draft's folder, "" where there is none."""
     return build.partition(".")[2].rpartition(".")[0]
 
 
@@ -151,7 +145,7 @@ def trash(root: Path, kind: str) -> Path:
 
 
 def trash_name(key: str) -> str:
-    """A fresh name below the trash; it tells what was moved there and when (UTC)."""
+    """Return a fresh name in the trash, which has the key and the time (UTC)."""
     return f"{key}.{utc_stamp()}.{os.urandom(4).hex()}"
 
 
@@ -160,22 +154,22 @@ def leases(root: Path, kind: str) -> Path:
 
 
 def catalogue_file(root: Path, kind: str, form: str) -> Path:
-    """What is remembered of a kind; one file for each form in which that is done."""
+    """Return the catalogue of a kind; `form` names the format of its facts."""
     return root / kind / ".catalogue" / f"{form}.msgpack"
 
 
 def owner_file(lease: Path) -> Path:
-    """Tells who holds a lease; its time of change is the last heartbeat."""
+    """Return the file that names the owner of a lease; its mtime is the last heartbeat."""
     return lease / "owner.json"
 
 
 def clock_file(leases: Path) -> Path:
-    """A file whose time of change, once touched, is the file server's time."""
+    """Return the file whose mtime, once it is touched, is the file server's time."""
     return leases / ".clock"
 
 
 def trashed(name: str) -> tuple[str, float] | None:
-    """Key and time (seconds since 1970) in a name below the trash; None for a name not ours."""
+    """Return key and time (seconds since 1970) in a name in the trash; None for another name."""
     key, _, rest = name.partition(".")
     try:
         moved = calendar.timegm(time.strptime(rest.partition(".")[0], UTC_STAMP))
@@ -185,7 +179,7 @@ def trashed(name: str) -> tuple[str, float] | None:
 
 
 def runs(root: Path) -> Path:
-    """Folders of recorded runs, one for each experiment file."""
+    """Return the folder of recorded runs, with a folder for each experiment file."""
     return root / ".runs"
 
 
@@ -198,12 +192,12 @@ def pin_file(root: Path, kind: str, key: str) -> Path:
 
 
 def collectors(root: Path) -> Path:
-    """Where a collection announces that it is about to move things."""
+    """Return the folder where a collection announces that it is about to move artifacts."""
     return root / ".gc"
 
 
 def dropped(root: Path, kind: str) -> Path:
-    """Manifests of artifacts that a collection gave up although something reaches them."""
+    """Return the folder of manifests of evicted artifacts, which a run can make again."""
     return root / ".dropped" / kind
 
 
@@ -212,5 +206,5 @@ def dropped_file(root: Path, kind: str, key: str) -> Path:
 
 
 def node_file(path: str) -> str:
-    """The metadata file of a node of an artifact, relative to the artifact; `""` is its root."""
+    """Return the path of a node's metadata file within its artifact; `""` is the root node."""
     return f"{path}/{NODE_FILE}" if path else NODE_FILE

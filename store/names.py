@@ -1,4 +1,4 @@
-"""Names that come from outside (files, users, hosts), made safe for paths, Slurm and shells."""
+"""Make names of files, users and hosts safe for paths, Slurm and shells."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def host_name() -> str:
 
 
 def user_name() -> str:
-    """The user of this process; the number where it has no name, as in some containers."""
+    """Return the user of this process; the number where it has no name, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13

@@ -1,9 +1,10 @@
-"""The store: where artifacts are, found by kind and key."""
+"""The store: find artifacts by kind and key, draft new ones, lease and scan."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from store.artifact.draft import Draft
@@ -34,7 +35,7 @@ class Store:
     """Artifacts in plain folders, safe to share between processes and hosts.
 
     `roots` gives kinds of artifacts a root of their own, such as shards on scratch. Nothing is
-    made on disk before something is written.
+    created on disk before something is written.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Store:
         self._roots = {check_kind(kind): _absolute(path) for kind, path in (roots or {}).items()}
 
     def root_of(self, kind: str) -> Path:
+        """Return the root of a kind. Raises StoreError where there is no such kind."""
         return self._roots.get(check_kind(kind), self.root)
 
     def __repr__(self) -> str:
@@ -53,73 +55,73 @@ class Store:
         return f"Store({str(self.root)!r}{roots})"
 
     def find(self, kind: str, key: str) -> StoredArtifact | None:
-        """The artifact, or None where it is absent: not there, or not whole.
+        """Return the artifact, or None where it is absent: missing or incomplete.
 
-        Looks at the manifest and at the size of every file. Raises StoreError where that cannot
-        be done, NewerLayout.
+        Reads the manifest and checks the size of every file. Raises StoreError where that is not
+        possible, and NewerLayout.
         """
         found = self.look(kind, key)
         return None if isinstance(found, str) else found
 
     def open(self, kind: str, key: str) -> StoredArtifact:
-        """The artifact. Raises MissingArtifact where `find` returns None."""
+        """Return the artifact. Raises MissingArtifact where `find` returns None."""
         found = self.look(kind, key)
         if isinstance(found, str):
             raise MissingArtifact(kind, key, str(self.root_of(kind)), found)
         return found
 
     def absence(self, kind: str, key: str) -> str | None:
-        """Why `find` returns None, in words; None where it does not."""
+        """Return why `find` returns None; None where it returns an artifact."""
         found = self.look(kind, key)
         return found if isinstance(found, str) else None
 
     def look(self, kind: str, key: str) -> StoredArtifact | str:
-        """The artifact, else why it is absent, in words: `find` and `absence` in one look."""
-        path = self._home(check_kind(kind), check_key(key))
+        """Return the artifact, or the reason why it is absent: `find` and `absence` at once."""
+        path = self._home(kind, check_key(key))
         found = examine(str(path), kind, key)
         return found if isinstance(found, str) else StoredArtifact(path, found)
 
     def draft(self, kind: str, key: str, part: int | None = None) -> Draft:
-        """A new artifact in the making, or a part of one, to be used in a with statement."""
+        """Return a draft of an artifact, or of a part of one, for use in a with statement."""
         return Draft(self.root_of(kind), kind, key, part)
 
     def find_part(self, kind: str, key: str, part: int) -> StoredArtifact | None:
-        """A finished part of an artifact that is not there yet; None where it is not whole."""
-        root = self.root_of(check_kind(kind))
+        """Return a finished part of an artifact in progress; None where it is not complete."""
+        root = self.root_of(kind)
         look_afresh(work(root, kind, check_key(key)))
         path = part_home(root, kind, key, part)
         found = examine(str(path), kind, part_key(key, part))
         return None if isinstance(found, str) else StoredArtifact(path, found)
 
     def part_identity(self, kind: str, key: str, part: int) -> Identity | None:
-        """Tells a part from another that took its place; None where there is none."""
+        """Return what distinguishes a part from a later one in its place; None without a part."""
         return identity_of(part_home(self.root_of(kind), kind, check_key(key), part))
 
     def move_part_to_trash(self, kind: str, key: str, part: int, identity: Identity) -> bool:
-        """Moves a damaged part to the trash; False when it is gone, or another by now."""
+        """Move a damaged part to the trash; return False where it is gone or was replaced."""
         root = self.root_of(kind)
         place = part_home(root, kind, check_key(key), part)
         return move_to_trash_if_same(root, kind, part_key(key, part), place, identity) is not None
 
     def parts(self, kind: str, key: str) -> list[int]:
-        """Numbers of the parts that are finished, in order; not looked at any closer."""
-        names = list_folder(work(self.root_of(check_kind(kind)), kind, check_key(key)))
+        """Return the numbers of the finished parts, in order, without checking their content."""
+        names = list_folder(work(self.root_of(kind), kind, check_key(key)))
         return sorted(int(name) for name in names if name.isdecimal())
 
     def begun(self, kind: str) -> dict[str, int]:
-        """Keys of artifacts of which parts are finished -> how many."""
-        folder = works(self.root_of(check_kind(kind)), kind)
+        """Return the number of finished parts of each artifact in progress, by key."""
+        folder = works(self.root_of(kind), kind)
         return {key: len(self.parts(kind, key)) for key in list_folder(folder) if is_key(key)}
 
     def drop_parts(self, kind: str, key: str) -> None:
-        """Deletes the parts of an artifact, which it needs no more once it is published."""
-        remove_parts(self.root_of(check_kind(kind)), kind, check_key(key))
+        """Delete the parts of an artifact that is published."""
+        remove_parts(self.root_of(kind), kind, check_key(key))
 
     def lease(self, kind: str, key: str) -> Lease | None:
-        """The right to make an artifact; None while another process that may be alive has it.
+        """Acquire the right to make an artifact; None while another live process may have it.
 
-        Only advice: who publishes without one wastes work at worst. A `find` after this sees what
-        the last holder has published. Raises StoreError.
+        It is advice: publishing without a lease may waste work, but does no harm. A `find` after
+        this sees what the previous owner has published. Raises StoreError.
         """
         lease = leases.acquire(self.root_of(kind), kind, check_key(key))
         if lease is not None:
@@ -128,75 +130,56 @@ class Store:
         return lease
 
     def lease_all(self, wanted: Iterable[tuple[str, str]]) -> list[Lease] | None:
-        """The leases of several (kind, key), or None and no lease at all. Raises StoreError."""
-        taken: list[Lease] = []
-        try:
-            # In one order everywhere: of several that want the same, the first gets on.
+        """Acquire the leases of several (kind, key), or none and return None. Raises StoreError."""
+        acquired: list[Lease] = []
+        with ExitStack() as stack:
+            # Sorted: of several processes that want the same leases, the first gets all of them.
             for kind, key in sorted(set(wanted)):
                 lease = self.lease(kind, key)
                 if lease is None:
-                    break
-                taken.append(lease)
-            else:
-                return taken
-        except BaseException:
-            _release(taken)
-            raise
-        _release(taken)
-        return None
+                    return None
+                acquired.append(stack.enter_context(lease))
+            stack.pop_all()
+        return acquired
 
     def leases(
         self, kind: str | None = None, keys: Iterable[str] | None = None
     ) -> Iterator[LeaseOwner]:
-        """Who holds leases, and whether they live; of some keys if given. Raises StoreError."""
+        """Yield the owners of leases, of certain keys if given. Raises StoreError."""
         keys = None if keys is None else list(keys)
         for one in KINDS if kind is None else (kind,):
             yield from leases.find(self.root_of(one), one, keys)
 
     def is_leased_here(self, kind: str, key: str) -> bool:
-        """Whether this process itself holds the lease."""
+        """Return whether this process itself holds the lease."""
         return leases.is_ours(self.root_of(kind), kind, key)
 
     def keys(self, kind: str, prefix: str = "") -> Iterator[str]:
-        """Keys of all that stands in the place of an artifact, whole or not, in order."""
-        for part in list_folder(self.root_of(kind) / kind):
-            if is_prefix_folder(part) and part.startswith(prefix[:2]):
-                names = list_folder(self.root_of(kind) / kind / part)
-                ours = (key for key in names if is_key(key) and key.startswith(part))
-                yield from (key for key in ours if key.startswith(prefix))
+        """Yield the keys of everything in the place of an artifact, complete or not, in order."""
+        folder = self.root_of(kind) / kind
+        for first in list_folder(folder):
+            if is_prefix_folder(first) and first.startswith(prefix[:2]):
+                for key in list_folder(folder / first):
+                    if is_key(key) and key[:2] == first and key.startswith(prefix):
+                        yield key
 
-    def scan(self, kind: str | None = None) -> Iterator[StoredArtifact]:
-        """Every artifact that has a manifest. Sizes of files are not looked at; `find` does."""
-        for one in KINDS if kind is None else (check_kind(kind),):
-            for key in self.keys(one):
-                yield from self._with_manifest(one, key)
+    def scan(self, kind: str | None = None, prefix: str = "") -> Iterator[StoredArtifact]:
+        """Yield every artifact with a manifest. Sizes of files are not checked; `find` does."""
+        for one in KINDS if kind is None else (kind,):
+            for key in self.keys(one, prefix):
+                path = self._home(one, key)
+                manifest = None
+                with suppress(CorruptArtifact):
+                    manifest = read_manifest(str(path))
+                if manifest is not None:
+                    yield StoredArtifact(path, manifest)
 
     def match(self, prefix: str) -> list[StoredArtifact]:
-        """The artifacts of any kind whose keys start so, as `scan` sees them."""
-        check_prefix(prefix)
-        return [
-            a
-            for kind in KINDS
-            for key in self.keys(kind, prefix)
-            for a in self._with_manifest(kind, key)
-        ]
+        """Return the artifacts of any kind whose keys begin with `prefix`, as `scan` does."""
+        return list(self.scan(prefix=check_prefix(prefix)))
 
     def _home(self, kind: str, key: str) -> Path:
         return home(self.root_of(kind), kind, key)
-
-    def _with_manifest(self, kind: str, key: str) -> Iterator[StoredArtifact]:
-        place = self._home(kind, key)
-        try:
-            manifest = read_manifest(str(place))
-        except CorruptArtifact:
-            return
-        if manifest is not None:
-            yield StoredArtifact(place, manifest)
-
-
-def _release(taken: list[Lease]) -> None:
-    for lease in taken:
-        lease.release()
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

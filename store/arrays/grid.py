@@ -1,4 +1,4 @@
-"""The geometry of an array on disk: rows, chunks, shards, and what Zarr must be told of them.
+"""The geometry of an array on disk: rows, chunks and shards, and its Zarr metadata.
 
 An array is cut along its first axis only. A shard file is its chunks one after another in plain C
 order from offset 0, so that its rows can be memory-mapped, then an index of the chunks. Nothing is
@@ -47,7 +47,10 @@ class Grid:
         rows_per_chunk: int = 1,
         rows_per_shard: int | None = None,
     ) -> Grid:
-        """Without `rows_per_shard`, all rows lie in one shard. Raises StoreError."""
+        """Return the grid of a new array. Without `rows_per_shard`, all rows are in one shard.
+
+        Raises StoreError.
+        """
         if len(shape) == 0:
             raise StoreError("an array needs rows; put a single value in the attributes")
         if min(shape) < 0 or rows_per_chunk < 1:
@@ -79,41 +82,37 @@ class Grid:
     def row_nbytes(self) -> int:
         return math.prod(self.row_shape) * self.dtype.itemsize
 
-    @property
-    def chunks_per_shard(self) -> int:
-        return self.rows_per_shard // self.rows_per_chunk
-
     @cached_property
     def n_shards(self) -> int:
-        """Number of shard files. An array without elements has none."""
+        """Number of shard files; 0 for an array without elements."""
         return -(-self.n_rows // self.rows_per_shard) if self.row_nbytes else 0
 
     def shard_name(self, shard: int) -> str:
-        """File name of a shard, within the folder of the array."""
+        """Return the file name of a shard within the folder of the array."""
         return ".".join(["c", str(shard), *("0" for _ in self.row_shape)])
 
     def shard_rows(self, shard: int) -> int:
-        """Rows of the array in a shard: the last may hold fewer than `rows_per_shard`."""
+        """Return the number of rows in a shard: the last may have fewer than `rows_per_shard`."""
         return min(self.rows_per_shard, self.n_rows - shard * self.rows_per_shard)
 
     def padding_rows(self, shard: int) -> int:
-        """Rows that fill up the last chunk of a shard."""
+        """Return the number of rows that fill up the last chunk of a shard."""
         return -self.shard_rows(shard) % self.rows_per_chunk
 
     def shard_nbytes(self, shard: int) -> int:
-        """Size of a shard file."""
+        """Return the size of a shard file in bytes."""
         rows = self.shard_rows(shard) + self.padding_rows(shard)
         return rows * self.row_nbytes + self.index_nbytes
 
     @property
     def index_nbytes(self) -> int:
-        return self.chunks_per_shard * _ENTRY.itemsize + _CRC_NBYTES
+        return self.rows_per_shard // self.rows_per_chunk * _ENTRY.itemsize + _CRC_NBYTES
 
     def index(self, shard: int) -> bytes:
-        """The end of a shard file: place of every chunk, then the crc32c of that."""
+        """Return the end of a shard file: offset and size of every chunk, then their crc32c."""
         n_chunks = -(-self.shard_rows(shard) // self.rows_per_chunk)
         chunk_nbytes = self.rows_per_chunk * self.row_nbytes
-        entries = np.full(self.chunks_per_shard, _MISSING, dtype=_ENTRY)
+        entries = np.full(self.rows_per_shard // self.rows_per_chunk, _MISSING, dtype=_ENTRY)
         entries["offset"][:n_chunks] = np.arange(n_chunks, dtype="<u8") * np.uint64(chunk_nbytes)
         entries["nbytes"][:n_chunks] = chunk_nbytes
         body = entries.tobytes()
@@ -121,14 +120,14 @@ class Grid:
 
     @property
     def fill(self) -> float | bool:
-        """Fills up chunks, and is what other Zarr readers show for a lost one: NaN if it can be."""
+        """Value that fills up chunks, and that other Zarr readers show for a lost chunk."""
         if self.dtype.kind == "f":
             return math.nan
         return False if self.dtype.kind == "b" else 0
 
     def to_zarr(self, attributes: Mapping[str, object]) -> dict[str, Any]:
-        """The zarr.json of the array."""
-        # Zarr wants chunks of at least one element, also where the array has none.
+        """Return the zarr.json of the array."""
+        # Zarr requires chunks of at least one element, even for an array without elements.
         row_shape = [max(1, n) for n in self.row_shape]
         little = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
@@ -154,7 +153,7 @@ class Grid:
 
     @classmethod
     def from_zarr(cls, node: Mapping[str, Any]) -> Grid:
-        """Inverse of `to_zarr`. Raises ValueError for any other array than `to_zarr` describes."""
+        """Invert `to_zarr`. Raises ValueError for metadata that `to_zarr` does not produce."""
         try:
             inner = node["codecs"][0]["configuration"]["chunk_shape"]
             outer = node["chunk_grid"]["configuration"]["chunk_shape"]
@@ -164,9 +163,8 @@ class Grid:
                 inner[0],
                 outer[0],
             )
-            same = grid.to_zarr(node["attributes"]) == node
-        except (LookupError, TypeError) as error:
-            raise ValueError("not an array as saevx lays it out") from error
-        if not same:
-            raise ValueError("not an array as saevx lays it out")
-        return grid
+            if grid.to_zarr(node["attributes"]) == node:
+                return grid
+        except (LookupError, TypeError):
+            pass
+        raise ValueError("its metadata is not that of an array written by saevx")

@@ -1,4 +1,4 @@
-"""Arrays of a published artifact, read through memory maps."""
+"""Read arrays of a published artifact through memory maps."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AnyArray = npt.NDArray[Any]
 class Array:
     """An array of a published artifact. Rows are along the first axis.
 
-    `array[i]` and `array[a:b]` are views of memory-mapped files where the rows lie in one shard,
-    else copies; neither looks at digests, `read` does.
+    `array[i]` and `array[a:b]` return views of memory-mapped files where the rows are in one
+    shard, else copies. They do not compare digests; `read` does.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Array:
         self._maps: dict[int, AnyArray] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy in another process, such as a data loader's, maps the files anew.
+        # A copy in another process, such as a data loader, maps the files itself.
         return Array, (self.path, self.grid, self.attributes, self._files)
 
     @property
@@ -58,19 +58,19 @@ class Array:
         return f"Array({self.path!r}, shape={self.shape}, dtype={self.dtype.name})"
 
     def shard_files(self) -> Iterator[tuple[str, FileRecord]]:
-        """Path of each shard's file, in order, and what it must be."""
+        """Yield the path of each shard file in order, and its expected content."""
         for shard in range(self.grid.n_shards):
             yield self._shard_path(shard), self._files[self.grid.shard_name(shard)]
 
     def memmaps(self) -> list[AnyArray]:
-        """The rows of each shard, as read-only arrays over memory-mapped files.
+        """Return the rows of each shard as read-only arrays over memory-mapped files.
 
-        Raises CorruptArtifact when a file has another size or index than it was written with.
+        Raises CorruptArtifact where a file does not have the size or index that was written.
         """
         return [self._map(shard) for shard in range(self.grid.n_shards)]
 
     def __getitem__(self, rows: int | slice) -> AnyArray:
-        """One row, or a range of rows. Raises IndexError as numpy does."""
+        """Return one row, or a range of rows. Raises IndexError as numpy does."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1:
@@ -90,9 +90,9 @@ class Array:
         return values
 
     def take(self, rows: npt.ArrayLike) -> AnyArray:
-        """A copy of the given rows, in the order given; negative ones count from the end.
+        """Return a copy of the given rows in that order; negative ones count from the end.
 
-        Files are read in ascending order, whatever the order asked for. Raises IndexError.
+        Files are read in ascending order of rows. Raises IndexError.
         """
         wanted = np.asarray(rows)
         if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
@@ -111,7 +111,7 @@ class Array:
         return out
 
     def read(self) -> AnyArray:
-        """The whole array in memory, checked against its digests. Raises CorruptArtifact."""
+        """Read the whole array and compare it with its digests. Raises CorruptArtifact."""
         out = np.empty(self.shape, self.dtype)
         start = 0
         for shard in range(self.grid.n_shards):
@@ -122,7 +122,7 @@ class Array:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         if copy is False:
-            raise ValueError("an array of an artifact is not in memory; use memmaps()")
+            raise ValueError("a stored array must be copied to memory; use memmaps() for views")
         return self.read().astype(dtype or self.dtype, copy=False)
 
     def _range(self, start: int, stop: int) -> AnyArray:
@@ -136,11 +136,11 @@ class Array:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _map(self, shard: int) -> AnyArray:
-        """Rows of a shard, its file mapped on first use."""
+        """Return the rows of a shard; its file is mapped on first use."""
         if shard not in self._maps:
             grid, path = self.grid, self._shard_path(shard)
             with explained("map", path), open(path, "rb") as file:
-                # Touching a mapped page past the end of a short file would kill the process.
+                # Access to a mapped page past the end of a short file would kill the process.
                 n_bytes = os.fstat(file.fileno()).st_size
                 if n_bytes != grid.shard_nbytes(shard):
                     raise CorruptArtifact(

@@ -1,4 +1,4 @@
-"""A table as a group of arrays, one a column, and back. The only module that knows polars."""
+"""Convert a polars table to a group of arrays, one per column, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from store.arrays.reader import AnyArray, Array
 from store.errors import StoreError
-from store.layout import TABLE, VALID_SUFFIX, check_name
+from store.layout import TABLE, VALID_SUFFIX, name_fault
 
 _NUMBERS = (
     *("Boolean", "Float16", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64"),
@@ -27,9 +27,9 @@ class Column(NamedTuple):
 
 
 def encode(frame: pl.DataFrame) -> tuple[dict[str, Any], list[Column]]:
-    """Attributes of the table's group, and its arrays.
+    """Return the attributes of the table's group, and its arrays.
 
-    Raises StoreError that lists every column that cannot be stored.
+    Raises StoreError, which lists every column that cannot be stored.
     """
     if not isinstance(frame, pl.DataFrame):
         raise StoreError(f"a table is a polars DataFrame, not a {type(frame).__name__}")
@@ -47,16 +47,14 @@ def encode(frame: pl.DataFrame) -> tuple[dict[str, Any], list[Column]]:
 
 
 def decode(attributes: Mapping[str, Any], array: Callable[[str], Array]) -> pl.DataFrame:
-    """Inverse of `encode`, given how to open one of the arrays. Raises CorruptArtifact."""
+    """Invert `encode`; `array` opens an array by its name. Raises CorruptArtifact."""
     return pl.DataFrame([_decode_column(c, array) for c in attributes[TABLE]["columns"]])
 
 
 def _fault_of(series: pl.Series) -> str | None:
     name = series.name
-    try:
-        check_name(name)
-    except StoreError as error:
-        return str(error)
+    if fault := name_fault(name):
+        return f"{name!r} cannot name a column: {fault}; rename it"
     if name.endswith(VALID_SUFFIX):
         return f"column {name!r} ends in {VALID_SUFFIX!r}, which is reserved; rename it"
     if str(series.dtype) in _NUMBERS or series.dtype in _STRINGS:
@@ -84,7 +82,7 @@ def _encode_column(series: pl.Series) -> tuple[dict[str, Any], list[Column]]:
 
 
 def _codes_of(strings: pl.Series) -> tuple[AnyArray, list[str]]:
-    """Place of each string in the list of distinct ones, in order of appearance; -1 for null."""
+    """Return the index of each string among the distinct ones, -1 for null, and those."""
     dictionary = strings.drop_nulls().unique(maintain_order=True)
     places = pl.arange(len(dictionary), dtype=pl.Int32, eager=True)
     codes = strings.replace_strict(dictionary, places, default=None, return_dtype=pl.Int32)

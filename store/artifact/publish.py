@@ -1,4 +1,4 @@
-"""Publishing is one rename: what stands in an artifact's place is never touched, only moved."""
+"""Publish a draft by one rename. An existing artifact is never changed, only moved to the trash."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _TRIES = 10
 
 
 def publish(build: Path, home: Path, root: Path, manifest: Manifest) -> Manifest:
-    """Moves a finished build to its home, which lies below `root`.
+    """Move a finished draft to its place below `root`, and return the manifest that is there now.
 
-    Returns the manifest that stands there after: ours, or that of a whole artifact which was
-    there first; then the build is left where it is. What is not whole is moved to the trash.
+    That is `manifest`, or the one of a complete artifact that was there before; then the draft is
+    not moved. A damaged artifact is moved to the trash. Raises StoreError.
     """
     make_folders(home.parent)
     for _ in range(_TRIES):
         if _move(build, home):
             sync_folder(home.parent)
             sync_folder(build.parent)
-            # Another process may have made this folder, and died before it was durable.
+            # Another process may have created this folder and ended before it was durable.
             sync_folder(home.parent.parent)
             return manifest
         found = examine(str(home), manifest.kind, manifest.key)
         if isinstance(found, Manifest):
             return found
-        # Should a third publish while a repair is put back, its own is as good.
+        # Should a third process publish before a whole artifact is put back, its own is as good.
         move_to_trash(root, manifest.kind, manifest.key, home, partial(_is_damaged, manifest))
     raise StoreError(
-        f"cannot publish {home}: other processes have replaced it {_TRIES} times meanwhile. "
-        "Look at what is running there"
+        f"cannot publish {home}: other processes replaced it {_TRIES} times meanwhile. "
+        "Check which processes write there"
     )
 
 
@@ -46,7 +46,7 @@ def _is_damaged(ours: Manifest, folder: Path) -> bool:
 
 
 def _move(build: Path, home: Path) -> bool:
-    """Renames; False when something stands in the way."""
+    """Rename a folder; return False where the target exists."""
     with explained("publish", home):
         try:
             os.rename(build, home)

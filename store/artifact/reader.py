@@ -1,4 +1,4 @@
-"""A published artifact, opened for reading."""
+"""Read a published artifact."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from store.arrays.reader import Array
 
 Node = dict[str, Any]
-"""The content of a zarr.json."""
+"""Content of a zarr.json."""
 
 
 class StoredArtifact:
-    """What one folder of the store holds. It costs a manifest; arrays are opened when asked for."""
+    """An artifact in the store. Arrays and tables are opened only when they are asked for."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -40,14 +40,14 @@ class StoredArtifact:
 
     @property
     def n_bytes(self) -> int:
-        """Size of its files, the manifest's own aside."""
-        return sum(record.size for record in self.manifest.files.values())
+        """Size of its files, without the manifest's own."""
+        return self.manifest.n_bytes
 
     def __repr__(self) -> str:
         return f"StoredArtifact({self.kind}/{self.key}, {self.manifest.type})"
 
     def arrays(self) -> list[str]:
-        """Names of its arrays; columns of tables are not among them."""
+        """Return the names of its arrays, without the columns of tables."""
         columns_of = tuple(f"{name}/" for name in self.tables())
         return [name for name in self._names("array") if not name.startswith(columns_of)]
 
@@ -55,7 +55,7 @@ class StoredArtifact:
         return self._names("table")
 
     def array(self, name: str) -> Array:
-        """One of its arrays. Raises StoreError when there is none, and CorruptArtifact."""
+        """Open an array. Raises StoreError where there is none, and CorruptArtifact."""
         from store.arrays.grid import Grid
         from store.arrays.reader import Array
 
@@ -71,40 +71,33 @@ class StoredArtifact:
         return Array(f"{self.path}/{name}", grid, node["attributes"], files)
 
     def table(self, name: str) -> pl.DataFrame:
-        """One of its tables, checked against its digests. Raises StoreError, CorruptArtifact."""
+        """Read a table and compare it with its digests. Raises StoreError and CorruptArtifact."""
         from store.arrays.tables import decode
 
         node = self._find(name, "table")
         return decode(node["attributes"], lambda column: self.array(f"{name}/{column}"))
 
     def zarr(self) -> zarr.Group:
-        """Its root group through zarr-python, read-only."""
+        """Open its root group with zarr-python, read-only."""
         import zarr
 
         return zarr.open_group(str(self.path), mode="r", zarr_format=3)
 
     def verify(self) -> list[str]:
-        """Reads every byte. Says in words what is not as it was written; [] when all is well."""
-        findings = []
+        """Read every byte and return what is not as it was written; [] where all is.
+
+        Raises StoreError where a file cannot be read.
+        """
         try:
-            if read_manifest(str(self.path)) != self.manifest:
-                findings.append(f"{NODE_FILE} is not the manifest that was opened")
-        except StoreError as error:
-            findings.append(str(error))
-        for name, record in self.manifest.files.items():
-            try:
-                fault = self._fault_of(name, record)
-            except StoreError as error:
-                fault = str(error)
-            if fault:
-                findings.append(fault)
+            same = read_manifest(str(self.path)) == self.manifest
+        except CorruptArtifact:
+            same = False
+        faults = [] if same else [f"{NODE_FILE} is not the manifest that was opened"]
         extra = sorted(files_in(self.path) - {NODE_FILE, *self.manifest.files})
-        return findings + [f"{name} is not in the manifest" for name in extra]
+        return faults + self.altered() + [f"{name} is not in the manifest" for name in extra]
 
     def altered(self) -> list[str]:
-        """As `verify`, of the files that its manifest names. Raises StoreError where one cannot be
-        read: that tells nothing of its bytes.
-        """
+        """As `verify`, for the files that its manifest names."""
         faults = (self._fault_of(name, record) for name, record in self.manifest.files.items())
         return [fault for fault in faults if fault]
 
@@ -129,7 +122,7 @@ class StoredArtifact:
         return "table" if TABLE in node["attributes"] else "group"
 
     def _node(self, path: str) -> Node:
-        """The zarr.json of a node, read once and checked against its digest."""
+        """Return the zarr.json of a node, read once and compared with its digest."""
         if path not in self._nodes:
             file = node_file(path)
             record = self.manifest.files[file]

@@ -1,4 +1,4 @@
-"""A look at one artifact: whether its manifest makes sense, and its files are what it says."""
+"""Check that a manifest is consistent, and that the files of an artifact have their sizes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from store.layout import Ref
 
 
 def manifest_fault(manifest: Manifest, ref: Ref) -> str | None:
+    """Return what is inconsistent in a manifest, None if nothing."""
     if (manifest.kind, manifest.key) != ref:
         return f"its manifest is that of {manifest.kind}/{manifest.key}"
     if digest(manifest.canonical.encode()) != manifest.key:
@@ -20,7 +21,7 @@ def manifest_fault(manifest: Manifest, ref: Ref) -> str | None:
     try:
         body = msgspec.json.decode(manifest.canonical, type=_Canonical)
     except msgspec.DecodeError as error:
-        return f"its spec cannot be understood: {error}"
+        return f"its spec cannot be decoded: {error}"
     if (body.type, body.version) != (manifest.type, manifest.version):
         return (
             f"it calls itself {manifest.type} version {manifest.version}, but its spec is "
@@ -35,7 +36,7 @@ class _Canonical(msgspec.Struct):
 
 
 def file_faults(path: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """What is wrong with sizes, and which files cannot be read."""
+    """Return the faults of file sizes, and the files that cannot be read."""
     faults: list[str] = []
     unreadable: list[str] = []
     for name, record in manifest.files.items():
