@@ -1,4 +1,4 @@
-"""The command line. Commands are imported when called for, so that `saevx --help` is at once."""
+"""The command line. A command is imported only when it is used, so that `--help` is fast."""
 
 from importlib import import_module
 from typing import Any
@@ -8,35 +8,23 @@ import click
 from saevx.output import output_failures_told, take_every_text
 
 COMMANDS = {
-    "run": ("saevx.cli.run.run:run", "Make what an experiment lacks, and print its report."),
-    "plan": ("saevx.cli.run.plan:plan", "Say what `run` would make, and why; run nothing."),
-    "status": (
-        "saevx.cli.jobs.status:status",
-        "Say what is queued and running, and how far it is.",
-    ),
-    "logs": ("saevx.cli.jobs.logs:logs", "Print what the job that makes an artifact has printed."),
-    "cancel": ("saevx.cli.jobs.cancel:cancel", "Cancel what is queued or running."),
-    "ls": ("saevx.cli.artifacts.ls:ls", "List the artifacts in the store."),
-    "show": (
-        "saevx.cli.artifacts.show:show",
-        "Show one artifact: what it is made of, where it came from.",
-    ),
-    "why": ("saevx.cli.maintenance.why:why", "Say what keeps an artifact, or why it is stale."),
-    "gc": ("saevx.cli.maintenance.gc:gc", "Move what nothing needs any more to the trash."),
-    "pin": (
-        "saevx.cli.maintenance.pin:pin",
-        "Keep an artifact, whatever experiments want; list the pins.",
-    ),
-    "unpin": ("saevx.cli.maintenance.pin:unpin", "Let go of a pinned artifact."),
-    "restore": ("saevx.cli.maintenance.pin:restore", "Bring an artifact back from the trash."),
-    "doctor": (
-        "saevx.cli.maintenance.doctor:doctor",
-        "Find what is wrong in the store; --fix sets it aside.",
-    ),
-    "export": ("saevx.cli.artifacts.export:export", "Copy artifacts to a store, or one to a file."),
-    "import": ("saevx.cli.artifacts.import_:import_", "Copy artifacts from another store."),
+    "run": ("run.run:run", "Make what an experiment lacks, and print its report."),
+    "plan": ("run.plan:plan", "Show what `run` would make, and why; run nothing."),
+    "status": ("jobs.status:status", "Show what is queued and running, and its progress."),
+    "logs": ("jobs.logs:logs", "Print the log of the job that makes an artifact."),
+    "cancel": ("jobs.cancel:cancel", "Cancel what is queued or running."),
+    "ls": ("artifacts.ls:ls", "List the artifacts in the store."),
+    "show": ("artifacts.show:show", "Show one artifact, its inputs and its provenance."),
+    "why": ("maintenance.why:why", "Show what keeps an artifact, or why it is stale."),
+    "gc": ("maintenance.gc:gc", "Move artifacts that nothing needs to the trash."),
+    "pin": ("maintenance.pin:pin", "Keep an artifact in any case; list the pins."),
+    "unpin": ("maintenance.pin:unpin", "Remove the pin of an artifact."),
+    "restore": ("maintenance.pin:restore", "Restore an artifact from the trash."),
+    "doctor": ("maintenance.doctor:doctor", "Check the store; --fix moves damage to the trash."),
+    "export": ("artifacts.export:export", "Copy artifacts to another store, or to a file."),
+    "import": ("artifacts.import_:import_", "Copy artifacts from another store."),
 }
-"""Name -> where the command is, and its line in the help (kept here, so that help loads none)."""
+"""Name -> module and function below saevx.cli, and the line in the help, which imports none."""
 
 
 class LazyGroup(click.Group):
@@ -53,8 +41,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(f"saevx.cli.{module}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from saevx.cli.common.console import console
+from saevx.cli.common.console import byte_bar
 from saevx.cli.common.units import size, things
 from saevx.config import open_store
 from saevx.errors import StoreError
@@ -54,10 +53,19 @@ class Copies:
         else:
             self.wanted[ref] = artifact
 
-    def make(self, progress: Callable[[int], None] | None) -> None:
+    def make(self, progress: Callable[[int, int], None] | None) -> None:
+        """Copy all; `progress` is called with the bytes copied so far, and with all bytes."""
+        total, done = sum(artifact.n_bytes for artifact in self.wanted.values()), 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            if progress:
+                progress(done, total)
+
         for ref in self.wanted:
             try:
-                if copy(self.source, self.target, *ref, progress):
+                if copy(self.source, self.target, *ref, advance):
                     self.copied.append(ref)
                 else:
                     self.n_present += 1
@@ -105,7 +113,7 @@ def copy_all(
     copies = Copies(source, target)
     for key in keys:
         copies.add(key, parents)
-    with _bar(sum(a.n_bytes for a in copies.wanted.values()), as_json) as progress:
+    with byte_bar("copying", quiet=as_json) as progress:
         copies.make(progress)
     if as_json:
         click.echo(json.dumps(copies.document()))
@@ -121,16 +129,3 @@ def existing_store(folder: str) -> Store:
     if not any(store.root_of(kind).is_dir() for kind in KINDS):
         raise StoreError(f"there is no store at {store.root}")
     return store
-
-
-@contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    out = console(stderr=True)
-    if quiet or not out.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=out) as shown:
-        task = shown.add_task("copying", total=total)
-        yield lambda n: shown.advance(task, n)

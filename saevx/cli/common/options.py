@@ -1,4 +1,4 @@
-"""Options that several commands share, and how errors end a command."""
+"""Options that several commands share, and the exit of commands on errors and signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 DETACHED = 3
-"""Exit code of a command that left work going on."""
+"""Exit code of a command that leaves jobs running."""
 
 store_option = click.option(
     "--store", metavar="FOLDER", help="Root of the store, instead of the configured one."
@@ -28,7 +28,7 @@ json_option = click.option(
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let a polite end from outside clean up as Ctrl-C does."""
+    """Clean up on SIGTERM as on Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -49,9 +49,9 @@ def warn(problems: Iterable[str]) -> None:
 
 
 def clear_errors(command: F) -> F:
-    """Turn saevx's own errors into a message and exit code 1; a bug keeps its traceback.
+    """Turn saevx's own errors into a message and exit code 1; other errors keep their traceback.
 
-    Ctrl-C and SIGTERM end with 130, and a word on how to go on.
+    Ctrl-C and SIGTERM print how to resume, and exit with 130.
     """
 
     @functools.wraps(command)

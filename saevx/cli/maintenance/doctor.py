@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from saevx.cli.common.console import console
+from saevx.cli.common.console import byte_bar, console
 from saevx.cli.common.options import clear_errors, json_option, store_option
 from saevx.cli.common.units import things
 from store.check.report import NEWER, Finding
@@ -44,7 +42,7 @@ def doctor(deep: bool, fix: bool, show_all: bool, store: str | None, as_json: bo
 
     workspace = open_workspace(store)
     check = StoreCheck(workspace.store)
-    with _bar(deep and not as_json) as progress:
+    with byte_bar("reading", quiet=as_json or not deep) as progress:
         findings = list(check.findings(deep=deep, progress=progress))
     manifests = check.manifests.values()
     declared = DeclaredTypes.in_store(workspace.store)
@@ -108,25 +106,3 @@ def _document(finding: Finding, fixed: str | None) -> dict[str, Any]:
         name: getattr(finding, name) for name in ("severity", "topic", "where", "what", "advice")
     }
     return {**texts, "kind": kind, "key": key, "fix": fixed}
-
-
-@contextmanager
-def _bar(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function that shows how many bytes are read, on a terminal."""
-    out = console(stderr=True)
-    if not wanted or not out.is_terminal:
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
