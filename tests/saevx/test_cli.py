@@ -97,7 +97,7 @@ def test_show_of_a_result_whose_inputs_are_gone():
     assert "└─ ○ Number" in saevx("show", key).stdout
 
 
-def test_show_wants_one_key():
+def test_show_needs_a_unique_prefix():
     saevx("run", write(SQUARES))
     missing = saevx("show", "ffffffffffffffff")
     assert missing.exit_code == 1
@@ -184,7 +184,7 @@ def test_targets_may_be_a_generator_expression(code: str):
         ("targets = [Number(value=1)]\nreport = 3", "report is 3"),
     ],
 )
-def test_a_wrong_experiment_file_is_told_what_is_wrong(code: str, says: str):
+def test_invalid_experiment_files_are_explained(code: str, says: str):
     file = write(code)
     for command in ("run", "plan"):
         result = saevx(command, file)
@@ -194,7 +194,7 @@ def test_a_wrong_experiment_file_is_told_what_is_wrong(code: str, says: str):
     assert not Path(".saevx/checkpoints").exists()
 
 
-def test_an_experiment_file_that_is_not_there():
+def test_a_missing_experiment_file_is_reported():
     result = saevx("run", "nowhere.py")
     assert result.exit_code == 1
     assert "there is no experiment file nowhere.py" in result.stderr
@@ -270,7 +270,7 @@ def make_plain(batch: Batch[Plain]) -> None:
 """
 
 
-def test_results_of_one_table_load_as_it_without_being_told_how():
+def test_results_that_hold_one_table_load_as_it():
     file = write(
         PLAIN_RESULTS
         + """
@@ -288,7 +288,7 @@ def report(table):
 
 
 @pytest.mark.parametrize("extra", ["table", "array"])
-def test_results_of_more_than_a_table_are_told_to_say_which_to_read(extra: str):
+def test_results_that_hold_more_than_one_table_need_load(extra: str):
     code = PLAIN_RESULTS + f"targets = [Plain(value=1, extra={extra!r})]\n"
     result = saevx("run", write(code + "def report(table): return table\n"))
     assert result.exit_code == 1
@@ -388,7 +388,7 @@ def test_a_stage_that_repeats_a_spec_does_not_double_its_rows():
     assert len(Path(".saevx/reports/squares/squares.csv").read_text().splitlines()) == 1 + 2
 
 
-def test_a_report_that_cannot_be_saved_is_printed_all_the_same():
+def test_a_report_that_cannot_be_saved_is_still_printed():
     file = write(SQUARES + "\ndef report(table): return table.select('square')\n")
     Path(".saevx").mkdir()
     Path(".saevx/reports").write_text("in the way")
@@ -398,7 +398,7 @@ def test_a_report_that_cannot_be_saved_is_printed_all_the_same():
     assert "cannot save the report" in result.stderr
 
 
-def test_reports_of_two_files_of_one_name_keep_apart():
+def test_reports_of_two_files_with_one_name_are_separate():
     report = "\ndef report(table): return {'all': table.select('square')}\n"
     Path("other").mkdir()
     first = as_json("run", write(SQUARES + report))["report"]
@@ -421,7 +421,7 @@ def test_an_experiment_imports_its_neighbours_within_its_functions():
 
 
 @pytest.mark.parametrize("module", ["store.py", "spec.py", "store/__init__.py"])
-def test_a_module_of_the_user_that_ours_would_hide_is_told_by_name(module: str):
+def test_a_shadowed_module_of_the_user_is_reported(module: str):
     Path(module).parent.mkdir(exist_ok=True)
     Path(module).write_text("VALUES = (1, 2, 3)")
     name = module.partition("/")[0].removesuffix(".py")

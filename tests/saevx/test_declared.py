@@ -87,13 +87,13 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 GIVE_UP = ("gc", "--kind", "shards", "--keep-results", "--grace", "0")
 
 
-def test_what_a_file_declares_can_be_made_again():
+def test_types_declared_by_recorded_runs_can_be_recomputed():
     saevx("run", write([1, 2]))
     done = as_json(*GIVE_UP, "--yes")
     assert (len(done["moved"]), done["kept"]) == (2, [])
 
 
-def test_of_a_file_that_changed_since_its_run_nothing_is_given_up():
+def test_artifacts_of_an_edited_file_are_not_evicted():
     file = Path(write([1]))
     assert saevx("run", str(file)).returncode == 0
     os.utime(file, (2e9, 2e9))
@@ -106,7 +106,7 @@ def test_of_a_file_that_changed_since_its_run_nothing_is_given_up():
     assert (edited.returncode, gone.returncode) == (0, 0)
 
 
-def test_an_older_version_is_told_by_what_recorded_runs_declared():
+def test_recorded_runs_tell_which_version_is_older():
     saevx("run", write([1]))
     key = as_json("ls", "--kind", "results")[0]["key"]
     saevx("run", write([2], name="other.py"))
@@ -145,7 +145,7 @@ def test_without_records_the_store_tells_which_version_is_older():
     assert "not known here" in found["what"]
 
 
-def test_the_doctor_knows_what_runs_declared():
+def test_doctor_knows_the_types_of_recorded_runs():
     saevx("run", write([1]))
     assert [f for f in as_json("doctor") if f["topic"] in ("types", "specs")] == []
 
@@ -162,7 +162,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def test_looking_runs_no_code_of_experiments():
+def test_reading_commands_import_no_experiment():
     saevx("run", write([1]), "--jobs", "1")
     canary = Path("canary")
     assert "imported" in canary.read_text()
@@ -199,7 +199,7 @@ def test_looking_runs_no_code_of_experiments():
     assert not canary.exists()
 
 
-def test_by_key_what_users_types_made_is_loaded_as_it_lies():
+def test_user_types_load_by_key_as_plain_data():
     saevx("run", write([2]))
     Path("canary").unlink()
     (acts,), (table,) = (

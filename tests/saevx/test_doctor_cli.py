@@ -88,7 +88,7 @@ def make(photos: Path, n: int = 0) -> Judged:
     return spec
 
 
-def test_nothing_is_wrong(photos: Path):
+def test_a_valid_store_has_no_findings(photos: Path):
     make(photos)
     done = doctor("--deep")
     assert done.exit_code == 0
@@ -96,7 +96,7 @@ def test_nothing_is_wrong(photos: Path):
     assert findings() == []
 
 
-def test_what_is_damaged_is_set_aside_and_made_again(photos: Path):
+def test_damaged_artifacts_are_trashed_and_recomputed(photos: Path):
     spec = make(photos)
     store = open_store()
     file = store.open("results", spec.key).path / "x" / "c.0"
@@ -224,7 +224,7 @@ def test_types(photos: Path, monkeypatch: pytest.MonkeyPatch):
         Judged.__name__ = "Judged"
 
 
-def test_specs_that_this_code_gives_another_key(photos: Path):
+def test_specs_whose_key_changed_are_reported(photos: Path):
     make(photos)
     declared: list[type] = []  # or they would be gone at once
 
@@ -247,7 +247,7 @@ def test_specs_that_this_code_gives_another_key(photos: Path):
     assert findings() == []
 
 
-def test_keys_of_large_stores_are_computed_when_every_byte_is_read(
+def test_keys_of_large_stores_are_computed_only_by_a_deep_check(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make(photos)
@@ -263,7 +263,7 @@ def test_keys_of_large_stores_are_computed_when_every_byte_is_read(
     assert asked == [len(many)]
 
 
-def test_drift_of_the_code():
+def test_artifacts_of_other_commits_are_counted():
     with open_store().draft("results", "a" * 32) as draft:
         draft.write("x", np.zeros(1))
         draft.publish(

@@ -95,7 +95,7 @@ NEW: dict[str, Callable[[], Artifact]] = {
 
 
 @pytest.mark.parametrize("change", KEPT)
-def test_what_keeps_keys(change: str, workspace: Workspace):
+def test_changes_that_keep_keys(change: str, workspace: Workspace):
     base = KEPT[change]()
     assert to_make(Table(base=base), workspace) == []
     assert to_make(base, workspace) == []
@@ -104,7 +104,7 @@ def test_what_keeps_keys(change: str, workspace: Workspace):
 
 
 @pytest.mark.parametrize("change", NEW)
-def test_what_gives_new_keys_to_all_above(change: str, workspace: Workspace):
+def test_changes_that_give_new_keys_to_all_dependents(change: str, workspace: Workspace):
     base = NEW[change]()
     assert to_make(Table(base=base), workspace) == [type(base).__name__, "Table"]
     before = {artifact.key for artifact in workspace.store.scan()}

@@ -94,7 +94,7 @@ def test_the_whole_listing(saevx: Any, store: Store):
     assert not [line for line in (head, *lines) if line != line.rstrip()]
 
 
-def test_one_type_shows_what_it_differs_in_as_columns(saevx: Any):
+def test_differences_within_one_type_are_columns(saevx: Any):
     head, *lines, _ = saevx("--type", "TraitAP", "--where", "version=2").stdout.splitlines()
     assert head.split() == ["key", "type", "size", "age", "layer", "n_train", "exact", "mean_ap"]
     assert [line.split()[-4:] for line in lines[:4]] == [
@@ -113,7 +113,7 @@ def test_a_single_artifact_shows_its_own_fields(saevx: Any):
     assert line.split()[-3:] == ["ViT", "3", "9"]
 
 
-def test_choosing(rows: Any):
+def test_filters(rows: Any):
     assert {row["kind"] for row in rows("--kind", "shards")} == {"shards"}
     assert len(rows("--type", "TraitAP")) == 7
     assert len(rows("--type", "TraitAP", "--where", "layer>3", "--where", "n_train=null")) == 2
@@ -133,12 +133,12 @@ def test_sorting_and_limiting(rows: Any):
     assert [row["created"] for row in rows("--limit", "2")] == created[-2:]
 
 
-def test_limits_are_told(saevx: Any):
+def test_the_total_counts_what_a_limit_hides(saevx: Any):
     assert saevx("--limit", "2").stdout.splitlines()[-1].startswith("2 of 9 artifacts, ")
     assert "1 artifact, " in saevx("--where", "layer=7").stdout
 
 
-def test_columns_as_asked(saevx: Any):
+def test_requested_columns(saevx: Any):
     listing = saevx("--columns", "layer,n_images,created,size", "--where", "layer=3").stdout
     head, *lines, _ = listing.splitlines()
     assert head.split()[-3:] == ["layer", "n_images", "created"]
@@ -167,7 +167,7 @@ def test_full_paths_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert listed("--where", "created>=2020-01-01")[-1].startswith("3 artifacts, ")
 
 
-def test_json_tells_everything(rows: Any, store: Store):
+def test_json_has_all_fields(rows: Any, store: Store):
     for row in rows():
         manifest = store.open(row["kind"], row["key"]).manifest
         assert row == {
@@ -186,7 +186,7 @@ def test_json_tells_everything(rows: Any, store: Store):
         assert row["fields"]["vit.name"] == "vit_tiny"
 
 
-def test_older_compares_with_specs_as_they_are_today(rows: Any, monkeypatch: pytest.MonkeyPatch):
+def test_older_compares_with_current_specs(rows: Any, monkeypatch: pytest.MonkeyPatch):
     from spec import Shards
 
     assert [row["version"] for row in rows("--older")] == [1]
@@ -204,14 +204,14 @@ def test_older_compares_with_specs_as_they_are_today(rows: Any, monkeypatch: pyt
         (["--where", "layer"], "is no condition"),
     ],
 )
-def test_mistakes_are_told(saevx: Any, words: list[str], says: str):
+def test_mistakes_are_explained(saevx: Any, words: list[str], says: str):
     result = saevx(*words)
     assert result.exit_code == 1
     assert says in result.stderr
     assert says in json.loads(saevx(*words, "--json").stdout)["error"]
 
 
-def test_a_type_that_is_not_there(saevx: Any):
+def test_an_unknown_type_lists_the_known_ones(saevx: Any):
     first, hint = saevx("--type", "TraitAp").stdout.splitlines()
     assert first.startswith("0 artifacts")
     assert hint == "no TraitAp among them; the types are Shards, TraitAP"
@@ -223,7 +223,7 @@ def test_an_empty_store(tmp_path: Path, saevx: Any):
     assert not (tmp_path / "none").exists()
 
 
-def test_so_many_that_their_fields_are_not_shown(saevx: Any, monkeypatch: pytest.MonkeyPatch):
+def test_long_listings_do_not_show_fields(saevx: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("saevx.cli.artifacts.ls.DESCRIBED", 8)
     head, *_, note, _total = saevx().stdout.splitlines()
     assert head.split()[-1] == "state"

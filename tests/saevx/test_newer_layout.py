@@ -85,7 +85,7 @@ def test_gc_refuses_the_store(store: Store):
     assert {row["key"] for row in as_json("ls")} == {B, C}
 
 
-def test_show_tells_of_it(store: Store):
+def test_show_reports_it(store: Store):
     assert "upgrade saevx" in saevx("show", "b").stdout
     refused = saevx("show", "a")
     assert refused.exit_code == 1

@@ -215,7 +215,7 @@ def test_conditions(workspace: Workspace, where: Any, expected: list[Any] | None
         ({"layer": object()}, "compared with a object"),
     ],
 )
-def test_conditions_that_cannot_be_meant(workspace: Workspace, where: Any, says: str):
+def test_invalid_conditions_are_refused(workspace: Workspace, where: Any, says: str):
     with pytest.raises(QueryError, match=says):
         chosen(workspace, where)
 
@@ -247,7 +247,7 @@ def test_full_paths_mean_the_same_in_artifacts_of_all_types(tmp_path: Path):
     assert frame["spec.layer"].unique().to_list() == [2]
 
 
-def test_a_full_path_to_a_name_that_every_artifact_has(tmp_path: Path):
+def test_a_full_path_to_a_field_named_like_a_built_in_one(tmp_path: Path):
     workspace = open_workspace(tmp_path / "store")
     run([Boxed(framed=Framed(picture=Picture(layer=1), layer=2, size=77))], workspace)
     for where in ("framed.size=77", "spec.size=77"):
@@ -318,7 +318,7 @@ def test_quoted_text_compares_as_in_python(found: str, wanted: str, sign: str, q
 
 
 @given(st.lists(st.tuples(words.filter(lambda w: w), st.sampled_from([" and ", "|"])), min_size=1))
-def test_what_stands_in_quotes_is_not_cut(parts: list[tuple[str, str]]):
+def test_quoted_text_is_not_split(parts: list[tuple[str, str]]):
     text = "".join(word + joint for word, joint in parts)
     (condition,) = parse(f"x='{text}'")
     assert condition.holds(text) is True
@@ -403,12 +403,12 @@ def test_a_table_over_several_types(workspace: Workspace):
     assert other["trait"].to_list() == other["n_train"].to_list() == [None]
 
 
-def test_a_table_of_nothing(workspace: Workspace):
+def test_an_empty_table(workspace: Workspace):
     assert table(store=workspace, where="layer=77").is_empty()
     assert table([], workspace).is_empty()
 
 
-def test_what_is_no_table_is_refused(workspace: Workspace):
+def test_artifacts_without_a_table_are_refused(workspace: Workspace):
     with pytest.raises(SpecError, match=r"Picture \w+ is no table but checkpoints: use saevx.load"):
         table(store=workspace, kind="checkpoints")
     with pytest.raises(SpecError, match="either specs, or"):
@@ -419,7 +419,7 @@ def test_what_is_no_table_is_refused(workspace: Workspace):
         table(store=workspace, kind="tables")  # type: ignore[arg-type]
 
 
-def test_types_that_are_not_known_here_are_read_where_they_hold_one_table(
+def test_unknown_types_are_read_if_they_hold_one_table(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("saevx.query.tables.known_types", dict)
