@@ -1,7 +1,7 @@
 """saevx: experiments on vision transformers' activations, declared as specs and made once.
 
-Everything a notebook or an experiment file needs is here; names are looked up when first used, so
-that `import saevx` costs next to nothing.
+This module has all names that notebooks and experiment files need. They are imported when first
+used, so that `import saevx` is fast.
 """
 
 from importlib import import_module
@@ -58,24 +58,16 @@ if TYPE_CHECKING:
         WeightsFile,
     )
 
-_SPEC_NAMES = (
-    "Artifact CUB200 CUB200Images CenterCrop Exec HubWeights ImageFolder ImageScores ImageSet "
-    "ImgFocus OpenMoji OpenMojiImages RandomInit RandomPrototypes Resize Scorer Shards Since Spec "
-    "Squash TraitAP TraitSet ViT Weights WeightsFile"
+_HOMES = (
+    "spec",
+    "saevx.errors",
+    "saevx.workspace",
+    "saevx.resolve.batch",
+    "saevx.resolve.parts",
+    "saevx.resolve.recipe",
+    "saevx.notebook",
 )
-_ERROR_NAMES = (
-    "ConfigError CorruptArtifact DatasetError ExperimentError MissingArtifact QueryError "
-    "RecipeError RunFailed SaevxError SaevxWarning SpecError StoreError WeightsError"
-)
-_HOMES: dict[str, str] = {
-    **dict.fromkeys(_SPEC_NAMES.split(), "spec"),
-    **dict.fromkeys(_ERROR_NAMES.split(), "saevx.errors"),
-    **dict.fromkeys(["load", "run", "table"], "saevx.notebook"),
-    **dict.fromkeys(["Workspace", "open_workspace"], "saevx.workspace"),
-    "Batch": "saevx.resolve.batch",
-    **dict.fromkeys(["Parts", "Todo"], "saevx.resolve.parts"),
-    "recipe": "saevx.resolve.recipe",
-}
+"""The modules that define the names below."""
 
 __all__ = [
     "CUB200",
@@ -128,35 +120,33 @@ __all__ = [
 ]
 
 
-def _refuse_strangers() -> None:
-    """saevx is three packages; `spec` and `store` are names that others use too."""
-    ours = Path(__file__).resolve().parent.parent
+def _check_packages() -> None:
+    """Raise ImportError if another module hides `spec` or `store`, which are parts of saevx."""
+    root = Path(__file__).resolve().parent.parent
     for name in ("spec", "store"):
         try:
             found = find_spec(name)
-        except ValueError:  # a module without a __spec__ sits in sys.modules
+        except ValueError:  # a module without a __spec__ is in sys.modules
             found = None
         origin = Path(found.origin).resolve() if found and found.origin else None
-        if origin != ours / name / "__init__.py":
+        if origin != root / name / "__init__.py":
             raise ImportError(
-                f"saevx needs its own package `{name}` at {ours / name}, but Python finds "
+                f"saevx needs its own package `{name}` at {root / name}, but Python finds "
                 f"{origin or 'none'}: rename that module, or move its folder behind saevx's on "
                 "the path (a file of that name in the current folder comes first)"
             )
 
 
-_refuse_strangers()
+_check_packages()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'saevx' has no attribute {name!r}")
-    home = _HOMES[name]
-    if home == "spec":
+    if name in __all__:
         import_module("saevx.workspace")  # lets specs see the store and saevx.toml
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+        for home in map(import_module, _HOMES):
+            if hasattr(home, name):
+                return globals().setdefault(name, getattr(home, name))
+    raise AttributeError(f"module 'saevx' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

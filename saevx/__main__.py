@@ -1,4 +1,4 @@
-"""`python -m saevx`, the command line for where scripts are not on the path."""
+"""`python -m saevx` runs the command line where the script `saevx` is not on the path."""
 
 from saevx.cli import main
 

@@ -1,7 +1,7 @@
-"""The errors that saevx raises on purpose, from all three rooms.
+"""The errors that saevx, spec and store raise on purpose.
 
-`except saevx.SaevxError` catches every one of them. It is a tuple of base classes, since spec and
-store share no code: it works in `except`, in `isinstance` and in `pytest.raises`.
+`except saevx.SaevxError` catches all of them. It is a tuple of base classes, since spec and store
+share no code: it works in `except`, in `isinstance` and in `pytest.raises`.
 """
 
 import traceback
@@ -12,47 +12,47 @@ from spec.errors import DatasetError, SpecError
 from store.errors import CorruptArtifact, MissingArtifact, NoAnswer, SlurmError, StoreError
 
 
-class HowError(Exception):
-    """Something went wrong in how things are made, rather than in what or where."""
+class BaseSaevxError(Exception):
+    """Base class of the errors of saevx itself, apart from those of spec and store."""
 
 
-class ConfigError(HowError):
-    """saevx.toml, or a flag, that cannot be used."""
+class ConfigError(BaseSaevxError):
+    """saevx.toml or an option is not valid."""
 
 
-class ExperimentError(HowError):
-    """An experiment file that cannot be used."""
+class ExperimentError(BaseSaevxError):
+    """An experiment file cannot be used."""
 
 
-class QueryError(HowError):
-    """A search that cannot be understood, or names a field that there is not."""
+class QueryError(BaseSaevxError):
+    """A query is not valid, or names a field that does not exist."""
 
 
-class RecipeError(HowError):
-    """A recipe that cannot make its artifact."""
+class RecipeError(BaseSaevxError):
+    """A recipe cannot make its artifact."""
 
 
 class WeightsError(RecipeError):
-    """A ViT's weights that cannot be had, or do not fit."""
+    """The weights of a ViT cannot be loaded, or do not fit it."""
 
 
-class RunFailed(HowError):
-    """A run that ended without all of its targets."""
+class RunFailed(BaseSaevxError):
+    """A run ended without making all of its targets."""
 
 
-class JobFailed(HowError):
-    """A job in another process that did not make what it was to make."""
+class JobFailed(BaseSaevxError):
+    """A job in another process did not make its artifacts."""
 
 
-class Detached(HowError):
-    """A run that stopped watching what it has sent off; that goes on."""
+class Detached(BaseSaevxError):
+    """A run stopped monitoring the jobs that it submitted; these go on."""
 
 
 class SaevxWarning(UserWarning):
-    """Something was made, but looks wrong."""
+    """An artifact was made, but looks wrong."""
 
 
-SaevxError = (SpecError, StoreError, SlurmError, HowError, ValidationError)
+SaevxError = (SpecError, StoreError, SlurmError, BaseSaevxError, ValidationError)
 
 
 def explain(error: BaseException) -> str:
@@ -63,12 +63,12 @@ def explain(error: BaseException) -> str:
 
 
 __all__ = [
+    "BaseSaevxError",
     "ConfigError",
     "CorruptArtifact",
     "DatasetError",
     "Detached",
     "ExperimentError",
-    "HowError",
     "JobFailed",
     "MissingArtifact",
     "NoAnswer",

@@ -1,4 +1,4 @@
-"""Standard output and standard error that take every text, and say when they cannot be written."""
+"""Standard output and error: write any text in any encoding, and report failures to write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ASCII = {"├": "|", "└": "`", "│": "|", "─": "-", "…": "~", "→": "->
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: what our own output draws with, in ASCII; else an escape."""
+    """Encode characters that saevx draws with as ASCII, and others as escapes (codecs handler)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     wrong = error.object[error.start : error.end]
@@ -25,18 +25,18 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("saevx", _in_ascii)
 
 
-def take_every_text() -> None:
-    """Let texts be written that the encoding of a terminal, pipe or log has no bytes for."""
+def replace_unencodable() -> None:
+    """Write characters that the encoding of a terminal, pipe or log lacks as ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="saevx")
 
 
 @contextmanager
-def output_failures_told() -> Iterator[None]:
-    """End the process with 1 and a message where its output cannot be written, as on a full disk.
+def report_write_failures() -> Iterator[None]:
+    """Exit with 1 and a message if the output cannot be written, for example on a full disk.
 
-    A pipe whose reader has gone is click's to end.
+    Click itself handles a pipe that its reader has closed.
     """
     try:
         yield
@@ -47,6 +47,6 @@ def output_failures_told() -> Iterator[None]:
         with suppress(OSError):
             sys.stderr.write(f"error: cannot write the output: {error.strerror}\n")
             sys.stderr.flush()
-        with suppress(OSError):  # else Python tries once more at its end, and complains
+        with suppress(OSError):  # else Python writes again at its exit, and fails
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,7 +1,7 @@
-"""Which module holds the recipe of which spec type: the one place that knows them all.
+"""The modules of the recipes that saevx brings, by spec type.
 
-Modules are imported when a recipe is first needed, so that a plan costs no torch. An experiment
-file may declare recipes for its own spec types with the same decorator.
+A module is imported when its recipe is first needed, so that planning needs no torch. Experiment
+files declare recipes for their own spec types with the same decorator.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ MODULES = {
 
 
 def find_recipe(spec_type: type[Artifact]) -> Recipe[Any]:
-    """The recipe of a spec type, its module imported. Raises RecipeError when none is known."""
+    """Import and return the recipe of a spec type. Raise RecipeError if there is none."""
     for base in spec_type.__mro__:
         if base.__name__ in MODULES:
             import_module(MODULES[base.__name__])

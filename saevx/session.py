@@ -14,7 +14,7 @@ from saevx.query.tables import load, table_of
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, graph_of, make_plan
-from saevx.resolve.provenance import Origin
+from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.run import Listener, RunResult, input_vanished, run_plan
 from saevx.user_types import declared_types
 from spec import Artifact, Keys
@@ -75,7 +75,7 @@ class Session:
     @cached_property
     def context(self) -> Context:
         """What its plans run with; where all is there, nobody asks for it."""
-        return Context(self.keys, self.store, find_recipe, Origin(self.experiment.path))
+        return Context(self.keys, self.store, find_recipe, CodeVersion.of(self.experiment.path))
 
     def plans(self) -> Iterator[Plan]:
         """The plan of each stage, up to the first whose targets are not all there."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import ValidationError
 
 from saevx.check.sources import Sources, check_sources, count, sourced_in
-from saevx.resolve.provenance import Origin
+from saevx.resolve.provenance import CodeVersion
 from saevx.user_types import DeclaredTypes, documents_in, versions_of
 from saevx.workspace import Workspace
 from spec import Artifact, Keys, SpecError, from_document
@@ -85,7 +85,7 @@ def _check_keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Fin
 
 
 def _check_code(manifests: Iterable[Manifest]) -> Iterator[Finding]:
-    here = (Origin().code or {}).get("commit")
+    here = (CodeVersion.of().code or {}).get("commit")
     made = [manifest.provenance.get("code") or {} for manifest in manifests]
     others = Counter(code["commit"][:10] for code in made if code.get("commit") not in (None, here))
     if others:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from saevx.output import output_failures_told, take_every_text
+from saevx.output import replace_unencodable, report_write_failures
 
 COMMANDS = {
     "run": ("run.run:run", "Make what an experiment lacks, and print its report."),
@@ -31,8 +31,8 @@ class LazyGroup(click.Group):
     """A group that imports a command only to run it or to print its own help."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        take_every_text()
-        with output_failures_told():
+        replace_unencodable()
+        with report_write_failures():
             return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def device() -> torch.device:
-    """Where models run: SAEVX_DEVICE ("cpu", "cuda", "cuda:1") if set, else a GPU if there is one.
+    """Return SAEVX_DEVICE ("cpu", "cuda", "cuda:1") if it is set, else a GPU if there is one.
 
-    Raises SpecError for a device that is not there.
+    Raise SpecError for a device that does not exist.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, where it gets in the way."""
+"""Pause Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """For work that makes 100,000 objects and keeps them: half its time went into finding that."""
+    """Pause the garbage collector for work that makes 100,000 objects and keeps them.
+
+    Half of the time of such work was spent in looking for garbage among them.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What recipes compute in: plain float32, whatever the process around them has set torch to."""
+"""Settings of torch under which recipes compute: plain float32, whatever the process has set."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
-"""Where a process may have autocast on."""
+"""The types of devices on which autocast may be on."""
 
 
 class _Setting(NamedTuple):
     read: Callable[[], Any]
     write: Callable[[Any], Any]
     value: Any
-    """What holds while recipes compute."""
+    """The value while recipes compute."""
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute in float32: no autocast, no TF32 or bfloat16 products, kernels not chosen by a clock.
+    """Compute in float32: no autocast, no TF32 or bfloat16 products, no kernels chosen by timing.
 
-    A key does not count how torch was set when its artifact was made, so what is computed must not
-    depend on that. What was set is there again at the end.
+    A key does not contain the settings of torch, so what is computed must not depend on them. The
+    former settings are restored at the end.
     """
     import torch
 
@@ -43,13 +43,13 @@ def _set(settings: list[_Setting]) -> Iterator[None]:
             try:
                 was = setting.read()
             except RuntimeError:
-                continue  # torch refuses to read an old name of what was set by its new one
+                continue  # it was set by its new name, and torch refuses its old one
             before.append((setting, was))
         for setting, _ in before:
             setting.write(setting.value)
         yield
     finally:
-        # In the order of setting: torch's old names of a setting also write its new ones.
+        # In the same order: writing a setting by its old name also writes its new names.
         for setting, was in before:
             setting.write(was)
 
@@ -65,13 +65,13 @@ def _settings() -> list[_Setting]:
         _attribute(cudnn, "benchmark", False),
         _attribute(cudnn, "deterministic", True),
         _attribute(cudnn, "allow_tf32", False),
-        # Which kernels attention may choose among.
+        # The kernels that attention may choose from.
         _Setting(cuda.flash_sdp_enabled, cuda.enable_flash_sdp, True),
         _Setting(cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp, True),
         _Setting(cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp, True),
         _Setting(cuda.math_sdp_enabled, cuda.enable_math_sdp, True),
     ]
-    # torch 2.9 names the precision of each operation, also of those on the CPU.
+    # torch 2.9 has a setting for the precision of each operation, on the CPU too.
     for backend, operations in (
         (cuda, ("matmul",)),
         (cudnn, ("conv", "rnn")),

@@ -29,7 +29,7 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     code: str
     """Digest of the code."""
     origin: dict[str, Any]
-    """Commits of the code, as an Origin records them."""
+    """Commits of the code, as the fields of a CodeVersion."""
     folder: str
     """Working directory of the run and of its jobs."""
     store_root: str

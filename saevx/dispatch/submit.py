@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 
 from saevx.dispatch.batching import ArrayBatch, Batcher, WorkItem, array_name, chunks
 from saevx.dispatch.code.snapshot import Snapshot
@@ -150,7 +151,7 @@ class Submitter:
                     owner=str(ProcessId.here()),
                     user=user_name(),
                     code=self.progress.code,
-                    origin=self.context.origin.record,
+                    origin=asdict(self.context.code),
                     folder=os.getcwd(),
                     store_root=str(store.root),
                     store_roots={kind: str(store.root_of(kind)) for kind in KINDS},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from saevx.errors import RecipeError, StoreError
 from saevx.resolve.lookup import Loader, check_spec, load_stored, open_input
-from saevx.resolve.provenance import Origin, Stopwatch, with_parts
+from saevx.resolve.provenance import CodeVersion, Stopwatch, with_parts
 from spec import Artifact, Keys, Site, to_document
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Batch(Generic[A]):
         *,
         keys: Keys,
         store: Store,
-        origin: Origin,
+        code: CodeVersion,
         find_loader: Callable[[type[Artifact]], Loader | None],
         n_parts: int = 0,
         progress: Progress | None = None,
@@ -51,7 +51,7 @@ class Batch(Generic[A]):
         self.failed: dict[str, BaseException] = {}
         """The errors of the specs that failed, by key."""
         self._keys = keys
-        self._origin = origin
+        self._code = code
         self._find_loader = find_loader
         self._progress = progress
         self._on_done = on_done or (lambda key: None)
@@ -170,7 +170,7 @@ class Batch(Generic[A]):
                 name: {"kind": parent.kind, "key": self._keys.of(parent)}
                 for name, parent in spec.inputs().items()
             },
-            "provenance": self._origin.provenance(watch, n_batch=n_batch),
+            "provenance": self._code.provenance(watch, n_batch=n_batch),
         }
 
     def accept(self, spec: A, made: StoredArtifact) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from saevx.resolve.batch import A, Batch, Progress
-from saevx.resolve.provenance import Origin
+from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.recipe import FindRecipe, declared_recipe
 from spec import Keys
 
@@ -22,8 +22,8 @@ class Context:
     keys: Keys
     store: Store
     find_recipe: FindRecipe = declared_recipe
-    origin: Origin = field(default_factory=Origin)
-    """The version of the code, for provenance: taken when the context is made."""
+    code: CodeVersion = field(default_factory=CodeVersion.of)
+    """The code as it was when the context was made, for provenance."""
 
     def batch(
         self,
@@ -37,7 +37,7 @@ class Context:
             specs,
             keys=self.keys,
             store=self.store,
-            origin=self.origin,
+            code=self.code,
             find_loader=lambda spec_type: self.find_recipe(spec_type).load,
             n_parts=parts.count(specs[0], self.keys.site) if parts else 0,
             progress=progress,

@@ -1,4 +1,4 @@
-"""What a recipe has forked must not come out of it: it would go on as the run itself."""
+"""End processes that a recipe forks before they return from it and go on as the run itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def children_end_here() -> Iterator[None]:
-    """A process that was forked within this block ends where it would leave it.
+def end_forked_children() -> Iterator[None]:
+    """End a process that was forked within this block where it would leave the block.
 
-    Its code is 0 when it returned, that of its SystemExit, and 1 when it raised, which it prints.
+    Its exit code is 0 if it returned, that of its SystemExit, or 1 with a traceback if it raised.
     """
     pid = os.getpid()
     try:
@@ -36,5 +36,5 @@ def _end(error: BaseException | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    # At once: what its parent holds is not the child's to close.
+    # Without cleanup: files and locks of the parent are not the child's to close.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Where an artifact came from: code, packages, machine, time and memory."""
+"""Provenance of artifacts: code, packages, machine, time and memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "polars", "zarr", "resvg-py")
-"""Packages whose versions may change a result in its last digits."""
+"""Packages whose versions may change the last digits of a result."""
 
 
 class Stopwatch:
-    """Wall and CPU seconds since it was made."""
+    """Measures wall and CPU seconds from its creation."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
@@ -34,36 +35,28 @@ class Stopwatch:
         return round(time.process_time() - self._cpu, 3)
 
 
-class Origin:
-    """The code that a run runs, taken when it begins: saevx's, and that of the experiment.
+@dataclass(frozen=True)
+class CodeVersion:
+    """The code that a run runs, as it was when the run began. Jobs get it as JSON."""
 
-    `experiment` is the experiment's file; in a notebook the current folder stands for it.
-    """
-
-    def __init__(self, experiment: Path | None = None) -> None:
-        self.experiment = experiment
-        self.code = _commit(Path(__file__).resolve())
-        """Commit and dirtiness of saevx's own checkout; None where it is not in one."""
-        self._experiment_code = _commit(experiment.resolve() if experiment else Path.cwd())
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What another process needs to know of it, as plain JSON data."""
-        name = str(self.experiment) if self.experiment else None
-        return {"experiment": name, "code": self.code, "experiment_code": self._experiment_code}
+    experiment: str | None
+    """Path of the experiment's file."""
+    code: dict[str, Any] | None
+    """Commit and dirtiness of saevx's own checkout; None where it is not in one."""
+    experiment_code: dict[str, Any] | None
+    """The same of the experiment's file, or in a notebook of the current folder."""
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Origin:
-        """Inverse of `record`: the code that was there when the work was sent off."""
-        made = cls.__new__(cls)
-        made.experiment = Path(record["experiment"]) if record["experiment"] else None
-        made.code, made._experiment_code = record["code"], record["experiment_code"]
-        return made
+    def of(cls, experiment: Path | None = None) -> CodeVersion:
+        """Return the present version of saevx and of an experiment."""
+        name = str(experiment) if experiment else None
+        place = experiment.resolve() if experiment else Path.cwd()
+        return cls(name, _commit(Path(__file__).resolve()), _commit(place))
 
     def provenance(self, watch: Stopwatch, *, n_batch: int) -> dict[str, Any]:
-        """The provenance of an artifact made in this process since `watch` began.
+        """Return the provenance of an artifact made in this process since `watch` began.
 
-        Its times are shared by the `n_batch` artifacts that were made in one go.
+        Its times are those of all the `n_batch` artifacts that were made together.
         """
         return {
             "host": platform.node(),
@@ -76,16 +69,16 @@ class Origin:
             "python": platform.python_version(),
             "packages": _versions(),
             "code": self.code,
-            "experiment": self.experiment.name if self.experiment else None,
-            "experiment_code": self._experiment_code,
+            "experiment": Path(self.experiment).name if self.experiment else None,
+            "experiment_code": self.experiment_code,
         }
 
 
 def with_parts(sealing: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The provenance of an artifact from that of its sealing and of its parts.
+    """Return the provenance of an artifact from that of its sealing and of its parts.
 
-    Times add up to what the artifact has cost; `parts` says on which hosts, in which jobs and by
-    which code they were made.
+    The times are sums over the parts and the sealing; `parts` says on which hosts, in which jobs
+    and by which code the parts were made.
     """
     n_batch = sealing["n_batch"]
     costs = {
@@ -97,20 +90,17 @@ def with_parts(sealing: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str
     peak = max(one["peak_memory_bytes"] for one in (sealing, *parts))
     summary = {
         "n": len(parts),
-        "hosts": _each_once(part["host"] for part in parts),
-        "slurm_jobs": _each_once(part["slurm_job"] for part in parts if part["slurm_job"]),
-        "code": _each_once(part["code"] for part in parts),
+        "hosts": _unique(part["host"] for part in parts),
+        "slurm_jobs": _unique(part["slurm_job"] for part in parts if part["slurm_job"]),
+        "code": _unique(part["code"] for part in parts),
     }
-    told = {name: value for name, value in summary.items() if value}
-    return {**sealing, **costs, "peak_memory_bytes": peak, "parts": told}
+    known = {name: value for name, value in summary.items() if value}
+    return {**sealing, **costs, "peak_memory_bytes": peak, "parts": known}
 
 
-def _each_once(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+def _unique(values: Iterable[Any]) -> list[Any]:
+    """Return each value once, in order; values may be dicts."""
+    return list({repr(value): value for value in values}.values())
 
 
 def _peak_memory_bytes() -> int:
@@ -130,10 +120,10 @@ def _versions() -> dict[str, str]:
 
 
 def _commit(path: Path) -> dict[str, Any] | None:
-    """The git commit of the repository that tracks `path`, and whether tracked files differ.
+    """Return the git commit of the repository that tracks `path`, and whether it is dirty.
 
-    None outside git, and for a file that the repository around it does not track, such as a
-    package installed into an environment within somebody's checkout.
+    None outside git, and for a file that the repository around it does not track, for example a
+    package installed into an environment inside a checkout.
     """
     folder = path if path.is_dir() else path.parent
 

@@ -13,7 +13,7 @@ from saevx.resolve.leases import Backoff, HeldLeases, lease_all, other_owners
 from saevx.resolve.lookup import look_up
 from saevx.resolve.plan import Node, Plan, State, group
 from saevx.resolve.recipe import Recipe
-from saevx.resolve.run_recipe import failures_kept, make, make_parts
+from saevx.resolve.run_recipe import keep_failures, make, make_parts
 from spec import Artifact, Keys
 from store.layout import Ref
 
@@ -94,7 +94,7 @@ def run_parts(
     recipe = context.find_recipe(type(nodes[0].spec))
     assert recipe.parts is not None
     specs = tuple(node.spec for node in nodes)
-    with context.batch(specs, listener.begin(nodes)) as batch, failures_kept(batch):
+    with context.batch(specs, listener.begin(nodes)) as batch, keep_failures(batch):
         make_parts(recipe.parts, batch, indices)
     listener.end(nodes, batch.failed)
     result = RunResult(failed=batch.failed)
@@ -187,7 +187,7 @@ class _Run:
         specs = tuple(node.spec for node in nodes)
         recipe = self.context.find_recipe(type(specs[0]))
         with self.context.batch(specs, self.listener.begin(nodes), leases.release) as batch:
-            with failures_kept(batch):
+            with keep_failures(batch):
                 make(recipe, batch, self.listener.wait)
             for spec in batch.open_specs:
                 name = type(spec).__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 from saevx.errors import RecipeError
 from saevx.resolve.batch import A, Batch
-from saevx.resolve.fork_guard import children_end_here
+from saevx.resolve.fork_guard import end_forked_children
 from saevx.resolve.leases import Backoff
 from saevx.resolve.parts import Parts, Todo
 from saevx.resolve.recipe import Recipe
@@ -53,14 +53,14 @@ def make_parts(
 
 
 @contextmanager
-def failures_kept(batch: Batch[Any]) -> Iterator[None]:
+def keep_failures(batch: Batch[Any]) -> Iterator[None]:
     """Turn what a recipe raises into the failure of its open specs: other batches go on.
 
     A process that the recipe forked ends here.
     """
     error: Exception
     try:
-        with children_end_here():
+        with end_forked_children():
             yield
         return
     except SystemExit as stop:

@@ -31,7 +31,7 @@ from saevx.resolve.context import Context
 from saevx.resolve.leases import Backoff
 from saevx.resolve.parts import Part, Parts, Todo
 from saevx.resolve.plan import Node, State, make_plan
-from saevx.resolve.provenance import Origin
+from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.run import Listener, RunResult, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
@@ -139,13 +139,13 @@ class Notes(Listener):
             self.meanwhile()
 
 
-ORIGIN = Origin()
+CODE = CodeVersion.of()
 
 
 def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> RunResult:
     keys = Keys(workspace)
     plan = make_plan(cakes, keys, workspace.store)
-    return run_plan(plan, Context(keys, workspace.store, find_recipe, ORIGIN), notes)
+    return run_plan(plan, Context(keys, workspace.store, find_recipe, CODE), notes)
 
 
 def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> RunResult:
@@ -153,7 +153,7 @@ def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> RunR
     keys = Keys(workspace)
     nodes = [Node(cake, keys.of(cake), State.TO_MAKE, "asked for") for cake in cakes]
     store = workspace.store
-    return run_parts(nodes, list(indices), Context(keys, store, find_recipe, ORIGIN), Notes())
+    return run_parts(nodes, list(indices), Context(keys, store, find_recipe, CODE), Notes())
 
 
 def parts_of(workspace: Workspace, cake: Cake) -> list[int]:

@@ -15,7 +15,7 @@ from saevx.recipes import find_recipe
 from saevx.resolve import batch
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node, Plan, State
-from saevx.resolve.provenance import Origin
+from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.run import Listener, run_parts, run_plan
 from saevx.workspace import Workspace
 from spec import Artifact, Keys, from_document
@@ -57,8 +57,8 @@ class TaskAttempt(Listener):
                 nodes[key] = Node(spec, key, State.TO_MAKE, "asked for")
         if not nodes:
             return results
-        origin = Origin.from_record(self.folder.info.origin)
-        context = Context(keys, self.store, find_recipe, origin)
+        code = CodeVersion(**self.folder.info.origin)
+        context = Context(keys, self.store, find_recipe, code)
         if parts := self.array.parts_of(self.index):
             outcome = run_parts(list(nodes.values()), parts, context, self)
         else:

@@ -28,8 +28,8 @@ from saevx.dispatch.worker.process import (
     requeue,
 )
 from saevx.experiments.load import copy_in, import_file
-from saevx.output import take_every_text
-from saevx.resolve.fork_guard import children_end_here
+from saevx.output import replace_unencodable
+from saevx.resolve.fork_guard import end_forked_children
 from saevx.workspace import Workspace
 from store import Store
 
@@ -57,7 +57,7 @@ class Worker:
             return  # Slurm put the job back into the queue after it had ended
         attempt = TaskAttempt(self.folder, array, index, self.workspace)
         try:
-            with children_end_here():
+            with end_forked_children():
                 self._import_experiment()
                 attempt.run()
         except TimeUp as error:
@@ -101,7 +101,7 @@ def _serve(worker: Worker) -> None:
 
 
 def main() -> None:
-    take_every_text()
+    replace_unencodable()
     raise_on_signals()
     worker = Worker(RunFolder(Path(sys.argv[1])))
     try:
