@@ -43,7 +43,6 @@ class ArrayWriter:
         self.is_open = True
         self._folder = artifact / name
         self._files = files
-        self._shard = 0
         self._file: NewFile | None = None
 
     def append(self, rows: AnyArray) -> None:
@@ -67,7 +66,6 @@ class ArrayWriter:
         """
         self._check_open()
         theirs, ours = rows.grid, self.grid
-        next_shard = -(-self.n_rows // ours.rows_per_shard)
         fits = (
             replace(theirs, shape=ours.shape) == ours
             and self.n_rows % ours.rows_per_shard == 0
@@ -82,7 +80,9 @@ class ArrayWriter:
                 "shards of this array"
             )
         try:
-            for shard, (path, record) in enumerate(rows.shard_files(), start=next_shard):
+            for shard, (path, record) in enumerate(
+                rows.shard_files(), start=self.n_rows // ours.rows_per_shard
+            ):
                 name = ours.shard_name(shard)
                 link_file(path, self._folder / name, record)
                 self._add_file(name, record)
@@ -90,7 +90,6 @@ class ArrayWriter:
             self.abandon()
             raise
         self.n_rows += len(rows)
-        self._shard = -(-self.n_rows // ours.rows_per_shard)
 
     def close(self) -> None:
         """Finish the array. Raises StoreError where rows are missing."""
@@ -147,30 +146,25 @@ class ArrayWriter:
 
     def _append(self, rows: AnyArray) -> None:
         grid = self.grid
-        if grid.n_shards == 0:
-            self.n_rows += len(rows)
-            return
-        while len(rows):
-            shard_end = self._shard * grid.rows_per_shard + grid.shard_rows(self._shard)
-            part, rows = np.split(rows, [shard_end - self.n_rows])
-            self._write(part)
+        while len(rows) and grid.n_shards:
+            shard = self.n_rows // grid.rows_per_shard
+            n_left = shard * grid.rows_per_shard + grid.shard_rows(shard) - self.n_rows
+            part, rows = np.split(rows, [n_left])
+            if self._file is None:
+                self._file = NewFile(self._folder / grid.shard_name(shard))
+            self._file.write(_bytes_of(part))
             self.n_rows += len(part)
-            if self.n_rows == shard_end:
-                self._finish_shard()
-
-    def _write(self, rows: AnyArray) -> None:
-        if self._file is None:
-            self._file = NewFile(self._folder / self.grid.shard_name(self._shard))
-        self._file.write(rows.reshape(-1).view(np.uint8).data)
-
-    def _finish_shard(self) -> None:
-        grid, shard, file = self.grid, self._shard, self._file
-        assert file is not None  # a shard has rows
-        padding = (grid.padding_rows(shard), *grid.row_shape)
-        self._write(np.full(padding, grid.fill, dtype=grid.dtype))
-        file.write(grid.index(shard))
-        self._add_file(grid.shard_name(shard), file.close())
-        self._file, self._shard = None, shard + 1
+            if len(part) == n_left:
+                padding = (grid.padding_rows(shard), *grid.row_shape)
+                self._file.write(_bytes_of(np.full(padding, grid.fill, dtype=grid.dtype)))
+                self._file.write(grid.index(shard))
+                self._add_file(grid.shard_name(shard), self._file.close())
+                self._file = None
+        self.n_rows += len(rows)  # of an array without elements, which has no shards
 
     def _add_file(self, name: str, record: FileRecord) -> None:
         self._files[f"{self.name}/{name}"] = record
+
+
+def _bytes_of(rows: AnyArray) -> memoryview:
+    return rows.reshape(-1).view(np.uint8).data
