@@ -1,4 +1,4 @@
-"""Arrays as streams of rows: what goes in comes out, here and through zarr-python."""
+"""Arrays written as streams of rows read back equal, here and through zarr-python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def streams(draw: st.DrawFn) -> tuple[np.ndarray, int, int | None, list[int]]:
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Bit for bit, so that one NaN equals itself and -0.0 is not 0.0."""
+    """Compare bits, so that NaN equals itself and -0.0 does not equal 0.0."""
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
@@ -94,7 +94,7 @@ def test_byte_order_and_strides_of_rows_do_not_matter(
     np.testing.assert_array_equal(artifact.zarr()["x"][:], values)
 
 
-def test_attributes_may_come_with_the_rows(store: Store, key: str, publish: Any) -> None:
+def test_attributes_may_be_added_with_the_rows(store: Store, key: str, publish: Any) -> None:
     with store.draft("shards", key) as draft:
         with draft.array("x", (2,), "int8", attributes={"unit": "tokens"}) as writer:
             writer.append(np.array([1, 2], "int8"))
@@ -131,7 +131,7 @@ def test_missing_rows_are_an_error_at_close(store: Store, key: str, publish: Any
             publish(draft)
 
 
-def test_closed_array_takes_nothing_more(store: Store, key: str) -> None:
+def test_a_closed_array_takes_no_more_rows(store: Store, key: str) -> None:
     with store.draft("shards", key) as draft:
         with draft.array("x", (0, 3), "float32") as writer:
             pass
@@ -139,7 +139,7 @@ def test_closed_array_takes_nothing_more(store: Store, key: str) -> None:
             writer.append(np.zeros((0, 3), "float32"))
 
 
-def test_a_stream_does_not_go_on_after_a_failed_write(
+def test_an_array_takes_no_rows_after_a_failed_write(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.draft("shards", key) as draft:
@@ -152,7 +152,7 @@ def test_a_stream_does_not_go_on_after_a_failed_write(
             writer.append(np.zeros(4, "int8"))
 
 
-def test_system_may_write_less_than_it_is_given(
+def test_partial_writes_are_continued(
     store: Store, key: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.write
@@ -174,7 +174,7 @@ def test_system_may_write_less_than_it_is_given(
         ((2,), "no such type", {}, "no such type"),
     ],
 )
-def test_arrays_that_cannot_be(shape: Any, dtype: str, chunking: Any, says: str) -> None:
+def test_invalid_arrays_are_refused(shape: Any, dtype: str, chunking: Any, says: str) -> None:
     with pytest.raises(StoreError, match=says):
         Grid.of(shape, dtype, **chunking)
 
@@ -197,7 +197,7 @@ def test_row_out_of_range(store: Store, key: str, make: Any, rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [[0.5], [[0]], [True] * 7, 3])
-def test_take_wants_row_numbers(store: Store, key: str, make: Any, rows: Any) -> None:
+def test_take_needs_row_numbers(store: Store, key: str, make: Any, rows: Any) -> None:
     with pytest.raises(IndexError, match="row numbers"):
         make(store, key).array("patches").take(rows)
 
@@ -207,7 +207,7 @@ def test_index_of_another_kind_is_refused(store: Store, key: str, make: Any) -> 
         make(store, key).array("patches")[0, 1]
 
 
-def test_numpy_takes_an_array_as_it_is(store: Store, key: str, make: Any) -> None:
+def test_numpy_reads_a_stored_array(store: Store, key: str, make: Any) -> None:
     array = make(store, key).array("patches")
     np.testing.assert_array_equal(np.asarray(array), array.read())
     assert np.asarray(array, dtype="float64").dtype == "float64"
@@ -216,7 +216,7 @@ def test_numpy_takes_an_array_as_it_is(store: Store, key: str, make: Any) -> Non
     assert [row.sum() for row in array] == array.read().sum(axis=(1, 2)).tolist()
 
 
-def test_copy_for_another_process_carries_no_rows(store: Store, key: str, publish: Any) -> None:
+def test_a_pickled_array_holds_no_rows(store: Store, key: str, publish: Any) -> None:
     values = np.arange(100_000, dtype="float64")
     with store.draft("shards", key) as draft:
         draft.write("x", values)
@@ -261,7 +261,7 @@ def test_read_checks_digests(store: Store, key: str, make: Any) -> None:
         artifact.array("patches").read()
 
 
-def test_lost_shard_of_floats_is_no_zeros_in_other_readers(
+def test_other_readers_show_a_lost_shard_of_floats_as_nan(
     store: Store, key: str, make: Any
 ) -> None:
     artifact = make(store, key)
@@ -269,7 +269,7 @@ def test_lost_shard_of_floats_is_no_zeros_in_other_readers(
     assert np.isnan(zarr.open_group(str(artifact.path), mode="r")["patches"][4:]).all()
 
 
-def test_other_zarr_arrays_are_not_guessed_at() -> None:
+def test_other_zarr_arrays_are_refused() -> None:
     node = Grid.of((4, 2), "f4").to_zarr({})
     assert Grid.from_zarr(node) == Grid.of((4, 2), "f4")
     for change in ({"codecs": []}, {"fill_value": 1.0}, {"shape": []}, {"data_type": "r8"}):

@@ -1,4 +1,4 @@
-"""The catalogue tells what a scan of the store tells, whatever happened to either meanwhile."""
+"""The catalogue lists what a scan of the store lists, whatever happens to either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from store import LAYOUT, Manifest, Store, StoreError
 from store.artifact.manifest import encode_manifest
-from store.index import reader as shelves
+from store.index import reader as reader_module
 from store.index.catalogue import Catalogue, Entry
 from store.index.reader import Scalar
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 TICK_S = 0.01
-"""The times of a file system go in steps, of 4 ms with many a Linux."""
+"""Wait for the next tick of the file system's clock: 4 ms on many Linux systems."""
 
 
 def describe(manifest: Manifest) -> dict[str, Scalar]:
@@ -37,7 +37,7 @@ def listed(store: Store) -> list[Entry]:
 
 
 def scanned(store: Store) -> list[tuple[Any, ...]]:
-    """What the catalogue must tell, from the manifests."""
+    """The entries that the catalogue must list, from the manifests."""
     return [
         (m.kind, m.key, m.type, m.version, artifact.n_bytes, m.created, describe(m))
         for artifact in store.scan()
@@ -63,20 +63,20 @@ def put(make: Any) -> Callable[..., Any]:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders count as settled at once, as if they had been written yesterday."""
-    monkeypatch.setattr(shelves, "SETTLED_NS", -3_600_000_000_000)
+    monkeypatch.setattr(reader_module, "SETTLED_NS", -3_600_000_000_000)
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders whose manifests were read."""
     seen: list[str] = []
-    read = shelves.read_manifest
+    read = reader_module.read_manifest
 
     def noted(folder: str) -> Manifest | None:
         seen.append(Path(folder).name)
         return read(folder)
 
-    monkeypatch.setattr(shelves, "read_manifest", noted)
+    monkeypatch.setattr(reader_module, "read_manifest", noted)
     return seen
 
 
@@ -90,12 +90,12 @@ def on_shelf(shelf: int, n: int) -> str:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("trusting", [False, True])
-def test_it_tells_what_a_scan_tells(
+def test_it_lists_what_a_scan_lists(
     store: Store, put: Any, seed: int, trusting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A random life of a store. With `trusting`, shelves are trusted as soon as they are seen."""
+    """Random changes to a store. With `trusting`, prefix folders count as settled at once."""
     if trusting:
-        monkeypatch.setattr(shelves, "SETTLED_NS", -3_600_000_000_000)
+        monkeypatch.setattr(reader_module, "SETTLED_NS", -3_600_000_000_000)
     choose = random.Random(seed)
     for step in range(40):
         time.sleep(TICK_S)
@@ -139,13 +139,13 @@ def test_nothing_is_read_twice(store: Store, put: Any, settled: None, reads: lis
     assert reads == [new]
 
 
-def test_what_came_within_a_tick_of_the_clock_is_seen(
+def test_changes_within_a_tick_of_the_clock_are_seen(
     store: Store, put: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a file system whose times have steps of two seconds."""
     step = 2_000_000_000
     monkeypatch.setattr(
-        shelves,
+        reader_module,
         "_stamp_of",
         lambda stat: (stat.st_mtime_ns // step * step, stat.st_ctime_ns // step * step),
     )
@@ -157,7 +157,7 @@ def test_what_came_within_a_tick_of_the_clock_is_seen(
         assert [entry.facts()["n"] for entry in listed(store)] == list(range(n + 1))
 
 
-def test_a_clock_that_goes_ahead_of_the_file_server_is_not_believed(
+def test_a_clock_ahead_of_the_file_server_is_not_used(
     store: Store, put: Any, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
     now = time.time()
@@ -170,7 +170,7 @@ def test_a_clock_that_goes_ahead_of_the_file_server_is_not_believed(
 
 
 @pytest.mark.parametrize("how", ["deleted", "empty", "short", "flipped", "longer", "garbage"])
-def test_a_damaged_catalogue_is_written_anew(
+def test_a_damaged_catalogue_is_rewritten(
     store: Store, put: Any, settled: None, reads: list[str], how: str
 ) -> None:
     for n in range(3):
@@ -200,7 +200,7 @@ def test_a_damaged_catalogue_is_written_anew(
     assert [path.name for path in file.parent.iterdir() if path.name != ".clock"] == [file.name]
 
 
-def test_a_catalogue_of_another_form_is_left_alone(
+def test_a_catalogue_of_another_form_is_not_changed(
     store: Store, put: Any, settled: None, reads: list[str]
 ) -> None:
     put(store, key_of(1))
@@ -213,7 +213,7 @@ def test_a_catalogue_of_another_form_is_left_alone(
     assert reads == []
 
 
-def test_a_catalogue_of_another_store_misleads_nobody(
+def test_a_catalogue_of_another_store_is_ignored(
     store: Store, tmp_path: Path, put: Any, settled: None
 ) -> None:
     put(store, key_of(1), n=1)
@@ -240,12 +240,12 @@ def test_a_store_that_cannot_be_written_to_is_listed(
     assert (store.root / "results" / ".catalogue").read_bytes() == b"in the way"
 
 
-def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_listing_does_not_create_a_store(tmp_path: Path) -> None:
     assert listed(Store(tmp_path / "nowhere")) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_few_changes_to_a_large_store_are_not_written_down(
+def test_few_changes_do_not_rewrite_the_catalogue(
     store: Store, put: Any, settled: None, reads: list[str]
 ) -> None:
     for n in range(40):
@@ -265,10 +265,8 @@ def test_few_changes_to_a_large_store_are_not_written_down(
     assert file.read_bytes() != before
 
 
-def test_what_was_damaged_and_is_mended_in_place_is_seen(
-    store: Store, put: Any, settled: None
-) -> None:
-    """As by a copy from a backup, which the shelf's times tell nothing of."""
+def test_an_artifact_repaired_in_place_is_seen(store: Store, put: Any, settled: None) -> None:
+    """As by a copy from a backup, which does not change the times of the prefix folder."""
     file = put(store, key_of(1)).path / "zarr.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
@@ -278,7 +276,7 @@ def test_what_was_damaged_and_is_mended_in_place_is_seen(
     assert [entry.key for entry in listed(store)] == [key_of(1)]
 
 
-def test_strangers_and_leftovers_are_not_listed(store: Store, put: Any) -> None:
+def test_other_files_and_damaged_artifacts_are_not_listed(store: Store, put: Any) -> None:
     put(store, key_of(1))
     shelf = store.root / "results" / "00"
     for name in ("notes", "0" * 31, "f" * 32, "A" * 32, ".hidden"):
@@ -306,7 +304,7 @@ def test_newer_layouts_are_reported_and_not_remembered(store: Store, put: Any) -
     assert [entry.key for entry in listed(store)] == [whole.key, artifact.key]
 
 
-def test_what_cannot_be_read_is_no_absence(
+def test_an_unreadable_store_is_an_error(
     store: Store, put: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, key_of(1))
@@ -321,7 +319,7 @@ def test_what_cannot_be_read_is_no_absence(
                 listed(store)
 
 
-def test_many_may_list_while_others_publish(
+def test_processes_may_list_while_others_publish(
     store: Store, put: Any, in_child: Callable[[Callable[[], object]], int]
 ) -> None:
     def work(me: int) -> None:

@@ -1,4 +1,4 @@
-"""Killed processes and failing disks: nothing torn is visible, and the next one goes on."""
+"""Killed processes and failing disks leave nothing incomplete visible, and the next run works."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_kill_at_every_point(
     assert n > 60  # the loop went through a whole publish
 
 
-def test_build_of_a_live_process_stays(
+def test_the_draft_of_a_live_process_stays(
     store: Store, key: str, make: Any, fill: Any, publish: Any
 ) -> None:
     with store.draft("results", key) as slow:
@@ -70,7 +70,7 @@ def test_build_of_a_live_process_stays(
     assert other.verify() == []
 
 
-def test_builds_of_other_hosts_and_keys_stay(
+def test_drafts_of_other_hosts_and_keys_stay(
     store: Store, key: str, make: Any, entries: Any, in_child: Any
 ) -> None:
     def leave(key: str, host: str | None = None) -> str:
@@ -108,7 +108,7 @@ SYSTEM_ERRORS = {
 
 @pytest.mark.parametrize("code", SYSTEM_ERRORS)
 @pytest.mark.parametrize("call", ["mkdir", "open", "write", "fsync", "rename", "stat"])
-def test_system_errors_are_told_in_words_and_leave_nothing(
+def test_system_errors_are_explained_and_leave_nothing(
     store: Store, key: str, make: Any, entries: Any, call: str, code: int
 ) -> None:
     make(store, "b" * 32)

@@ -1,4 +1,4 @@
-"""A reader of docs/disk-layout.md, with the standard library and numpy alone, on what we write."""
+"""Read what the store writes with a reader made from docs/disk-layout.md alone."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def written(store: Store, key: str, publish: Any) -> Any:
         return publish(draft), arrays, frame
 
 
-def test_reader_of_the_page(store: Store, key: str, written: Any) -> None:
+def test_the_documented_layout_reads_a_store(store: Store, key: str, written: Any) -> None:
     artifact, arrays, frame = written
     folder = store.root / "shards" / key[:2] / key
     assert artifact.path == folder

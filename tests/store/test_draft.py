@@ -67,7 +67,7 @@ def test_draft_with_a_failed_group_is_not_published(
     assert store.find("results", key) is None
 
 
-def test_file_that_shrank_behind_our_back_is_not_published(
+def test_a_draft_with_a_truncated_file_is_not_published(
     store: Store, key: str, fill: Any, publish: Any, entries: Any
 ) -> None:
     with store.draft("results", key) as draft:
@@ -93,7 +93,7 @@ def test_file_that_shrank_behind_our_back_is_not_published(
         ({"x": "\ud800"}, "attributes.x"),
     ],
 )
-def test_facts_that_json_would_change_are_refused(
+def test_attributes_that_json_would_change_are_refused(
     store: Store, key: str, make: Any, value: Any, says: str
 ) -> None:
     with pytest.raises(StoreError, match=says):
@@ -106,7 +106,7 @@ def test_facts_that_json_would_change_are_refused(
     ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", ".a", "__a", "a/__b", "zarr.json", "a\nb",
      "a\0b", "x" * 256, "ü" * 128, "\ud800"],
 )  # fmt: skip
-def test_names_that_cannot_be(store: Store, key: str, publish: Any, name: str) -> None:
+def test_invalid_names_are_refused(store: Store, key: str, publish: Any, name: str) -> None:
     with store.draft("results", key) as draft:
         with pytest.raises(StoreError, match="rename it"):
             draft.write(name, np.zeros(1))
@@ -116,7 +116,7 @@ def test_names_that_cannot_be(store: Store, key: str, publish: Any, name: str) -
         assert publish(draft).manifest.files == {}
 
 
-def test_names_are_taken_once(store: Store, key: str) -> None:
+def test_a_name_can_be_used_once(store: Store, key: str) -> None:
     with store.draft("results", key) as draft:
         draft.write("a", np.zeros(1))
         draft.write("g/a", np.zeros(1))
@@ -138,9 +138,7 @@ def test_parents_are_checked(store: Store, key: str, make: Any) -> None:
         make(store, key, parents={"p": {"kind": "shards", "key": "F" * 32}})
 
 
-def test_a_forked_child_that_leaves_the_block_takes_nothing_away(
-    store: Store, key: str, publish: Any
-) -> None:
+def test_a_forked_child_does_not_remove_the_draft(store: Store, key: str, publish: Any) -> None:
     with store.draft("shards", key) as draft:
         draft.write("values", np.arange(3))
         child = os.fork()

@@ -1,4 +1,4 @@
-"""Leases: one holder a key, the dead are found out by every rule, the living stay."""
+"""Leases: one owner per key, dead owners are detected by every rule, live ones keep their lease."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from store.locks.process import ProcessId
 
 KIND = "results"
 ELSEWHERE: dict[str, Any] = {"host": "elsewhere"}
-"""Where only Slurm or the heartbeat can tell."""
+"""A process that only Slurm or its heartbeat can show to be dead."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Quick heartbeats."""
+    """Short intervals between heartbeats."""
     monkeypatch.setattr(heartbeats, "BEAT_S", 0.02)
     yield
     heartbeats.heartbeats._wake.set()
@@ -51,7 +51,7 @@ def folder(store: Store, key: str) -> Path:
 
 
 def leave(store: Store, key: str, *, age_s: float = 0.0, **changes: Any) -> str:
-    """A lease as another process would have left it, its last beat so long ago; its token."""
+    """Write a lease as another process would, with an old heartbeat, and return its token."""
     content = msgspec.structs.replace(LeaseFile.here(), **changes)
     folder(store, key).mkdir(parents=True)
     owner_file(folder(store, key)).write_bytes(msgspec.json.encode(content))
@@ -79,7 +79,7 @@ def trash(store: Store) -> list[str]:
     return os.listdir(path) if path.exists() else []
 
 
-def test_one_holder_at_a_time(store: Store, key: str) -> None:
+def test_a_key_has_one_owner_at_a_time(store: Store, key: str) -> None:
     with store.lease(KIND, key) as lease:
         assert store.lease(KIND, key) is None
         found = only(store)
@@ -98,7 +98,7 @@ def test_one_holder_at_a_time(store: Store, key: str) -> None:
 
 
 @pytest.mark.parametrize("job", [None, "77"])
-def test_a_lease_on_disk(
+def test_lease_files_on_disk(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch, job: str | None
 ) -> None:
     if job:
@@ -158,7 +158,7 @@ ALIVE, DEAD = True, False
         ({"boot": "before"}, STALE_S + 5, DEAD),
     ],
 )
-def test_life_of_a_holder(
+def test_when_an_owner_counts_as_alive(
     store: Store, key: str, changes: dict[str, Any], age_s: float, alive: bool
 ) -> None:
     token = leave(store, key, age_s=age_s, **changes)
@@ -184,7 +184,7 @@ def test_life_of_a_holder(
         (None, STALE_S + 5, DEAD),
     ],
 )
-def test_life_of_a_slurm_job(
+def test_when_a_slurm_job_counts_as_alive(
     store: Store,
     key: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,7 +208,7 @@ def test_a_process_on_this_host_needs_no_squeue(
     assert not only(store).may_be_alive
 
 
-def test_a_job_that_was_put_back_breaks_its_own_lease(
+def test_a_requeued_job_breaks_its_own_lease(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm, "job_runs", lambda job: True)
@@ -222,7 +222,7 @@ def test_a_job_that_was_put_back_breaks_its_own_lease(
 
 @pytest.fixture
 def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A squeue of ours, first on the path; it logs how it was called."""
+    """A fake squeue, first on the path, that logs its arguments."""
     script = tmp_path / "bin" / "squeue"
     script.parent.mkdir()
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
@@ -247,7 +247,7 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("exec sleep 3600", None),
     ],
 )
-def test_squeue(
+def test_answers_of_squeue_are_cached(
     squeue: Path, monkeypatch: pytest.MonkeyPatch, body: str, runs: bool | None
 ) -> None:
     monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2 if "sleep" in body else 240.0)
@@ -262,14 +262,16 @@ def test_squeue(
     assert len(Path(f"{squeue}.log").read_text().splitlines()) == 2
 
 
-def test_while_slurm_gives_no_answer_one_job_is_asked_about_for_all(squeue: Path) -> None:
+def test_squeue_runs_once_for_all_jobs_while_slurm_does_not_answer(squeue: Path) -> None:
     squeue.write_text(f'#!/bin/sh\necho "$*" >> {squeue}.log\nexit 1\n')
     squeue.chmod(0o755)
     assert [slurm.job_runs(job) for job in ("77", "78", "79")] == [None] * 3
     assert len(Path(f"{squeue}.log").read_text().splitlines()) == 1
 
 
-def test_no_squeue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_squeue_the_state_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert slurm.job_runs("77") is None
 
@@ -277,7 +279,7 @@ def test_no_squeue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_local_clock_does_not_matter(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither that of the holder's host nor ours: only files of one server are compared."""
+    """Neither the owner's clock nor ours: only times of files on one server are compared."""
     leave(store, key, **ELSEWHERE)
     for skew_s in (-1e6, 1e6):
         monkeypatch.setattr(time, "time", lambda skew_s=skew_s: skew_s)
@@ -285,7 +287,7 @@ def test_the_local_clock_does_not_matter(
         assert store.lease(KIND, key) is None
 
 
-def test_where_the_clock_cannot_be_read_nobody_is_dead(
+def test_without_the_file_servers_clock_no_owner_is_dead(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(store, key, age_s=1e9, **ELSEWHERE)
@@ -298,7 +300,7 @@ def test_where_the_clock_cannot_be_read_nobody_is_dead(
     assert [found.may_be_alive for found in store.leases(KIND)] == [True, True]
 
 
-def test_a_clock_that_cannot_be_touched(
+def test_the_clock_file_of_another_user(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(store, key, **ELSEWHERE)
@@ -311,7 +313,7 @@ def test_a_clock_that_cannot_be_touched(
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"token": "0123'])
-def test_a_half_made_lease_is_broken_after_a_while(
+def test_an_incomplete_lease_is_broken_after_a_while(
     store: Store, key: str, content: bytes | None
 ) -> None:
     leave_incomplete(store, key, age_s=INCOMPLETE_S - 5, content=content)
@@ -326,10 +328,10 @@ def test_a_half_made_lease_is_broken_after_a_while(
         assert only(store).token == lease.token
 
 
-def test_a_maker_that_slept_too_long_does_not_take_the_lease_of_the_next(
+def test_a_process_that_slept_while_creating_a_lease_does_not_take_the_next_one(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its mkdir and its owner file, its lease is broken, and taken anew."""
+    """Between its mkdir and its owner file, the lease is broken and acquired by another."""
     write, taken = leases.write_new, []
 
     def sleepy(path: Path, data: bytes) -> None:
@@ -346,7 +348,7 @@ def test_a_maker_that_slept_too_long_does_not_take_the_lease_of_the_next(
 
 @pytest.mark.parametrize("call", ["mkdir", "open", "write"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
-def test_system_errors_are_told_and_leave_nothing(
+def test_system_errors_are_reported_and_leave_nothing(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     store.lease(KIND, "f" * 32).release()
@@ -366,7 +368,7 @@ def test_system_errors_are_told_and_leave_nothing(
     store.lease(KIND, key).release()
 
 
-def test_all_or_none(store: Store) -> None:
+def test_all_leases_or_none(store: Store) -> None:
     wanted = [("shards", "3" * 32), (KIND, "2" * 32), (KIND, "1" * 32)]
     taken = store.lease_all(wanted)
     assert [(lease.kind, lease.key) for lease in taken] == sorted(wanted)
@@ -380,12 +382,12 @@ def test_all_or_none(store: Store) -> None:
     assert store.lease_all([]) == []
 
 
-def test_all_or_none_of_one_named_twice(store: Store, key: str) -> None:
+def test_a_key_given_twice_is_leased_once(store: Store, key: str) -> None:
     (lease,) = store.lease_all([(KIND, key), (KIND, key)])
     lease.release()
 
 
-def test_an_interrupt_releases_what_was_taken(
+def test_an_interrupt_releases_the_acquired_leases(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acquire = leases.acquire
@@ -401,9 +403,7 @@ def test_an_interrupt_releases_what_was_taken(
     assert list(store.leases()) == []
 
 
-def test_heartbeats_of_all_leases_by_one_thread_that_ends(
-    store: Store, key: str, beats: None
-) -> None:
+def test_one_thread_beats_for_all_leases_and_ends(store: Store, key: str, beats: None) -> None:
     n_threads = threading.active_count()
     taken = store.lease_all([(KIND, f"{i:032x}") for i in range(5)])
     assert threading.active_count() == n_threads + 1
@@ -421,7 +421,7 @@ def test_heartbeats_of_all_leases_by_one_thread_that_ends(
         time.sleep(0.01)
 
 
-def test_a_broken_lease_is_seen_and_not_kept_alive(
+def test_the_owner_of_a_broken_lease_notices_and_stops_beating(
     store: Store, key: str, beats: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = store.lease(KIND, key)
@@ -437,7 +437,9 @@ def test_a_broken_lease_is_seen_and_not_kept_alive(
     assert only(store).token == token
 
 
-def test_a_lease_taken_again_by_its_process_beats_on(store: Store, key: str, beats: None) -> None:
+def test_a_lease_acquired_again_by_its_process_keeps_beating(
+    store: Store, key: str, beats: None
+) -> None:
     first = store.lease(KIND, key)
     folder(store, key).rename(store.root / "broken")
     with store.lease(KIND, key) as second:
@@ -474,7 +476,7 @@ def test_leases_of_a_killed_process_are_free_at_once(store: Store, key: str, in_
 
 
 def in_processes(n: int, function: Any) -> list[Any]:
-    """What a function gives in each of n processes that begin at once."""
+    """Return the results of a function in n processes that start together."""
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(n), context.SimpleQueue()
 
@@ -494,7 +496,7 @@ def in_processes(n: int, function: Any) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dead", [None, "an owner", "incomplete"])
-def test_of_many_at_once_one_gets_it(store: Store, key: str, dead: str | None) -> None:
+def test_of_many_processes_one_acquires_the_lease(store: Store, key: str, dead: str | None) -> None:
     for i in range(10):
         key = f"{i:032x}"
         if dead == "an owner":
@@ -514,8 +516,8 @@ def test_of_many_at_once_one_gets_it(store: Store, key: str, dead: str | None) -
         assert len(tokens) <= (1 if dead is None else 2)
 
 
-def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) -> None:
-    """Two judge a lease dead; the first breaks and takes it before the second breaks it."""
+def test_breaking_a_lease_puts_back_one_that_was_acquired_meanwhile(store: Store, key: str) -> None:
+    """Two processes find an owner dead; one acquires the lease before the other breaks it."""
     judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
     with store.lease(KIND, key) as first:
         leases._remove(store.root, KIND, key, judged)
@@ -526,7 +528,7 @@ def test_a_late_breaker_puts_back_what_it_did_not_judge(store: Store, key: str) 
     assert list(store.leases()) == []
 
 
-def test_a_lease_is_deleted_under_a_name_that_nobody_brings_back(
+def test_a_lease_is_deleted_under_a_name_that_cannot_be_restored(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -536,10 +538,10 @@ def test_a_lease_is_deleted_under_a_name_that_nobody_brings_back(
     assert seen == [".deleted"]
 
 
-def test_a_third_that_comes_while_a_lease_is_put_back(
+def test_a_third_process_acquires_the_key_while_a_lease_is_put_back(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then one of two holders has lost its lease, and sees so; nothing is left over."""
+    """Then one of two owners has lost its lease and notices; nothing is left."""
     judged = leave(store, key, age_s=STALE_S + 5, **ELSEWHERE)
     first = store.lease(KIND, key)
     read, third = leases.read_lease_file, []
@@ -562,8 +564,8 @@ def test_a_third_that_comes_while_a_lease_is_put_back(
 
 
 @pytest.mark.slow
-def test_no_two_hold_a_key_at_once(store: Store) -> None:
-    """Many take and release few keys, all of them or none; a mark shows who believes to hold."""
+def test_no_two_processes_own_a_key_at_once(store: Store) -> None:
+    """Many processes acquire and release few keys; a folder marks each key that is owned."""
     keys = [f"{i:032x}" for i in range(4)]
     marks = store.root / "marks"
     marks.mkdir(parents=True)
@@ -589,6 +591,6 @@ def test_no_two_hold_a_key_at_once(store: Store) -> None:
     assert list(marks.iterdir()) == []
 
 
-def test_times_are_as_documented() -> None:
+def test_time_limits_are_as_documented() -> None:
     assert (BEAT_S, STALE_S, STALE_IN_JOB_S, ENDED_S, INCOMPLETE_S) == (30, 150, 600, 60, 30)
     assert (LOST_S, RESTARTED_S) == (7 * 86400, 3600)

@@ -1,4 +1,4 @@
-"""Names of files, users and hosts, however odd, in paths, in Slurm's lists and in shells."""
+"""Odd names of files, users and hosts in paths, in lists of Slurm and in shells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from store.names import safe_name, user_name
 
 
 @pytest.mark.parametrize("name", ["study", "_x", "study_2.v3-a", "A"])
-def test_an_ordinary_name_is_its_own(name: str):
+def test_an_ordinary_name_is_kept(name: str):
     assert safe_name(name) == name
 
 
@@ -48,7 +48,7 @@ def test_files_for_people_keep_letters_and_spaces():
 
 
 @pytest.mark.parametrize("host", ["a/b", ".local", "two words"])
-def test_a_host_of_any_name_owns_its_records(
+def test_a_host_with_an_odd_name_recognises_its_records(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     there = os.uname()

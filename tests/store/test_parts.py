@@ -1,4 +1,4 @@
-"""Parts of an artifact: out of sight until they are joined, and joined as if written at once."""
+"""Parts of an artifact are hidden until joined, and join to the same bytes as one draft."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def seal(store: Store, key: str, publish: Any, n: int) -> Any:
 
 
 def files_of(artifact: Any) -> dict[str, bytes]:
-    """Bytes of all files but the manifest, which tells the time."""
+    """Bytes of all files except the manifest, which holds the time."""
     names = artifact.manifest.files
     assert artifact.verify() == []
     return {name: (artifact.path / name).read_bytes() for name in names}
@@ -57,7 +57,7 @@ def files_of(artifact: Any) -> dict[str, bytes]:
 # Out of sight.
 
 
-def test_a_part_is_found_as_such_and_is_no_artifact(store: Store, key: str, publish: Any):
+def test_a_part_is_found_as_a_part_and_not_as_an_artifact(store: Store, key: str, publish: Any):
     assert store.find_part(KIND, key, 0) is None
     made = make_part(store, key, publish, 3)
     found = store.find_part(KIND, key, 3)
@@ -83,7 +83,7 @@ def test_a_part_is_found_as_such_and_is_no_artifact(store: Store, key: str, publ
 def test_a_part_passes_neither_for_its_artifact_nor_for_another_part(
     store: Store, key: str, publish: Any
 ):
-    """A build of a part that is whole may come into the trash, and people move folders."""
+    """A complete draft of a part may get into the trash, and people move folders."""
     part = make_part(store, key, publish, 0).path
     shutil.copytree(part, part.with_name("1"))
     assert store.find_part(KIND, key, 0) is not None
@@ -123,7 +123,7 @@ def test_a_damaged_part_is_absent_and_replaced(
     assert entries(store, ".build") == []
 
 
-def test_a_whole_part_is_not_replaced(store: Store, key: str, publish: Any, entries: Any):
+def test_a_complete_part_is_not_replaced(store: Store, key: str, publish: Any, entries: Any):
     first = make_part(store, key, publish, 1)
     assert make_part(store, key, publish, 1, np.zeros(2)).manifest == first.manifest
     assert entries(store, ".trash") == []
@@ -143,7 +143,7 @@ def test_a_part_that_is_not_published_leaves_nothing(store: Store, key: str, ent
 
 @st.composite
 def parts_of_arrays(draw: Any) -> tuple[list[Any], dict[str, int]]:
-    """Arrays that are whole shards, but for the last, and how they are cut."""
+    """Arrays cut into parts of whole shards, except the last part."""
     rows_per_chunk = draw(st.integers(1, 3))
     rows_per_shard = rows_per_chunk * draw(st.integers(1, 3))
     whole = draw(st.lists(st.integers(0, 3), max_size=3))
@@ -194,7 +194,7 @@ def test_attributes_and_whole_shards_appended_before(store: Store, key: str, pub
     assert made.array("mixed").read().tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 0, 1]
 
 
-def test_links_share_their_bytes_and_outlive_the_parts(store: Store, key: str, publish: Any):
+def test_linked_files_share_their_bytes_and_outlive_the_parts(store: Store, key: str, publish: Any):
     parts = [make_part(store, key, publish, i) for i in range(2)]
     made = seal(store, key, publish, 2)
     inode = (parts[1].path / "a" / "c.0").stat().st_ino
@@ -231,7 +231,7 @@ def assert_nothing_made(store: Store, key: str, entries: Any) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_other_faults_of_linking_are_told(
+def test_other_errors_of_linking_are_reported(
     store: Store, key: str, publish: Any, entries: Any, code: int
 ):
     part = make_part(store, key, publish, 0)
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_while_copying(store: Store, key: str, publish: Any
 
 
 @pytest.mark.parametrize("copies", [False, True])
-def test_a_part_damaged_once_opened_is_not_taken_over(
+def test_a_part_damaged_after_opening_is_not_joined(
     store: Store,
     key: str,
     publish: Any,
@@ -288,7 +288,7 @@ def test_a_part_damaged_once_opened_is_not_taken_over(
     assert_nothing_made(store, key, entries)
 
 
-def test_a_part_that_vanishes_once_opened(store: Store, key: str, publish: Any, entries: Any):
+def test_a_part_removed_after_opening(store: Store, key: str, publish: Any, entries: Any):
     array = make_part(store, key, publish, 0).array("a")
     store.drop_parts(KIND, key)
     with (
@@ -312,7 +312,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("unfit", UNFIT)
-def test_what_does_not_fit_is_refused(
+def test_parts_that_do_not_fit_are_refused(
     store: Store, key: str, publish: Any, entries: Any, unfit: str
 ):
     for i, (values, options) in enumerate(UNFIT[unfit]):
@@ -324,7 +324,7 @@ def test_what_does_not_fit_is_refused(
     assert_nothing_made(store, key, entries)
 
 
-def test_parts_that_are_too_many_too_few_or_none(store: Store, key: str, publish: Any):
+def test_too_many_too_few_or_no_parts(store: Store, key: str, publish: Any):
     part = make_part(store, key, publish, 0).array("a")
     with store.draft(KIND, key) as draft:
         with draft.array("b", (8,), "f4", rows_per_shard=4) as writer:
@@ -346,7 +346,9 @@ def test_parts_that_are_too_many_too_few_or_none(store: Store, key: str, publish
 # Dropping.
 
 
-def test_dropping_moves_first(store: Store, key: str, publish: Any, entries: Any):
+def test_parts_are_moved_before_they_are_deleted(
+    store: Store, key: str, publish: Any, entries: Any
+):
     for i in range(2):
         make_part(store, key, publish, i)
     seen: list[tuple[list[int], list[str], str]] = []
@@ -367,7 +369,7 @@ def test_dropping_moves_first(store: Store, key: str, publish: Any, entries: Any
 def test_parts_that_cannot_be_dropped_stay(
     store: Store, key: str, publish: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    """The artifact is there by then, and nothing is wrong with it."""
+    """The artifact is published by then, and complete."""
     make_part(store, key, publish, 0)
     for call in ("mkdir", "rename"):
         with pytest.MonkeyPatch.context() as patch:

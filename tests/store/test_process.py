@@ -1,4 +1,4 @@
-"""Whether the process that owns something is alive: never dead by mistake."""
+"""Identify processes and judge whether they are alive: a live one never counts as dead."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PARTS = st.text("0123456789abcdef-", min_size=1)
 
 
 @given(owner=st.builds(ProcessId, st.text(min_size=1), PARTS, PARTS, st.integers(1), PARTS))
-def test_text_of_an_owner(owner: ProcessId) -> None:
+def test_ids_round_trip_through_text(owner: ProcessId) -> None:
     assert ProcessId.parse(str(owner)) == owner
 
 
 @pytest.mark.parametrize("text", ["", "host", "a.b.c.d", "host.boot.ns.pid.started"])
-def test_text_of_nobody(text: str) -> None:
+def test_other_text_is_no_id(text: str) -> None:
     assert ProcessId.parse(text) is None
 
 
@@ -72,7 +72,7 @@ def test_processes_differ(in_child: Any) -> None:
         ({"pid": 2**22 + 1}, False),  # beyond the largest process id
     ],
 )
-def test_what_the_process_table_tells(change: dict[str, Any], runs: bool | None) -> None:
+def test_answers_of_the_process_table(change: dict[str, Any], runs: bool | None) -> None:
     assert ProcessId.here()._replace(**change).runs() is runs
 
 
@@ -92,7 +92,9 @@ def test_what_the_process_table_tells(change: dict[str, Any], runs: bool | None)
         (None, LOST_S + 5, False),
     ],
 )
-def test_who_may_be_alive(change: dict[str, Any] | None, age_s: float | None, alive: bool) -> None:
+def test_which_processes_may_be_alive(
+    change: dict[str, Any] | None, age_s: float | None, alive: bool
+) -> None:
     owner = None if change is None else ProcessId.here()._replace(**change)
     assert may_be_alive(owner, lambda: age_s) is alive
     assert may_be_alive(owner) is (alive if change in ({}, {"pid": 2**22 + 1}) else True)
@@ -115,7 +117,7 @@ def test_killed_child_is_dead_before_and_after_it_is_reaped() -> None:
 
 
 def test_hidden_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of another user, where /proc hides those: only the signal tells that it exists."""
+    """A process of another user that /proc hides: only the signal shows that it exists."""
 
     def not_permitted(pid: int, signal: int) -> None:
         raise PermissionError

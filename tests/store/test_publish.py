@@ -19,7 +19,7 @@ def damage(artifact: Any) -> None:
     (artifact.path / "patches" / "c.1.0.0").unlink()
 
 
-def test_artifact_comes_back_as_it_was_given(store: Store, key: str, make: Any) -> None:
+def test_an_artifact_reads_back_as_written(store: Store, key: str, make: Any) -> None:
     made = make(store, key, attributes={"d_model": 384, "mean": (0.5, None, "x")})
     for artifact in (made, store.open("results", key)):
         assert artifact.path == store.root / "results" / key[:2] / key
@@ -31,7 +31,7 @@ def test_artifact_comes_back_as_it_was_given(store: Store, key: str, make: Any) 
         assert artifact.verify() == []
 
 
-def test_second_one_gets_the_first_ones(
+def test_a_second_draft_returns_the_first_artifact(
     store: Store, key: str, make: Any, publish: Any, entries: Any
 ) -> None:
     first = make(store, key, attributes={"by": 1})
@@ -49,7 +49,9 @@ def test_another_spec_under_the_same_key_is_an_error(store: Store, key: str, mak
         make(store, key, canonical='{"n":2}')
 
 
-def test_damaged_one_is_moved_to_the_trash(store: Store, key: str, make: Any, entries: Any) -> None:
+def test_a_damaged_artifact_is_moved_to_the_trash(
+    store: Store, key: str, make: Any, entries: Any
+) -> None:
     old = make(store, key, attributes={"by": 1})
     damage(old)
     new = make(store, key, attributes={"by": 2})
@@ -61,7 +63,9 @@ def test_damaged_one_is_moved_to_the_trash(store: Store, key: str, make: Any, en
 
 
 @pytest.mark.parametrize("what", ["a file", "an empty folder", "a folder", "a dangling link"])
-def test_whatever_stands_in_the_way_is_moved(store: Store, key: str, make: Any, what: str) -> None:
+def test_anything_in_its_place_is_moved_to_the_trash(
+    store: Store, key: str, make: Any, what: str
+) -> None:
     place = store.root / "results" / key[:2] / key
     place.parent.mkdir(parents=True)
     match what:
@@ -79,7 +83,7 @@ def test_whatever_stands_in_the_way_is_moved(store: Store, key: str, make: Any, 
 
 
 def race(store: Store, key: str, make: Any, n: int) -> list[Any]:
-    """Attributes of what each of n processes got that published the same key at once."""
+    """Publish the same key in n processes and return the attributes that each one got."""
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(n), context.SimpleQueue()
 
@@ -106,7 +110,7 @@ def test_race_has_one_winner(store: Store, make: Any, entries: Any) -> None:
     assert entries(store, ".build") == entries(store, ".trash") == []
 
 
-def test_race_over_a_damaged_one(store: Store, make: Any, entries: Any) -> None:
+def test_race_over_a_damaged_artifact(store: Store, make: Any, entries: Any) -> None:
     for i in range(5):
         key = f"{i:032x}"
         damage(make(store, key))
@@ -115,7 +119,7 @@ def test_race_over_a_damaged_one(store: Store, make: Any, entries: Any) -> None:
     assert entries(store, ".build") == []
 
 
-def test_repair_by_another_is_put_back(
+def test_an_artifact_repaired_meanwhile_is_put_back(
     store: Store, key: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(make(store, key))

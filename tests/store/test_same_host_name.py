@@ -1,4 +1,4 @@
-"""Two machines with one host name: neither takes the processes of the other for dead."""
+"""Of two machines with one host name, neither takes the processes of the other for dead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 @contextmanager
 def on_the_other() -> Iterator[None]:
-    """What is begun in this block belongs to a process of the other machine."""
+    """Everything started in this block belongs to a process of the other machine."""
     twin = ProcessId.here()._replace(boot="twinboot", pid=2**22 + 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProcessId, "here", lambda: twin)
@@ -37,7 +37,7 @@ def publish(draft: Any) -> None:
     draft.publish(type="T", version=1, canonical="", spec={}, parents={}, provenance={})
 
 
-def test_a_build_stays_while_its_process_may_be_alive(store: Store, key: str) -> None:
+def test_a_draft_stays_while_its_process_may_be_alive(store: Store, key: str) -> None:
     with on_the_other():
         draft = store.draft("results", key)
     with draft:
@@ -53,7 +53,7 @@ def test_a_build_stays_while_its_process_may_be_alive(store: Store, key: str) ->
     assert store.find("results", key)
 
 
-def test_a_build_from_before_a_restart_is_removed_in_time(store: Store, key: str) -> None:
+def test_a_draft_from_before_a_restart_is_removed_after_its_limit(store: Store, key: str) -> None:
     with on_the_other():
         draft = store.draft("results", key)
     with draft:
@@ -78,7 +78,7 @@ def test_a_draft_has_a_heartbeat(store: Store, key: str, monkeypatch: pytest.Mon
     assert not heartbeats.heartbeats.beats_for(draft.path)
 
 
-def test_all_runs_that_may_go_on_count(store: Store) -> None:
+def test_all_runs_that_may_continue_count(store: Store) -> None:
     refs = [("results", digit * 32) for digit in "ab"]
     with on_the_other():
         for ref in refs:

@@ -1,4 +1,4 @@
-"""Finding artifacts: what is whole is there, what is not whole is absent, and why is told."""
+"""Find artifacts: complete ones are found, incomplete ones are absent for a stated reason."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_missing_artifact_names_kind_key_and_root(store: Store, key: str) -> Non
 @pytest.mark.parametrize(
     "key", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "../" + "a" * 29, "٣" * 32]
 )
-def test_keys_that_cannot_be(store: Store, key: str) -> None:
+def test_invalid_keys_are_refused(store: Store, key: str) -> None:
     for use in (store.find, store.open, store.absence, store.draft):
         with pytest.raises(StoreError, match="not a key"):
             use("results", key)
 
 
 @pytest.mark.parametrize("kind", ["", "..", "Results", ".build", "results/aa"])
-def test_kinds_that_cannot_be(store: Store, key: str, kind: str) -> None:
+def test_invalid_kinds_are_refused(store: Store, key: str, kind: str) -> None:
     for use in (store.find, store.open, store.absence, store.draft):
         with pytest.raises(StoreError, match="not a kind"):
             use(kind, key)
@@ -82,7 +82,7 @@ def test_kinds_that_cannot_be(store: Store, key: str, kind: str) -> None:
 @pytest.mark.parametrize(
     "harm", ["deleted", "emptied", "one byte short", "one byte more", "a folder"]
 )
-def test_every_harmed_file_makes_an_artifact_absent(
+def test_any_damaged_file_makes_an_artifact_absent(
     store: Store, key: str, make: Any, file: str, harm: str
 ) -> None:
     artifact = make(store, key)
@@ -141,7 +141,7 @@ def test_every_flipped_byte_is_found(store: Store, key: str, make: Any) -> None:
     assert artifact.verify() == []
 
 
-def test_verify_finds_what_does_not_belong(store: Store, key: str, make: Any) -> None:
+def test_verify_reports_unexpected_files(store: Store, key: str, make: Any) -> None:
     artifact = make(store, key)
     (artifact.path / "patches" / "c.2.0.0").write_bytes(b"")
     assert artifact.verify() == ["patches/c.2.0.0 is not in the manifest"]
@@ -183,7 +183,7 @@ def test_manifest_with_other_fields(store: Store, key: str, make: Any) -> None:
     assert "is not a manifest" in str(store.absence("results", key))
 
 
-def test_what_cannot_be_read_is_no_absence(
+def test_an_unreadable_artifact_is_an_error(
     store: Store, key: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(store, key)
@@ -229,7 +229,7 @@ def test_scan_and_match(store: Store, key: str, make: Any) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "g", "A", "../", "0" * 33])
-def test_prefixes_that_cannot_be(store: Store, prefix: str) -> None:
+def test_invalid_prefixes_are_refused(store: Store, prefix: str) -> None:
     with pytest.raises(StoreError, match="begin a key"):
         store.match(prefix)
 
@@ -251,7 +251,7 @@ print(sorted({{"numpy", "polars", "zarr", "google_crc32c", "torch"}} & set(sys.m
     assert run.stdout == "[]\n"
 
 
-def test_where_no_folder_can_be_made(tmp_path: Path, key: str) -> None:
+def test_advice_where_no_folder_can_be_created(tmp_path: Path, key: str) -> None:
     with (
         pytest.raises(StoreError, match=r"no folder can be created there\. Check the path"),
         Store("/proc/x").draft("results", key),
@@ -266,7 +266,7 @@ def test_where_no_folder_can_be_made(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["00", "xy"])
-def test_a_copy_on_the_wrong_shelf_is_no_second_artifact(
+def test_a_copy_in_the_wrong_prefix_folder_is_not_listed(
     store: Store, key: str, make: Any, wrong: str
 ) -> None:
     made = make(store, key)

@@ -40,7 +40,7 @@ def test_round_trip(publish: Any, frame: pl.DataFrame) -> None:
 
 @given(frame=dataframes(allowed_dtypes=DTYPES, allow_null=True, min_cols=1, max_cols=3, max_size=9))
 @settings(max_examples=40)
-def test_any_zarr_reader_can_put_it_together(publish: Any, frame: pl.DataFrame) -> None:
+def test_any_zarr_reader_can_rebuild_a_table(publish: Any, frame: pl.DataFrame) -> None:
     with tempfile.TemporaryDirectory() as root:
         group = round_trip(Store(root), publish, frame).zarr()["table"]
         for entry in group.attrs["saevx_table"]["columns"]:
@@ -102,7 +102,7 @@ def test_no_rows_and_no_columns(store: Store, publish: Any) -> None:
         assert_frame_equal(publish(draft).table("none"), pl.DataFrame())
 
 
-def test_all_faults_are_told_at_once(store: Store, key: str) -> None:
+def test_all_faults_are_reported_together(store: Store, key: str) -> None:
     frame = pl.DataFrame(
         {"ok": [1], "day": ["2020-01-01"], "list": [[1]], "null": [None], "x.valid": [1], ".a": [1]}
     ).with_columns(pl.col("day").str.to_date())

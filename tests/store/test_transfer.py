@@ -106,7 +106,7 @@ def test_nothing_is_written_outside(store: Store, target: Store, make: Any, name
     assert not target.root.exists() or list(target.root.rglob("*evil*")) == []
 
 
-def test_a_key_that_is_not_that_of_the_spec_is_refused(
+def test_a_key_that_is_not_the_digest_of_the_spec_is_refused(
     store: Store, target: Store, make: Any
 ) -> None:
     make(store, "0" * 32)
@@ -114,7 +114,7 @@ def test_a_key_that_is_not_that_of_the_spec_is_refused(
         copy(store, target, "results", "0" * 32)
 
 
-def test_a_copy_that_is_cut_off_leaves_nothing_visible(
+def test_an_interrupted_copy_leaves_nothing_visible(
     store: Store, target: Store, make: Any, in_child: Any
 ) -> None:
     made = thing(store, make)
