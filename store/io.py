@@ -16,6 +16,9 @@ from store.errors import CorruptArtifact, StoreError
 
 _BLOCK = 4 << 20
 
+LISTING = ".listing."
+"""Begins the names of the files that `drop_listing` creates and removes."""
+
 LISTED_S = 30.0
 """How long a network file system may serve a stale listing of a folder: sshfs does for 20 s."""
 
@@ -275,6 +278,17 @@ def look_afresh(folder: Path) -> None:
     """
     with suppress(OSError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def drop_listing(folder: Path) -> None:
+    """Make a network file system forget how it has listed a folder, by creating a file in it.
+
+    Does nothing where no file can be created.
+    """
+    file = folder / f"{LISTING}{os.urandom(4).hex()}"
+    with suppress(OSError):
+        write_new(file, b"")
+        file.unlink()
 
 
 def make_folders(path: Path) -> None:

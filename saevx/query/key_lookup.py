@@ -10,7 +10,7 @@ from store.artifact.manifest import examine, read_manifest
 from store.errors import CorruptArtifact, StoreError
 from store.gc.evicted import all_evicted
 from store.layout import DELETED, Ref, check_prefix, home
-from store.trash.contents import Entry, entries
+from store.trash.contents import TrashEntry, entries
 
 AGAIN = "the next run that needs it makes it again"
 
@@ -77,7 +77,7 @@ def _raise_absent(store: Store, key: str) -> NoReturn:
     )
 
 
-def _fault(entry: Entry) -> str | None:
+def _fault(entry: TrashEntry) -> str | None:
     """Return why an entry of the trash cannot be restored; None if it can."""
     if entry.path.name.endswith(DELETED):
         return "half deleted"

@@ -1,50 +1,49 @@
-"""What killed processes leave beside the artifacts: it keeps nothing, and nobody waits for it."""
+"""Removes what killed processes left beside the artifacts. It keeps nothing alive."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from store.gc.evicted import evicted_refs
 from store.gc.reachability import Reachability
-from store.gc.records import roots_of
-from store.gc.roots import superseded
-from store.io import names_in
-from store.layout import KINDS, catalogue_file, collectors, dropped, is_key, pins, runs
+from store.gc.records import record_folders, roots_of
+from store.io import LISTING, names_in
+from store.layout import KINDS, catalogue_file, collectors, dropped, dropped_file
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
 
 SCRATCH_S = 86400.0
-"""Writing a scratch file takes an instant: one that is older than this was left behind."""
+"""Writing a scratch file takes an instant: one older than this was left behind."""
 
 
-def sweep(survey: Reachability, patience_s: float) -> None:
-    """Removes what was left behind, as far as it can be.
+def clean_up(reach: Reachability, patience_s: float) -> None:
+    """Remove what was left behind, as far as permissions allow. Raises StoreError.
 
-    Announcements of collections that are dead or older than `patience_s`, records of runs that are
-    over and do not count, manifests of what was given up and that nothing alive was made from any
-    more, and scratch files. Raises StoreError where something cannot be looked at.
+    That is: announcements of collections that have ended or are older than `patience_s`, records
+    of runs that no longer count, manifests of evicted artifacts from which nothing reachable was
+    made, and scratch files.
     """
-    store = survey.store
-    for root in roots_of(store):
-        for file in _announcements(collectors(root), patience_s):
-            _remove(file)
-    for file in superseded(store):
-        _remove(file)
+    store = reach.store
+    old = list(reach.roots.superseded)
+    unused = (ref for ref in evicted_refs(store) if ref not in reach.reachable)
+    old += [dropped_file(store.root, *ref) for ref in unused]
     for kind in KINDS:
-        for name in names_in(dropped(store.root, kind)):
-            key = name.removesuffix(".json")
-            if is_key(key) and (kind, key) not in survey.causes:
-                _remove(dropped(store.root, kind) / name)
-    folders = {catalogue_file(store.root_of(kind), kind, "any").parent for kind in KINDS}
-    folders |= {dropped(store.root, kind) for kind in KINDS}
+        old += _scratch(dropped(store.root, kind))
+        old += _scratch(catalogue_file(store.root_of(kind), kind, "any").parent)
     for root in roots_of(store):
-        folders |= {pins(root), *(runs(root) / name for name in names_in(runs(root)))}
-    for folder in folders:
-        for file in _scratch(folder):
-            _remove(file)
+        old += _announcements(collectors(root), patience_s)
+        for folder in record_folders(root):
+            old += _scratch(folder)
+        # Other files in these two may have such names.
+        old += [*_scratch(root, LISTING), *_scratch(collectors(root), LISTING)]
+    for file in old:
+        with suppress(OSError):
+            file.unlink()
 
 
 def _announcements(folder: Path, patience_s: float) -> Iterator[Path]:
@@ -54,16 +53,10 @@ def _announcements(folder: Path, patience_s: float) -> Iterator[Path]:
             yield file
 
 
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Files that were to be renamed to the names that they are named after."""
+def _scratch(folder: Path, prefix: str = "") -> Iterator[Path]:
+    """Old files with names that only saevx gives to scratch files: 8 random digits at the end."""
     with suppress(OSError), os.scandir(folder) as items:
         for item in items:
-            name, _, token = item.name.rpartition(".")
-            ours = name and len(token) == 8 and set(token) <= set("0123456789abcdef")
+            ours = item.name.startswith(prefix) and re.search(r".\.[0-9a-f]{8}$", item.name)
             if ours and time.time() - item.stat().st_mtime > SCRATCH_S:
                 yield Path(item.path)
-
-
-def _remove(file: Path) -> None:
-    with suppress(OSError):
-        file.unlink()

@@ -1,4 +1,7 @@
-"""What collections gave up although something needs it: of each the manifest is kept."""
+"""Evicted artifacts: collected although something needs them, as they can be made again.
+
+The manifest of each is kept, so that tables made from it still tell where they came from.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from store.store import Store
 
 
 def keep_manifest(store: Store, ref: Ref, path: Path) -> bool:
-    """Keeps what an artifact was, so that tables made from it still tell where they came from.
+    """Keep the manifest of an artifact that is about to be evicted.
 
-    False when it is no longer there: another collection was faster.
+    Return False if the artifact is gone: another collection was faster.
     """
     data = _read_if_there(path / NODE_FILE)
     if data is None:
@@ -30,12 +33,12 @@ def keep_manifest(store: Store, ref: Ref, path: Path) -> bool:
 
 
 def all_evicted(store: Store, prefix: str = "") -> list[StoredArtifact]:
-    """What collections gave up that could be made again, by manifests alone.
+    """The evicted artifacts whose keys start so, by their manifests alone.
 
-    The path of each is where it was, and would be again. What a later saevx gave up is left out.
+    Their paths are where they were. Those of a newer layout are left out.
     """
     found: list[StoredArtifact] = []
-    for kind, key in _dropped(store):
+    for kind, key in evicted_refs(store):
         if key.startswith(prefix):
             with suppress(NewerLayout):
                 manifest = evicted_manifest(store, kind, key)
@@ -45,30 +48,24 @@ def all_evicted(store: Store, prefix: str = "") -> list[StoredArtifact]:
 
 
 def evicted_manifest(store: Store, kind: str, key: str) -> Manifest | None:
-    """The manifest of an artifact that a collection gave up; None where there is none.
+    """The manifest of an evicted artifact; None if there is none, or it is damaged.
 
-    Raises StoreError where it cannot be read, NewerLayout.
+    Raises StoreError if it cannot be read, NewerLayout.
     """
     file = dropped_file(store.root, kind, key)
     data = _read_if_there(file)
-    if data is None:
-        return None
-    try:
-        return decode_manifest(data, str(file))
-    except CorruptArtifact:
-        return None
+    with suppress(CorruptArtifact):
+        return decode_manifest(data, str(file)) if data else None
+    return None
 
 
 def inputs_of_evicted(store: Store) -> Graph:
     """Return the evicted artifacts, and what each was made from. Raises StoreError."""
-    graph: Graph = {}
-    for kind, key in _dropped(store):
-        manifest = evicted_manifest(store, kind, key)
-        graph[kind, key] = inputs_of(manifest) if manifest else ()
-    return graph
+    manifests = {ref: evicted_manifest(store, *ref) for ref in evicted_refs(store)}
+    return {ref: inputs_of(one) if one else () for ref, one in manifests.items()}
 
 
-def _dropped(store: Store) -> Iterator[Ref]:
+def evicted_refs(store: Store) -> Iterator[Ref]:
     for kind in KINDS:
         for name in names_in(dropped(store.root, kind)):
             if is_key(key := name.removesuffix(".json")):

@@ -1,8 +1,8 @@
 """Records of what is wanted, as files: runs of experiments, and pins.
 
-A record lies in every root of the store, so that two stores that share the root of one kind see
-each other's. It names the whole graph of what is wanted, down to what a finished table was made
-from: it needs no manifest to be understood.
+A record is written to every root of the store, so that two stores that share the root of one kind
+see each other's. It holds the whole graph of what is wanted, down to what a finished table was made
+from, so it can be read without any manifest.
 
 <root>/.runs/<name>.<hash of path>/<owner>.<token>.json
 <root>/.pins/<kind>.<key>.json
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ import xxhash
 from store import io
 from store.errors import NewerLayout, StoreError
 from store.io import explained, list_folder, make_folders, read_file, replace_file, tries
-from store.layout import KINDS, LAYOUT, Ref
+from store.layout import KINDS, LAYOUT, Ref, pins, runs
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
 from store.names import safe_name
@@ -34,7 +34,7 @@ Graph = dict[Ref, tuple[Ref, ...]]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of an experiment wanted."""
+    """What one run of an experiment wants."""
 
     layout: int = LAYOUT
     name: str
@@ -44,11 +44,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     began: float
     """Seconds since 1970."""
     finished: float | None = None
-    """None while it goes on, or after it was cut off or failed."""
+    """None while it is in progress, or if it failed or was killed."""
     targets: list[Ref] = []
     nodes: list[Ref] = []
     inputs: list[list[int]] = []
-    """For each node, the places in `nodes` of what it is made from."""
+    """For each node, the indices in `nodes` of what it is made from."""
     types: dict[str, int] = {}
     """Spec types that the run's own code declared -> version; 0 for one that is no artifact."""
 
@@ -60,7 +60,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> str:
-        """Name of the folder of all runs of one file."""
+        """Name of the folder with the records of all runs of its file."""
         return f"{safe_name(self.name, 80)}.{xxhash.xxh3_64_hexdigest(self.path.encode())}"
 
     @property
@@ -71,8 +71,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def wanting(self, targets: list[Ref], graph: Graph) -> Run:
-        places = {ref: i for i, ref in enumerate(graph)}
-        inputs = [[places[ref] for ref in below if ref in places] for below in graph.values()]
+        index = {ref: i for i, ref in enumerate(graph)}
+        inputs = [[index[ref] for ref in below if ref in index] for below in graph.values()]
         return msgspec.structs.replace(self, targets=targets, nodes=list(graph), inputs=inputs)
 
     def __str__(self) -> str:
@@ -80,8 +80,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         if self.finished is not None:
             return f"{what}, finished {when(self.finished)}"
         owner = ProcessId.parse(self.owner)
-        going = bool(owner and owner.runs())
-        return f"{what}, begun {when(self.began)} and {'going on' if going else 'not finished'}"
+        state = "in progress" if owner and owner.runs() else "not finished"
+        return f"{what}, begun {when(self.began)} and {state}"
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,20 +106,20 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def when(seconds: float) -> str:
-    """A time in words, in UTC as manifests have it."""
+    """A time in words, in UTC as in manifests."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def roots_of(store: Store) -> list[Path]:
-    """The folders that a store lies in: its own, and those of kinds that lie elsewhere."""
+    """The folders that a store lies in: its own, and those of kinds with a root of their own."""
     return list(dict.fromkeys([store.root, *(store.root_of(kind) for kind in KINDS)]))
 
 
 def is_over(run: Run, file: Path) -> bool:
-    """Whether a run is complete, or its process is known to be gone.
+    """Whether a run is complete, or its process has ended.
 
-    A process that cannot be asked is gone when the last heartbeat in `file`, the record of the run,
-    is too old by the file server's clock.
+    If the process cannot be asked, the last heartbeat in `file`, the record of the run, decides, by
+    the file server's clock.
     """
     if run.finished is not None:
         return True
@@ -134,10 +134,10 @@ class _Layout(msgspec.Struct):
 
 
 def read_record(file: Path, what: type[R]) -> R | None:
-    """What a record says; None when it is gone. Raises StoreError where it cannot be understood.
+    """Return the record in a file, None if it is gone. Raises StoreError if it is damaged.
 
-    A record is written whole. One that is torn is read again while a cache may hold the size of the
-    one that it has replaced.
+    Records are written whole. One that seems truncated is read again for as long as a cache may
+    hold the size of the record that it has replaced.
     """
     fault: msgspec.DecodeError | None = None
     for _ in tries(io.OPENED_S):
@@ -147,40 +147,47 @@ def read_record(file: Path, what: type[R]) -> R | None:
             except FileNotFoundError:
                 return None
         try:
-            return _decode(file, data, what)
+            layout = msgspec.json.decode(data, type=_Layout).layout
+            if layout > LAYOUT:
+                raise NewerLayout(
+                    f"{file} has layout {layout}, written by a later saevx; this one reads up to "
+                    f"layout {LAYOUT}. Upgrade saevx"
+                )
+            return msgspec.json.decode(data, type=what)
         except msgspec.DecodeError as error:
             fault = error
             if isinstance(error, msgspec.ValidationError):
-                break  # all of it is there
+                break  # it is not truncated
     raise StoreError(
-        f"{file} cannot be understood ({fault}), and what it says might keep anything: "
-        "remove it if you know that nothing needs it"
+        f"{file} cannot be understood ({fault}), and any artifact may be wanted by it: remove it "
+        "if you know that nothing needs it"
     ) from fault
 
 
-def _decode(file: Path, data: bytes, what: type[R]) -> R:
-    layout = msgspec.json.decode(data, type=_Layout).layout
-    if layout > LAYOUT:
-        raise NewerLayout(
-            f"{file} has layout {layout}, written by a later saevx; this one reads up to "
-            f"layout {LAYOUT}. Upgrade saevx"
-        )
-    return msgspec.json.decode(data, type=what)
-
-
 def write_record(file: Path, record: Run | Pin) -> None:
-    """Writes a record whole or not at all, in the place of one that may be there."""
+    """Write a record whole or not at all, replacing the one that may be there."""
     make_folders(file.parent)
     replace_file(file, msgspec.json.encode(record))
 
 
+def run_folders(root: Path) -> list[Path]:
+    return [runs(root) / name for name in list_folder(runs(root)) if holds_runs(name)]
+
+
+def record_folders(root: Path) -> Iterator[Path]:
+    """All folders with records, each after the one that it lies in."""
+    yield pins(root)
+    yield runs(root)
+    yield from run_folders(root)
+
+
 def holds_runs(name: str) -> bool:
-    """Whether a folder holds records of runs, by the end of its name; the rest may be anything."""
+    """Whether a folder holds records of runs, by the end of its name."""
     return re.search(r"\.[0-9a-f]{16}$", name) is not None
 
 
 def is_record(name: str) -> bool:
-    """Whether a file is a record, and no scratch file or stray file of an operating system, such
+    """Whether a file is a record, not a scratch file or a stray file of an operating system, such
     as `Thumbs.db`, `.DS_Store`, `.nfs0123` or `._last.json`.
     """
     return name.endswith(".json") and not name.startswith(".")
@@ -190,25 +197,25 @@ def records_in(folder: Path) -> list[Path]:
     return [folder / name for name in list_folder(folder) if is_record(name)]
 
 
-def counting(found: Sequence[tuple[Path, Run]]) -> tuple[list[Run], list[Run]]:
-    """The runs that keep things alive: those that have ended, and those that go on.
+def retaining(found: Sequence[tuple[Path, Run]]) -> tuple[list[Run], list[Run]]:
+    """The runs that keep what they want: those that have ended, and those in progress.
 
-    Of the runs of each file that have ended, the complete one that began last; and of those cut off
-    the latest, unless a complete run began after it. So a run that is stopped early gives up
+    Of the runs of each file that have ended, the complete one that began last; and the unfinished
+    one that began last, unless a complete run began after it. So an interrupted run gives up
     neither what the run before it wanted nor what it wanted itself.
     """
     complete: dict[str, Run] = {}
-    cut_off: dict[str, Run] = {}
-    going_on: list[Run] = []
+    unfinished: dict[str, Run] = {}
+    in_progress: list[Run] = []
     for file, run in sorted(found, key=lambda entry: entry[1].began):
         if run.finished is not None:
             complete[run.folder] = run
-            cut_off.pop(run.folder, None)
+            unfinished.pop(run.folder, None)
         elif not is_over(run, file):
-            going_on.append(run)
+            in_progress.append(run)
         elif run.path:
-            cut_off[run.folder] = run
-    return [*complete.values(), *cut_off.values()], going_on
+            unfinished[run.folder] = run
+    return [*complete.values(), *unfinished.values()], in_progress
 
 
 def last_complete(found: Iterable[Run]) -> Run | None:

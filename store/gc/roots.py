@@ -1,10 +1,10 @@
-"""What keeps artifacts: the runs of experiment files that count, and pins."""
+"""The roots of a collection: the latest runs of experiment files, runs in progress, and pins."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,17 +16,17 @@ from store.gc.records import (
     Graph,
     Pin,
     Run,
-    counting,
-    holds_runs,
     is_over,
     last_complete,
     read_record,
     readable_runs,
     records_in,
+    retaining,
     roots_of,
+    run_folders,
     write_record,
 )
-from store.io import explained, list_folder, stat_opened, tries
+from store.io import explained, stat_opened, tries
 from store.layout import Ref, pin_file, pins, runs
 from store.locks.heartbeat import heartbeats
 from store.locks.liveness import may_be_alive
@@ -34,16 +34,15 @@ from store.locks.process import ProcessId
 from store.store import Store
 
 Stamp = tuple[str, int, int, bool, int]
-"""Of a record: its path, inode (0 when it is gone), size, whether its owner may be alive, and its
-mtime in ns.
-"""
+"""Path of a record, its inode (0 if it is gone), its size, whether its owner may be alive, and its
+mtime in ns."""
 
 
 class RunRecording:
-    """The record of a run that goes on, for as long as it wants things kept.
+    """The record of a run in progress. What the run wants is kept while the record says so.
 
-    Give the path of the experiment file; a run without one leaves no record behind. A store that
-    cannot be written to stops no run: `problem` then says that it is not recorded.
+    `path` is that of the experiment file; a run without one leaves no record behind. A run goes on
+    when its store cannot be written to: `problem` then says why it is not recorded.
     """
 
     def __init__(self, store: Store, path: Path | None, name: str) -> None:
@@ -54,13 +53,13 @@ class RunRecording:
         self._graph: Graph = {}
         self._types: dict[str, int] = {}
         self.path = runs(store.root) / self._run.folder / self._file
-        """Of the record in the store's own root; copies lie in others."""
+        """Of the record in the store's own root; the other roots have copies."""
         self.problem = ""
 
     def beat(self) -> None:
-        """Shows other hosts that this run goes on, where it writes nothing for days."""
+        """Send a heartbeat: other hosts see that this run lives, even if it writes nothing."""
         for folder in self._folders():
-            with suppress(OSError):  # not there yet, or no more; or the next beat may succeed
+            with suppress(OSError):  # removed, or the next heartbeat may succeed
                 os.utime(folder / self._file)
 
     def want(
@@ -69,9 +68,9 @@ class RunRecording:
         graph: Mapping[Ref, Iterable[Ref]],
         types: Mapping[str, int] | None = None,
     ) -> None:
-        """Adds targets, the graph of all that they are made from, and spec types with versions.
+        """Add targets, the graph of all that they are made from, and spec types with versions.
 
-        They are on disk when this returns, if there is no `problem`.
+        They are on disk when this returns, unless there is a `problem`.
         """
         before = len(self._targets), len(self._graph)
         self._targets |= dict.fromkeys(targets)
@@ -82,9 +81,9 @@ class RunRecording:
             heartbeats.add(self)
 
     def known(self, targets: Iterable[Ref]) -> Graph | None:
-        """The graph of these targets as the last complete run recorded it; None if it did not.
+        """The graph of these targets in the record of the last complete run; None if it has none.
 
-        A key stands for all that is below it, so a graph once recorded holds for good.
+        A key stands for all that it is made from, so a recorded graph stays valid.
         """
         last = last_complete(readable_runs(self._folders()[0]).values())
         wanted = list(targets)
@@ -99,10 +98,10 @@ class RunRecording:
         return found
 
     def complete(self) -> None:
-        """Marks this run as complete, and removes the records that no longer count.
+        """Mark this run as complete, and remove the records that no longer count.
 
-        Of the complete runs of a file the one that began last counts, whichever finishes last.
-        Each run writes only its own record, so that none can overwrite that of a later one.
+        Of the complete runs of a file, the one that began last counts, whichever finishes last.
+        Each run writes only its own record, so none can overwrite that of a later run.
         """
         if not self._run.path:
             return self.close()
@@ -118,7 +117,7 @@ class RunRecording:
                     _unlink(file)
 
     def close(self) -> None:
-        """Ends the record of a run that has no file; that of a run cut off stays."""
+        """End the recording. The record stays if the run has a file, and was not completed."""
         heartbeats.remove(self)
         if not self._run.path:
             for folder in self._folders():
@@ -133,22 +132,22 @@ class RunRecording:
 
     def _write(self, run: Run) -> None:
         try:
-            for root in writable_roots(self.store):
+            for root in mounted_roots(self.store):
                 write_record(runs(root) / run.folder / self._file, run)
         except StoreError as error:
             self.problem = str(error)
 
 
-def writable_roots(store: Store) -> list[Path]:
-    """The roots that records go to: the store's own, and others that are not unmounted."""
+def mounted_roots(store: Store) -> list[Path]:
+    """The roots that records are written to: the store's own, and others that are mounted."""
     others = [root for root in roots_of(store) if root != store.root]
     return [store.root, *(root for root in others if root.parent.is_dir())]
 
 
 def forget_runs(store: Store, path: Path | str) -> int:
-    """Forgets the recorded runs of an experiment file, but for those that go on.
+    """Remove the records of the runs of an experiment file, except of those in progress.
 
-    Returns how many there were. Raises StoreError.
+    Return how many there were. Raises StoreError.
     """
     where = str(Path(path).resolve())
     gone: set[tuple[str, str]] = set()
@@ -162,16 +161,16 @@ def forget_runs(store: Store, path: Path | str) -> int:
 
 
 def pin(store: Store, ref: Ref, nodes: Sequence[Ref], note: str = "", user: str = "") -> Pin:
-    """Keeps an artifact, and `nodes`: all that it is made from, itself first."""
+    """Keep an artifact, and `nodes`: all that it is made from, itself first."""
     kind, key = ref
     made = Pin(kind=kind, key=key, note=note, user=user, created=time.time(), nodes=list(nodes))
-    for root in writable_roots(store):
+    for root in mounted_roots(store):
         write_record(pin_file(root, *ref), made)
     return made
 
 
 def unpin(store: Store, ref: Ref) -> bool:
-    """Lets go of an artifact; False when it was not pinned."""
+    """Remove the pin of an artifact. Return False if it was not pinned."""
     found = False
     for root in roots_of(store):
         file = pin_file(root, *ref)
@@ -181,44 +180,34 @@ def unpin(store: Store, ref: Ref) -> bool:
     return found
 
 
-def superseded(store: Store) -> Iterator[Path]:
-    """Records of runs that are over and do not count. Raises StoreError."""
-    copies = _copies(_run_files(store)) or {}  # one that has just gone: another time, then
-    ended, going_on = counting([best for best, *_ in copies.values()])
-    for (file, run), *others in copies.values():
-        if run not in ended and run not in going_on and is_over(run, file):
-            yield from (other for other, _ in [(file, run), *others])
-
-
 class Roots:
-    """The runs and pins of a store that count now, read again only when one of them changed."""
+    """The runs and pins that count now. `refresh` reads them again if one of them has changed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.runs: list[Run] = []
-        """The last complete run of each file, those that go on, and the latest one cut off."""
-        self.going_on: list[Run] = []
-        """Those of `runs` that may still go on, on this host or another."""
+        """The last complete run of each file, the last unfinished one, and those in progress."""
+        self.in_progress: list[Run] = []
+        """Those of `runs` that may be in progress, on this host or another."""
         self.pins: list[Pin] = []
+        self.superseded: list[Path] = []
+        """Records of runs that are over and no longer count."""
         self._seen: list[Stamp] | None = None
 
     def refresh(self) -> bool:
-        """Reads what changed; says whether something did.
+        """Read what has changed. Return whether something has.
 
-        Raises StoreError when a record cannot be read: it might keep anything alive.
+        Raises StoreError when a record cannot be read: any artifact may be wanted by it.
         """
         for _ in tries(io.LISTED_S):
-            there = self._files()
-            stamps = [_stamp(file) for file in there]
+            files = self._files()
+            stamps = [_stamp(file) for file in files]
             if stamps == self._seen:
                 return False
-            found = self._read()
-            # A listing may name what is gone. And where a run ends while we read, its record may
-            # replace one that we did not read yet, and be one that we did not list: what we have
-            # may lack both.
-            if found is not None and self._files() == there:
-                ended, self.going_on, self.pins = found
-                self.runs = [*ended, *self.going_on]
+            # Read again if the files have changed meanwhile. A stale listing may name a record that
+            # is gone. And a run that ends now may replace a record that was not read yet by one
+            # that was not listed, so that both are missing.
+            if self._read() and self._files() == files:
                 self._seen = stamps
                 return True
         raise StoreError(
@@ -229,19 +218,22 @@ class Roots:
     def _files(self) -> list[Path]:
         return [*_run_files(self.store), *_pin_files(self.store)]
 
-    def _read(self) -> tuple[list[Run], list[Run], list[Pin]] | None:
+    def _read(self) -> bool:
+        """Read all records. Return False if one is gone."""
         copies = _copies(_run_files(self.store))
-        if copies is None:
-            return None
-        pinned = [read_record(file, Pin) for file in _pin_files(self.store)]
-        if None in pinned:
-            return None
-        ended, going_on = counting([best for best, *_ in copies.values()])
-        return ended, going_on, list({p.ref: p for p in pinned if p}.values())
+        found = [read_record(file, Pin) for file in _pin_files(self.store)]
+        if copies is None or None in found:
+            return False
+        ended, self.in_progress = retaining([best for best, *_ in copies.values()])
+        self.runs = [*ended, *self.in_progress]
+        self.pins = list({pin.ref: pin for pin in found if pin}.values())
+        superseded = [files for files in copies.values() if files[0][1] not in self.runs]
+        self.superseded = [file for files in superseded for file, _ in files]
+        return True
 
 
 def _stamp(file: Path) -> Stamp:
-    """Changes when a record is replaced or goes, and when its owner dies or shows that it lives."""
+    """Changes when a record is replaced or removed, and when its owner beats or ends."""
     owner = ProcessId.parse(file.name.removesuffix(".json").rpartition(".")[0])
     with explained("look at", file):
         try:
@@ -252,10 +244,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 def _copies(records: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:
-    """Of every record its copies in the roots, the one furthest on first; None when one has gone.
-
-    The copy in one root may be behind that in another.
-    """
+    """The copies of each record in all roots, the most recent first; None if one is gone."""
     found: dict[tuple[str, str], list[tuple[Path, Run]]] = {}
     for file in records:
         run = read_record(file, Run)
@@ -263,25 +252,19 @@ def _copies(records: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, R
             return None
         found.setdefault((file.parent.name, file.name), []).append((file, run))
     for copies in found.values():
-        copies.sort(key=lambda copy: _progress(copy[1]), reverse=True)
+        copies.sort(key=lambda copy: (copy[1].finished or 0.0, len(copy[1].nodes)), reverse=True)
     return found
 
 
-def _progress(run: Run) -> tuple[float, int]:
-    return run.finished or 0.0, len(run.nodes)
+def _run_files(store: Store) -> list[Path]:
+    folders = [folder for root in roots_of(store) for folder in run_folders(root)]
+    return [file for folder in folders for file in records_in(folder)]
 
 
-def _run_files(store: Store) -> Iterator[Path]:
-    for root in roots_of(store):
-        for folder in filter(holds_runs, list_folder(runs(root))):
-            yield from records_in(runs(root) / folder)
-
-
-def _pin_files(store: Store) -> Iterator[Path]:
-    for root in roots_of(store):
-        yield from records_in(pins(root))
+def _pin_files(store: Store) -> list[Path]:
+    return [file for root in roots_of(store) for file in records_in(pins(root))]
 
 
 def _unlink(file: Path) -> None:
-    with suppress(OSError):  # it is superseded, and a later run removes it
+    with suppress(OSError):  # a later run or collection removes it
         file.unlink()

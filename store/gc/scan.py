@@ -1,10 +1,10 @@
-"""The inventory of a store: all that stands in it, is being made, or was given up."""
+"""A scan of a store: its artifacts, builds, parts, leases and evicted artifacts."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from store.artifact.manifest import ABSENT, Manifest, examine, inputs_of
 from store.artifact.staging import is_left_behind
 from store.errors import StoreError
 from store.gc.evicted import evicted_manifest, inputs_of_evicted
-from store.gc.records import Graph
+from store.gc.records import Graph, roots_of
 from store.io import bytes_in, explained, make_folders, names_in
 from store.layout import KINDS, Ref, builds, collectors, is_key, is_prefix_folder, owner_of, works
 from store.locks.lease import LeaseOwner
@@ -25,10 +25,13 @@ from store.trash.move import Identity, identity_of
 SETTLED_S = 2.0
 """A folder that changed less than this ago may change again within one tick of its clock."""
 
+UNSETTLED = -1
+"""The mtime to remember for a folder that must be listed again."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """What stands in the place of an artifact."""
+    """The folder of an artifact, or of its finished parts, as it was found."""
 
     ref: Ref
     path: Path
@@ -37,13 +40,13 @@ class StoredEntry:
     type: str = ""
     version: int = 0
     inputs: tuple[Ref, ...] = ()
-    """What it was made from, as its manifest and its spec say."""
+    """What it was made from, by its manifest and its spec."""
     fault: str | None = None
-    """Why it is no whole artifact."""
+    """Why it is not a whole artifact."""
 
     @property
     def changed(self) -> float:
-        """When it was published, by the file server's clock; seconds since 1970."""
+        """When it was published, or its last part was; seconds since 1970, server time."""
         return self.identity[2] / 1e9
 
 
@@ -57,142 +60,123 @@ class Build:
     may_be_alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The finished parts of an artifact that is, or was, being made."""
-
-    ref: Ref
-    path: Path
-    identity: Identity
-
-
 class StoreScan:
-    """What is in a store, brought up to date by `refresh`, which looks only at what changed."""
+    """What is in a store. `refresh` reads only what has changed since the last scan."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.standing: dict[Ref, StoredEntry] = {}
+        self.artifacts: dict[Ref, StoredEntry] = {}
         self.builds: list[Build] = []
-        self.parts: list[Parts] = []
+        self.parts: list[StoredEntry] = []
         self.leases: list[LeaseOwner] = []
-        self.dropped: Graph = {}
-        """What was given up although something needs it, and what it was made from."""
-        self._shelves: dict[Path, int] = {}
-        """Folder of artifacts -> its time when we listed it; -1 if it had not settled."""
-        self._names: dict[Path, set[str]] = {}
+        self.evicted: Graph = {}
+        """Evicted artifacts, and what each was made from."""
+        self._mtimes: dict[Path, int] = {}
+        """Mtimes in ns of the folders of artifacts when they were listed."""
+        self._keys: dict[Path, set[str]] = {}
+        """Keys of the artifacts in each folder."""
         self._clock: dict[Path, float] = {}
+        """Server time of each root when this scan began."""
 
     def refresh(self, progress: Callable[[int], None] | None = None) -> bool:
-        """Says whether an artifact came, went or was replaced. `progress` hears how many were read.
+        """Scan again. Return whether artifacts were added, removed or replaced.
 
-        Raises StoreError when an artifact cannot be read.
+        `progress` is called with the number of artifacts read. Raises StoreError when one cannot
+        be read.
         """
-        # Before anything is listed, so that nothing that comes meanwhile looks settled, or old.
-        self._clock = {root: _now(root) for root in map(self.store.root_of, KINDS)}
-        self.look_at_work()
-        self.dropped = inputs_of_evicted(self.store)
-        return self._look(progress)
-
-    def look_at_work(self) -> None:
-        """Brings up to date what is being made."""
+        # Read the clock before anything is listed: what is published during the scan must seem
+        # neither settled nor old.
+        self._clock = {root: _server_time(root) for root in roots_of(self.store)}
         self.builds = [build for kind in KINDS for build in builds_of(self.store, kind)]
         self.parts = [parts for kind in KINDS for parts in parts_of(self.store, kind)]
-        self.leases = [
-            holder
-            for kind in KINDS
-            if (self.store.root_of(kind) / kind).is_dir()
-            for holder in self.store.leases(kind)
-        ]
+        kinds = [kind for kind in KINDS if (self.store.root_of(kind) / kind).is_dir()]
+        self.leases = [owner for kind in kinds for owner in self.store.leases(kind)]
+        self.evicted = inputs_of_evicted(self.store)
+        return self._scan_artifacts(progress)
 
-    def published_since(self, seconds: float) -> list[Ref]:
-        """What was published less than so many seconds ago, by the file servers' clocks."""
-        begin = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
-        return [ref for ref, one in self.standing.items() if one.changed > begin[ref[0]]]
+    def younger_than(self, seconds: float, entries: Iterable[StoredEntry]) -> set[Ref]:
+        """Those of `entries` that changed less than so many seconds before this scan."""
+        limits = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
+        return {one.ref for one in entries if one.changed > limits[one.ref[0]]}
 
-    def parts_since(self, seconds: float) -> set[Ref]:
-        """Of what parts were finished less than so many seconds ago."""
-        begin = {kind: self._clock[self.store.root_of(kind)] - seconds for kind in KINDS}
-        return {one.ref for one in self.parts if one.identity[2] / 1e9 > begin[one.ref[0]]}
-
-    def _look(self, progress: Callable[[int], None] | None) -> bool:
+    def _scan_artifacts(self, progress: Callable[[int], None] | None) -> bool:
         changed, n_read = False, 0
-        unreadable: list[str] = []
-        for kind, shelf in self._changed_shelves():
-            inodes = _inodes(shelf)
-            for key in self._names.get(shelf, set()) - inodes.keys():
-                changed |= self.standing.pop((kind, key), None) is not None
-            self._names[shelf] = set(inodes)
+        errors: list[str] = []
+        for kind, folder in self._changed_folders():
+            inodes = _inodes(folder)
+            for key in self._keys.get(folder, set()) - inodes.keys():
+                changed |= self.artifacts.pop((kind, key), None) is not None
+            self._keys[folder] = set(inodes)
             for key, inode in inodes.items():
-                known = self.standing.get((kind, key))
+                known = self.artifacts.get((kind, key))
                 if known and known.identity[1] == inode:
                     continue
                 try:
-                    changed |= self._look_at((kind, key), shelf / key)
+                    changed |= self._read((kind, key), folder / key)
                 except StoreError as error:
-                    unreadable.append(str(error))
+                    errors.append(str(error))
+                    self._mtimes[folder] = UNSETTLED
                 n_read += 1
                 if progress:
                     progress(n_read)
-        if unreadable:
-            more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        if errors:
+            more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
             raise StoreError(
-                f"{len(unreadable)} artifacts cannot be read, so it is not known what they need: "
-                f"{'; '.join(unreadable[:3])}{more}"
+                f"{len(errors)} artifacts cannot be read, so what they need is not known: "
+                f"{'; '.join(errors[:3])}{more}"
             )
         return changed
 
-    def _changed_shelves(self) -> Iterator[tuple[str, Path]]:
-        there: set[Path] = set()
+    def _changed_folders(self) -> Iterator[tuple[str, Path]]:
+        """The folders `<kind>/<key[:2]>` that may hold other artifacts than at the last scan."""
+        found: set[Path] = set()
         for kind in KINDS:
             root = self.store.root_of(kind)
-            for name in names_in(root / kind):
-                shelf = root / kind / name
-                if not is_prefix_folder(name) or (mtime := _mtime_ns(shelf)) is None:
+            for folder in (
+                root / kind / name for name in names_in(root / kind) if is_prefix_folder(name)
+            ):
+                if (mtime := _mtime_ns(folder)) is None:
                     continue
-                there.add(shelf)
-                if self._shelves.get(shelf) != mtime:
+                found.add(folder)
+                if self._mtimes.get(folder) != mtime:
                     settled = mtime < (self._clock[root] - SETTLED_S) * 1e9
-                    self._shelves[shelf] = mtime if settled else -1
-                    yield kind, shelf
-        for shelf in self._shelves.keys() - there:  # someone removed it
-            del self._shelves[shelf]
-            yield shelf.parent.name, shelf
+                    self._mtimes[folder] = mtime if settled else UNSETTLED
+                    yield kind, folder
+        for folder in self._mtimes.keys() - found:  # it was removed
+            del self._mtimes[folder]
+            yield folder.parent.name, folder
 
-    def _look_at(self, ref: Ref, path: Path) -> bool:
+    def _read(self, ref: Ref, path: Path) -> bool:
+        """Read one artifact. Return whether that changed what is known."""
         identity = identity_of(path)
-        if identity is None:
-            return self.standing.pop(ref, None) is not None
-        found = _read(ref, path, identity)
-        if found.fault == ABSENT:
-            # Another process has just moved it, and may put it back as the same inode: the folder
-            # it lay in has not settled, so the next look reads it anew.
-            return self.standing.pop(ref, None) is not None
-        self.standing[ref] = found
+        found = ABSENT if identity is None else examine(str(path), *ref)
+        if identity is None or found == ABSENT:
+            # Another process has just moved it, and may put it back with the same inode. Its
+            # folder has not settled then, so the next scan reads it again.
+            return self.artifacts.pop(ref, None) is not None
+        if isinstance(found, Manifest):
+            one = StoredEntry(
+                ref, path, identity, found.n_bytes, found.type, found.version, inputs_of(found)
+            )
+        else:
+            one = StoredEntry(ref, path, identity, bytes_in(path), fault=found)
+        self.artifacts[ref] = one
         return True
 
 
-def _inodes(shelf: Path) -> dict[str, int]:
-    """The keys in a folder of artifacts, in order, and the inodes of what stands there."""
-    with explained("list", shelf):
+def _inodes(folder: Path) -> dict[str, int]:
+    """The keys of the artifacts in a folder, sorted, and the inodes of theirs."""
+    with explained("list", folder):
         try:
-            with os.scandir(shelf) as items:
+            with os.scandir(folder) as items:
                 found = {item.name: item.inode() for item in items if is_key(item.name)}
         except FileNotFoundError:
             return {}
-    return {key: found[key] for key in sorted(found) if key[:2] == shelf.name}
-
-
-def _read(ref: Ref, path: Path, identity: Identity) -> StoredEntry:
-    found = examine(str(path), *ref)
-    if not isinstance(found, Manifest):
-        return StoredEntry(ref, path, identity, bytes_in(path), fault=found)
-    return StoredEntry(
-        ref, path, identity, found.n_bytes, found.type, found.version, inputs_of(found)
-    )
+    return {key: found[key] for key in sorted(found) if key[:2] == folder.name}
 
 
 def below(store: Store, ref: Ref) -> list[Ref]:
-    """An artifact and all that it was made from, as far as the store can tell, itself first."""
+    """An artifact and all that it was made from, as far as the store knows, itself first."""
     found: dict[Ref, None] = {}
     waiting = [ref]
     while waiting:
@@ -206,20 +190,20 @@ def below(store: Store, ref: Ref) -> list[Ref]:
 
 
 def builds_of(store: Store, kind: str) -> Iterator[Build]:
-    """What is, or was, being made. Raises StoreError where that cannot be looked at."""
+    """The builds of a kind. Raises StoreError where they cannot be listed."""
     folder = builds(store.root_of(kind), kind)
     for name in names_in(folder):
         key, owner, path = name.partition(".")[0], ProcessId.parse(owner_of(name)), folder / name
-        if is_key(key) and owner:  # or not named by us
+        if is_key(key) and owner:  # else it is not ours
             yield Build((kind, key), path, owner, not is_left_behind(path))
 
 
-def parts_of(store: Store, kind: str) -> Iterator[Parts]:
-    """Of what parts are finished. Raises StoreError where that cannot be looked at."""
+def parts_of(store: Store, kind: str) -> Iterator[StoredEntry]:
+    """The folders of finished parts of a kind. Raises StoreError where they cannot be listed."""
     folder = works(store.root_of(kind), kind)
     for key in names_in(folder):
         if is_key(key) and (identity := identity_of(folder / key)):
-            yield Parts((kind, key), folder / key, identity)
+            yield StoredEntry((kind, key), folder / key, identity)
 
 
 def _mtime_ns(folder: Path) -> int | None:
@@ -230,8 +214,8 @@ def _mtime_ns(folder: Path) -> int | None:
             return None
 
 
-def _now(root: Path) -> float:
-    """The time of the server that a root lies on; this host's where it cannot be had."""
+def _server_time(root: Path) -> float:
+    """The time of the server that a root lies on; the time of this host if that is not known."""
     if root.is_dir():
         with suppress(StoreError):
             make_folders(collectors(root))

@@ -1,4 +1,4 @@
-"""The trash: what was moved out of the way by a rename, and may be brought back for a time."""
+"""The contents of the trash: list, restore, and delete for good what was moved there."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from store.store import Store
 from store.trash.move import delete
 
 
-class Entry(NamedTuple):
+class TrashEntry(NamedTuple):
     """One folder in the trash."""
 
     kind: str
     key: str
     moved: float
-    """Seconds since 1970."""
+    """When it was moved there; seconds since 1970."""
     path: Path
 
 
-def entries(store: Store, kind: str | None = None) -> Iterator[Entry]:
-    """What lies in the trash, oldest first within a kind; names that are not ours are left out."""
+def entries(store: Store, kind: str | None = None) -> Iterator[TrashEntry]:
+    """What is in the trash, oldest first within a kind. Foreign files are left out."""
     for one in KINDS if kind is None else (kind,):
         folder = trash(store.root_of(one), one)
-        found = [(name, trashed(name)) for name in names_in(folder)]
-        ours = [Entry(one, facts[0], facts[1], folder / name) for name, facts in found if facts]
-        yield from sorted(ours, key=lambda entry: entry.moved)
+        ours = [(facts, name) for name in names_in(folder) if (facts := trashed(name))]
+        for (key, moved), name in sorted(ours, key=lambda entry: entry[0][1]):
+            yield TrashEntry(one, key, moved, folder / name)
 
 
 def restore(store: Store, kind: str, key: str) -> Path:
-    """Brings an artifact back from the trash: of several, the latest that is whole.
+    """Move an artifact back from the trash: of several, the latest that is whole.
 
-    It counts as new, so that a collection leaves it alone for the grace time. Raises StoreError
-    when something stands in its place, and MissingArtifact when the trash has no whole one.
+    It counts as new, so collections keep it for the grace period. Raises StoreError if another
+    artifact is in its place, MissingArtifact if the trash has no whole one.
     """
     place = home(store.root_of(kind), kind, key)
     why = "nothing of that key is in the trash"
-    ours = [e for e in entries(store, kind) if e.key == key and not e.path.name.endswith(DELETED)]
-    for entry in reversed(ours):
+    for entry in reversed(list(entries(store, kind))):
+        if entry.key != key or entry.path.name.endswith(DELETED):
+            continue
         found = examine(str(entry.path), kind, key)
         if not isinstance(found, Manifest):
             why = f"what the trash has of it is {found}"
             continue
         make_folders(place.parent)
         with explained("restore", place):
-            os.utime(entry.path)  # before it is back: a collection must not take it for old
+            os.utime(entry.path)  # before it is back, or a collection could take it for old
             try:
                 os.rename(entry.path, place)
             except OSError as error:
@@ -62,8 +63,8 @@ def restore(store: Store, kind: str, key: str) -> Path:
     raise MissingArtifact(kind, key, str(store.root_of(kind)), f"{why}. Run its experiment again")
 
 
-def empty(which: Iterable[Entry]) -> Iterator[tuple[Entry, int]]:
-    """Deletes for good. Yields each entry once it is gone, and its bytes."""
+def empty(which: Iterable[TrashEntry]) -> Iterator[tuple[TrashEntry, int]]:
+    """Delete for good. Yield each entry once it is gone, with its bytes."""
     for entry in which:
         n_bytes = bytes_in(entry.path)
         if delete(entry.path):

@@ -1,6 +1,7 @@
-"""Moving out of the way: one rename into the trash, a look at what was moved, and back if it is not
-what was meant. Between a look at a place and the rename another process may have replaced what is
-there; only in the trash does it stand still.
+"""Moves to the trash: one rename, then a check that the right thing was moved.
+
+Between looking at a path and the rename, another process may replace what is there. In the trash
+nothing replaces it, so it is checked there, and put back if it is not what was meant.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from store.io import explained, make_folders, remove_tree, sync_folder
 from store.layout import DELETED, trash, trash_name
 
 Identity = tuple[int, int, int]
-"""Device, inode, and time of change: inodes are used again."""
+"""Device, inode and mtime of a folder: inodes are used again."""
 
 
 def identity_of(path: Path) -> Identity | None:
-    """By what a folder is known, also after a rename; None when there is none."""
+    """What identifies a folder, also after a rename; None if there is none."""
     with explained("look at", path):
         try:
             stat = os.lstat(path)
@@ -35,10 +36,10 @@ def move_to_trash(
     is_meant: Callable[[Path], bool],
     action: str = "move to the trash",
 ) -> Path | None:
-    """Renames `path` into the trash of a kind, under a name that begins with `key`.
+    """Rename `path` into the trash of a kind, to a name that begins with `key`.
 
-    Where `is_meant` says of what was moved that it is another, it is put back. Returns where it
-    lies in the trash; None when it does not, or was gone. Raises StoreError.
+    If `is_meant` returns False for what was moved, it is put back. Return its path in the trash;
+    None if it is not there, or was gone before. Raises StoreError.
     """
     target = trash(root, kind) / trash_name(key)
     make_folders(target.parent)
@@ -55,7 +56,7 @@ def move_to_trash(
 def move_to_trash_if_same(
     root: Path, kind: str, key: str, path: Path, identity: Identity
 ) -> Path | None:
-    """As `move_to_trash`, of what `identity_of` has told; None for anything else."""
+    """Like `move_to_trash`, for the folder of this identity. Return None for any other."""
 
     def is_meant(target: Path) -> bool:
         return identity_of(target) == identity
@@ -65,7 +66,7 @@ def move_to_trash_if_same(
 
 
 def put_back(target: Path, path: Path) -> bool:
-    """Undoes `move_to_trash`; False when something else stands there by now, which is as good."""
+    """Undo `move_to_trash`. Return False if another folder has taken its place, which is fine."""
     with suppress(OSError):
         os.rename(target, path)
         sync_folder(path.parent)
@@ -74,17 +75,16 @@ def put_back(target: Path, path: Path) -> bool:
 
 
 def delete(entry: Path) -> bool:
-    """Deletes what lies in the trash for good, as far as it can be; False when it is not ours to.
+    """Delete from the trash for good. Return False if something of it is left.
 
-    Renamed first: who brings it back meanwhile gets the whole or nothing, and not a folder in which
-    this goes on deleting.
+    It is renamed first, so that a process that restores it meanwhile gets all of it or nothing.
     """
     if not entry.name.endswith(DELETED):
         doomed = entry.with_name(entry.name + DELETED)
         try:
             os.rename(entry, doomed)
         except OSError:
-            return False  # brought back, or deleted by another
+            return False  # restored, or deleted by another process
         entry = doomed
     if entry.is_dir() and not entry.is_symlink():
         remove_tree(entry)

@@ -129,6 +129,26 @@ def test_a_record_that_has_grown_is_read_whole(stores: tuple[Store, Store]) -> N
         assert len(read.nodes) == n
 
 
+def test_a_run_that_begins_after_the_records_were_listed_keeps_what_it_wants(
+    stores: tuple[Store, Store], make: Any
+) -> None:
+    one, other = stores
+    (wanted,) = refs(1)
+    artifact = make(one, wanted[1], wanted[0], canonical=canonical(0).decode(), version=0)
+    os.utime(artifact.path, (1e9, 1e9))
+    recording = RunRecording(one, EXPERIMENT, "cub_layers")
+    recording.want([("results", "b" * 32)], {("results", "b" * 32): ()})
+    recording.complete()
+    reach = Reachability(other)
+    reach.refresh()
+    stale = list(reach.stale({}))
+    assert [item.ref for item in stale] == [wanted]
+    want(one, 1)
+    assert one.find(*wanted)
+    assert collect(reach, stale).moved == []
+    assert one.find(*wanted)
+
+
 def test_a_collection_beside_runs_on_another_host(stores: tuple[Store, Store], make: Any) -> None:
     """Each run wants more than the one before it, and a collection follows each at once."""
     one, other = stores

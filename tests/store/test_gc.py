@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,7 @@ from store.gc import roots
 from store.gc import scan as inventory
 from store.gc.collector import collect, evictable, wait_for_collectors
 from store.gc.evicted import evicted_manifest as manifest_given_up
-from store.gc.reachability import (
-    DEAD_LEASE,
-    FAILED,
-    NOT_REACHED,
-    OLDER,
-    ORPHAN,
-    PARTS,
-    Reachability,
-    Stale,
-)
+from store.gc.reachability import Reachability, Stale, StaleReason
 from store.gc.records import Run, write_record
 from store.gc.roots import Roots, RunRecording, forget_runs, pin, unpin
 from store.layout import Ref, collectors, part_home, part_key, runs, works
@@ -95,7 +87,7 @@ def test_what_nothing_reaches_is_stale_once_it_is_old(store: Store, make: Any) -
     put(store, make, A)
     put(store, make, B, age_s=10)
     (item,) = stale(store)
-    assert (item.ref, item.reason, item.type) == (ref(A), NOT_REACHED, "Thing")
+    assert (item.ref, item.reason, item.type) == (ref(A), StaleReason.NOT_REACHED, "Thing")
     assert item.n_bytes == store.open("results", A).n_bytes
     assert stale_keys(store, grace_s=5) == {A, B}
     assert stale_keys(store, grace_s=1e6) == set()
@@ -212,7 +204,7 @@ def test_runs_that_go_on_all_count(store: Store, make: Any) -> None:
         put(store, make, key)
     first, second = want(store, A), want(store, B)
     assert stale_keys(store) == {C}
-    assert "going on" in str(look(store).why(ref(A))[0][1].root)
+    assert "in progress" in str(look(store).why(ref(A))[0][1].root)
     second.complete()
     assert stale_keys(store) == {C}
     first.complete()
@@ -431,9 +423,9 @@ def test_reasons(store: Store, make: Any) -> None:
     os.utime(store.root / "results" / C[:2] / C, (at, at))
     found = {item.ref[1]: item for item in stale(store, {"Thing": 2})}
     assert {key: item.reason for key, item in found.items()} == {
-        A: OLDER,
-        B: NOT_REACHED,
-        C: FAILED,  # absent for the next run, whoever wants it
+        A: StaleReason.OLDER,
+        B: StaleReason.NOT_REACHED,
+        C: StaleReason.FAILED,  # absent for the next run, whoever wants it
     }
     assert "c.0.0.0 is missing" in found[C].detail
     assert "at 2 now" in found[A].detail
@@ -462,8 +454,11 @@ def test_orphans_are_collected_and_work_is_not(
     with store.draft("results", C) as draft, store.lease("results", D):  # type: ignore[union-attr]
         draft.write("x", __import__("numpy").arange(3))
         found = {item.reason: item for item in stale(store)}
-        assert {reason: item.ref[1] for reason, item in found.items()} == {ORPHAN: A, DEAD_LEASE: B}
-        assert found[ORPHAN].n_bytes > 800
+        assert {reason: item.ref[1] for reason, item in found.items()} == {
+            StaleReason.ORPHAN: A,
+            StaleReason.DEAD_LEASE: B,
+        }
+        assert found[StaleReason.ORPHAN].n_bytes > 800
         done = run_gc(store)
         assert (len(done.moved), done.failed, done.spared) == (2, [], [])
         assert [name[:32] for name in entries(store, ".build")] == [C]
@@ -684,7 +679,63 @@ def test_c2_a_run_that_begins_after_the_survey_is_heard(
     )
     done = collect(found, doomed)
     assert [item.ref[1] for item in done.moved] == tried == [B]  # never away, not even for a moment
-    assert "going on" in done.spared[0][1]
+    assert "in progress" in done.spared[0][1]
+
+
+class CachedListings:
+    """Listings as one host has cached them. Creating a file in a folder drops its listing."""
+
+    def __init__(self) -> None:
+        self.listdir, self.open = os.listdir, os.open
+        self.cached: dict[str, list[str]] = {}
+
+    def list(self, path: Any) -> list[str]:
+        if str(path) not in self.cached:
+            self.cached[str(path)] = self.listdir(path)
+        return self.cached[str(path)]
+
+    def create(self, path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            self.cached.pop(os.path.dirname(path), None)
+        return self.open(path, flags, *args, **options)
+
+    @contextmanager
+    def in_use(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", self.list)
+            patch.setattr(os, "open", self.create)
+            yield
+
+
+def test_c2_a_run_is_seen_although_the_listing_of_its_folder_is_stale(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, make, A)
+    want(store, B).complete()
+    host = CachedListings()
+    with host.in_use(monkeypatch):
+        found = look(store)
+        doomed = list(found.stale({}))
+    assert [item.ref for item in doomed] == [ref(A)]
+    want(store, A)  # on another host
+    with host.in_use(monkeypatch):
+        assert look(store).runs == found.runs  # or this test shows nothing
+        assert collect(found, doomed).moved == []
+
+
+def test_r2_a_collection_is_seen_although_the_listing_of_its_folder_is_stale(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collectors(store.root).mkdir(parents=True)
+    host, waited = CachedListings(), []
+    with host.in_use(monkeypatch):
+        assert os.listdir(collectors(store.root)) == []
+    with gc._announced(store):  # on another host
+        monkeypatch.setattr(gc, "PATIENCE_S", 0.05)
+        with host.in_use(monkeypatch):
+            assert os.listdir(collectors(store.root)) == []
+            wait_for_collectors(store, lambda: waited.append("waits"))
+    assert waited == ["waits"]
 
 
 def test_c2_what_came_since_keeps_what_it_needs(store: Store, make: Any) -> None:
@@ -752,7 +803,7 @@ def test_c3_what_was_replaced_meanwhile_is_put_back(
     )
     done = run_gc(store)
     assert done.moved == []
-    assert "not the one" in done.spared[0][1]
+    assert "replaced" in done.spared[0][1]
     assert store.open("results", A).manifest.attributes == {"by": "repair"}
 
 
@@ -1045,15 +1096,15 @@ def test_a_survey_sees_what_comes_goes_and_is_replaced(store: Store, make: Any) 
     found = look(store)
     put(store, make, B)
     found.refresh()
-    assert found.standing.keys() == {ref(A), ref(B)}
+    assert found.artifacts.keys() == {ref(A), ref(B)}
     (store.open("results", A).path / "zarr.json").unlink()
     make(store, A, attributes={"new": True})
-    before = found.standing[ref(A)]
+    before = found.artifacts[ref(A)]
     found.refresh()
-    assert found.standing[ref(A)].identity != before.identity
+    assert found.artifacts[ref(A)].identity != before.identity
     os.rename(store.open("results", B).path, store.root / "elsewhere")
     found.refresh()
-    assert found.standing.keys() == {ref(A)}
+    assert found.artifacts.keys() == {ref(A)}
 
 
 def test_a_record_survives_a_round_trip(tmp_path: Path) -> None:
@@ -1094,9 +1145,12 @@ def test_parts_stay_while_a_run_wants_them(store: Store, make: Any) -> None:
     put(store, make, D)
     part(store, make, D)
     recording = want(store, A, D)
-    assert {(item.ref[1], item.reason) for item in stale(store)} == {(B, PARTS), (D, PARTS)}
+    assert {(item.ref[1], item.reason) for item in stale(store)} == {
+        (B, StaleReason.PARTS),
+        (D, StaleReason.PARTS),
+    }
     done = run_gc(store)
-    assert [item.reason for item in done.moved] == [PARTS, PARTS]
+    assert [item.reason for item in done.moved] == [StaleReason.PARTS, StaleReason.PARTS]
     assert sorted(path.name for path in works(store.root, "results").iterdir()) == [A, C]
     assert store.open("results", D).verify() == []
     recording.complete()
@@ -1113,7 +1167,7 @@ def test_a_part_that_comes_meanwhile_keeps_the_others(store: Store, make: Any) -
     (item,) = found.stale({})
     (place.parent / "1").mkdir()
     done = collect(found, [item])
-    assert [why for _, why in done.spared] == ["a part has come or they are gone"]
+    assert [why for _, why in done.spared] == ["it was replaced or moved meanwhile"]
     assert place.is_dir()
 
 

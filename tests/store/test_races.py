@@ -59,7 +59,7 @@ def test_a_race_shows_where_a_net_is_missing(
         monkeypatch.setattr(gc, "_put_back_wanted", lambda *args: None)
     else:
         look = Reachability.refresh
-        monkeypatch.setattr(Reachability, "refresh", lambda self: self.causes or look(self))
+        monkeypatch.setattr(Reachability, "refresh", lambda self: self.reachable or look(self))
     for seed in itertools.count():  # until pytest's time-out
         folder = tmp_path / str(seed)
         run = race(folder, n_processes=3, n_keys=5, n_collectors=3, least_s=1.5, seed=seed)

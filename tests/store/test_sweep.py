@@ -14,7 +14,7 @@ from store import Store
 from store.gc import collector as gc
 from store.gc.cleanup import SCRATCH_S
 from store.gc.collector import collect, evictable, wait_for_collectors
-from store.gc.reachability import ORPHAN, Reachability
+from store.gc.reachability import Reachability, StaleReason
 from store.gc.records import Run, write_record
 from store.gc.roots import RunRecording, pin
 from store.layout import Ref, collectors, dropped, home, pins, runs
@@ -124,7 +124,7 @@ def test_a_copy_that_is_behind_is_not_swept(tmp_path: Path) -> None:
 def test_scratch_files_are_swept_when_they_are_old(store: Store) -> None:
     names: Iterable[Path] = (
         pins(store.root) / f".results.{A}.json.01234567",
-        runs(store.root) / "experiment.0123" / ".last.json.01234567",
+        runs(store.root) / "experiment.0123456789abcdef" / ".last.json.01234567",
         dropped(store.root, "shards") / f".{A}.01234567",
         store.root / "results" / ".catalogue" / "saevx 1.msgpack.123.01234567",
     )
@@ -222,9 +222,9 @@ def test_an_orphan_that_another_process_has_removed_is_no_longer_stale(
 
     assert in_child(leave) == 0
     found = survey(store)
-    assert [item.reason for item in found.stale({})] == [ORPHAN]
+    assert [item.reason for item in found.stale({})] == [StaleReason.ORPHAN]
     make(store, A, parents={})  # a draft of the same key sweeps up first
-    assert [item for item in found.stale({}) if item.reason == ORPHAN] == []
+    assert [item for item in found.stale({}) if item.reason == StaleReason.ORPHAN] == []
 
 
 def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(

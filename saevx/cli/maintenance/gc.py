@@ -132,7 +132,7 @@ def _check_forgotten(survey: Reachability, file: str) -> None:
             f"no run of {file} is recorded in {survey.store.root}; the recorded runs are of "
             f"{', '.join(recorded) or 'no file'}"
         )
-    if any(run.path == file for run in survey.roots.going_on):
+    if any(run.path == file for run in survey.roots.in_progress):
         warn([f"a run of {file} may not have ended: its record, and what it needs, are kept"])
 
 

@@ -15,10 +15,10 @@ from saevx.cli.common.console import console, table
 from saevx.cli.common.units import size, things
 from store.errors import StoreError
 from store.gc.collector import Collected, collect, empty_trash
-from store.gc.reachability import EVICTED, NOT_REACHED, OLDER, Reachability, Stale, duration
+from store.gc.reachability import Reachability, Stale, StaleReason, duration
 from store.io import bytes_in
 from store.layout import Ref
-from store.trash.contents import Entry, entries
+from store.trash.contents import TrashEntry, entries
 
 SHOWN = 20
 """Items of one outcome that are printed."""
@@ -32,7 +32,7 @@ class Collection:
     stale: list[Stale]
     kept: list[tuple[Ref, int, str]] = field(default_factory=list)
     """Artifacts that --keep-results does not evict: their bytes, and why."""
-    trash: list[tuple[Entry, int]] = field(default_factory=list)
+    trash: list[tuple[TrashEntry, int]] = field(default_factory=list)
     """What to delete from the trash, with its bytes."""
     done: Collected = field(default_factory=Collected)
     deleted: list[int] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Collection:
             gone = "" if not run.path or Path(run.path).exists() else "  (no such file here)"
             lines.append(f"{run}: {things(len(run.targets), 'target')}{gone}")
         lines += [f"{pin.kind} {pin.key[:8]}, {pin}" for pin in survey.roots.pins]
-        if making := survey.making():
+        if making := survey.being_made():
             lines.append(f"{things(len(making))} being made")
         if survey.young:
             lines.append(f"{things(len(survey.young))} younger than {duration(survey.grace_s)}")
@@ -121,7 +121,10 @@ class Collection:
         """Print what was moved and deleted, and what was not and why."""
         if self.done.moved:
             moved = _total(item.n_bytes for item in self.done.moved)
-            intact = any(i.reason in (NOT_REACHED, OLDER, EVICTED) for i in self.done.moved)
+            intact = any(
+                i.reason in (StaleReason.NOT_REACHED, StaleReason.OLDER, StaleReason.EVICTED)
+                for i in self.done.moved
+            )
             days = f"`saevx restore KEY` brings an artifact back within {trash_days:g} days; "
             click.echo(
                 f"moved {moved} to the trash; {days if intact else ''}"
@@ -157,7 +160,7 @@ class Collection:
     def _alive(self) -> list[int]:
         """Bytes of each artifact in the store that something keeps."""
         survey = self.survey
-        return [entry.n_bytes for ref, entry in survey.standing.items() if ref in survey.causes]
+        return [entry.n_bytes for ref, entry in survey.artifacts.items() if ref in survey.reachable]
 
 
 def _total(sizes: Iterable[int]) -> str:

@@ -35,7 +35,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     chain = survey.why(ref)
     versions = DeclaredTypes(survey.roots.runs).versions
     stale = next((item for item in survey.stale(versions) if item.ref == ref), None)
-    fault = survey.standing[ref].fault if ref in survey.standing else None
+    fault = survey.artifacts[ref].fault if ref in survey.artifacts else None
     name = _name(opened, ref)
     if as_json:
         document = {
@@ -53,7 +53,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
     elif stale is not None:
         click.echo(f"{name} is stale: {stale.reason}: {stale.detail}")
     else:
-        absent = "" if ref in survey.standing else " (not in the store now)"
+        absent = "" if ref in survey.artifacts else " (not in the store now)"
         click.echo(f"{name} is alive{absent}, kept by\n{chain[0][1].root}")
         for depth, (link, _) in enumerate(chain):
             click.echo(f"{'   ' * depth}└─ {_name(opened, link)}")
@@ -64,7 +64,7 @@ def why(key: str, grace: float, store: str | None, as_json: bool) -> None:
 def _find(survey: Reachability, key: str) -> Ref:
     """Return the artifact that a prefix of its key names, in the store or only recorded."""
     check_prefix(key)
-    known = survey.standing.keys() | survey.causes.keys()
+    known = survey.artifacts.keys() | survey.reachable.keys()
     return only_match(survey.store, key, [ref for ref in known if ref[1].startswith(key)])
 
 
