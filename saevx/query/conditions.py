@@ -74,18 +74,22 @@ class Value(NamedTuple):
     """What a field is compared with."""
 
     shown: str
-    meanings: tuple[Scalar | Period, ...]
+    by_type: Mapping[str, Any]
     """The value in each type that it may have: 13 is a number or text, '13' only text."""
+
+    @classmethod
+    def of(cls, shown: str, *values: Scalar | Period) -> Value:
+        return cls(shown, {type_name(value): value for value in values})
 
     def holds(self, found: Scalar, operator: str) -> bool | None:
         """Compare with what a field has; None if their types do not compare."""
-        if found is None or None in self.meanings:
-            same = found is None and None in self.meanings
+        by_type, name = self.by_type, type_name(found)
+        if "null" in by_type or name == "null":
+            same = name in by_type
             return {"=": same, "!=": not same}.get(operator, False)
-        if isinstance(self.meanings[0], Period):
-            return self.meanings[0].holds(found, operator)
-        by_type = {type_name(meaning): meaning for meaning in self.meanings}  # type: ignore[arg-type]
-        name = type_name(found)
+        if "a period" in by_type:
+            period: Period = by_type["a period"]
+            return period.holds(found, operator)
         if (
             name not in by_type
             or (name == "a boolean" and operator not in ("=", "!="))
@@ -96,10 +100,14 @@ class Value(NamedTuple):
         return _OPERATORS[operator](found, by_type[name])
 
 
-def type_name(value: Scalar) -> str:
+def type_name(value: Scalar | Period) -> str:
     """Return the type of a value as messages call it."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "a boolean"
+    if isinstance(value, Period):
+        return "a period"
     return "text" if isinstance(value, str) else "a number"
 
 
@@ -141,29 +149,29 @@ def _parse(text: str) -> Condition:
     operator = "=" if operator == "==" else operator
     several = _OR.findall(rest) if operator in ("=", "!=") else [rest]
     values = tuple(_value(part.strip(), field, operator) for part in several or [""])
-    if operator not in ("=", "!=") and any(None in value.meanings for value in values):
+    if operator not in ("=", "!=") and any("null" in value.by_type for value in values):
         refuse(f"{text!r}: null can only be compared with = and !=")
     return Condition(field, operator, values)
 
 
 def _value(text: str, field: str, operator: str = "=") -> Value:
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
-        return Value(text, (text[1:-1],))
+        return Value.of(text, text[1:-1])
     if text in ("null", "None"):
-        return Value("null", (None,))
+        return Value.of("null", None)
     if field == "created" and operator != "~":
-        return Value(text, (_period(text),))
+        return Value.of(text, _period(text))
     quantity = _QUANTITY.fullmatch(text)
     if quantity and field in _UNITS:
         unit = _UNITS[field].get(quantity[2].lower())
         if unit is None or not _NUMBER.fullmatch(quantity[1]):
             refuse(f"{field} has one of the units {', '.join(_UNITS[field])}: {text!r} is none")
-        return Value(text, (float(quantity[1]) * unit,))
+        return Value.of(text, float(quantity[1]) * unit)
     if text.lower() in ("true", "false"):
-        return Value(text, (text, text.lower() == "true"))
+        return Value.of(text, text, text.lower() == "true")
     if _NUMBER.fullmatch(text):
-        return Value(text, (text, float(text) if re.search("[.eE]", text) else int(text)))
-    return Value(text, (text,))
+        return Value.of(text, text, float(text) if re.search("[.eE]", text) else int(text))
+    return Value.of(text, text)
 
 
 def _period(text: str) -> Period:
@@ -205,7 +213,7 @@ def _from_python(field: str, wanted: Any) -> Condition:
             values.append(_value(str(value), field))
         elif isinstance(value, str | int | float | None):
             shown = repr(value) if isinstance(value, str) else str(value)
-            values.append(Value("null" if value is None else shown, (value,)))
+            values.append(Value.of("null" if value is None else shown, value))
         else:
             refuse(
                 f"{field} is compared with a {type(value).__name__}: use numbers, text, True, "
