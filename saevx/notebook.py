@@ -1,4 +1,4 @@
-"""What notebooks call: load an artifact, make what is missing, one table over many specs."""
+"""Functions for notebooks: load an artifact, run an experiment, build a table of many specs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from store import Store
 
 Targets = Artifact | Iterable[Artifact] | Callable[[], Any] | str | Path
-"""Specs, a function that gives some, or the path of an experiment file."""
+"""Specs, a function that returns or yields some, or the path of an experiment file."""
 
 Where = str | Path | Workspace | None
-"""A store's root, a workspace, or None for that of the current folder."""
+"""A store's root, a workspace, or None for the workspace of the current folder."""
 
 
 def load(spec: Artifact | str, store: Where = None) -> Any:
-    """What was made of `spec`, a spec or a key, or the beginning of one.
+    """Load the artifact of a spec, or of a key or unique prefix of one.
 
-    A polars frame for results, a `Tokens` handle for shards, a callable scorer for checkpoints.
-    By key, no code of users runs: what a type from outside of saevx made is a frame or an array,
-    or a dict of them by name where it holds several.
-    Raises MissingArtifact, saying what makes it, when the store does not have it.
+    Return a polars frame for results, a `Tokens` handle for shards, a scorer for checkpoints.
+    Loading by key runs no code of users: an artifact of a type from outside saevx is returned as a
+    frame or an array, or as a dict of them by name if it holds several.
+    Raise MissingArtifact, saying what makes it, if the store lacks it.
     """
     workspace = _workspace(store)
     if isinstance(spec, str):
@@ -63,28 +63,28 @@ def run(
     profile: str | None = None,
     retry_failed: bool = False,
 ) -> Report | None:
-    """Make the targets, and whatever they need that the store lacks, as `saevx run` does.
+    """Make the targets, and all that they need and the store lacks, as `saevx run` does.
 
     `targets` are specs, a function that returns some or yields several lists of them, or the path
-    of an experiment file. Returns what `report` (by default that of the file) makes of the results,
-    and saves it in the store's reports. Without `executor`, `jobs` or `profile`, everything is made
-    in this process.
+    of an experiment file. Return what `report` (by default that of the file) makes of the results,
+    and save it in the store's folder of reports. Without `executor`, `jobs` or `profile`,
+    everything is made in this process.
 
-    Raises SpecError when something cannot be made, RunFailed when something could not.
+    Raise SpecError, before anything runs, if a spec cannot be made, and RunFailed if making failed.
     """
     if not (jobs or profile):
         executor = executor or "inline"
     execution = Execution(executor, jobs, profile, retry_failed=retry_failed)
     workspace = _workspace(store)
     session = Session(_experiment(targets, report), workspace, execution, Display(listener))
-    *_, (plan, outcome) = session.run()  # to its end, so that its record is closed
-    if not outcome.ok:
+    *_, (plan, result) = session.run()  # to its end, which closes its record
+    if not result.ok:
         causes = [
             f"{type(plan.nodes[key].spec).__name__} {key}: {explain(error)}"
-            for key, error in outcome.failed.items()
+            for key, error in result.failed.items()
         ]
         raise RunFailed(
-            f"{len(outcome.failed)} failed and {len(outcome.blocked)} could not begin:\n"
+            f"{len(result.failed)} failed and {len(result.blocked)} could not begin:\n"
             + "\n".join(causes)
         )
     made = session.report()
@@ -103,16 +103,15 @@ def table(
     older_versions: bool = False,
     explode_spec: bool = True,
 ) -> pl.DataFrame:
-    """The rows of many results in one frame, with their specs' fields as columns.
+    """Return the rows of many results in one frame, with the fields of their specs as columns.
 
-    With `specs`, those of all results among them. Without, those of all results in the store, of
-    whatever experiment: of type `spec`, and for which the conditions `where` hold, as
-    `"layer>=12"`, `["layer>=12", "n_train=null"]` or `{"layer": [12, 13], "n_train": None}`; what
-    an older version of a recipe made is left out, unless `older_versions`.
+    With `specs`, these are the results of the specs. Without, they are all results in the store
+    that are of type `spec` and match the conditions `where`, for example `"layer>=12"`,
+    `["layer>=12", "n_train=null"]` or `{"layer": [12, 13], "n_train": None}`. Results that an older
+    version of a recipe made are left out, unless `older_versions`.
 
-    Columns that only some results have are null elsewhere. Raises MissingArtifact when the store
-    lacks one of `specs`, SpecError when something is no table, QueryError for conditions that
-    cannot be understood.
+    Columns that only some results have are null elsewhere. Raise MissingArtifact if the store lacks
+    one of `specs`, SpecError if one is not a table, and QueryError if a condition is not valid.
     """
     workspace = _workspace(store)
     if specs is None:
@@ -140,7 +139,7 @@ def _experiment(targets: Targets, report: Callable[..., Any] | None) -> Experime
 
 
 def _code_of(things: Iterable[Any]) -> Path | None:
-    """The file of the first function or type that is the user's: jobs need a copy of it."""
+    """Return the file of the first user-defined function or type, of which jobs need a copy."""
     for thing in things:
         name = getattr(thing, "__module__", None) or "__main__"
         if name.partition(".")[0] not in ("__main__", "saevx", "spec"):
@@ -171,7 +170,7 @@ def _workspace(store: Where) -> Workspace:
 
 
 def _specs(specs: Artifact | Iterable[Artifact]) -> Sequence[Artifact]:
-    """The specs of artifacts that were given."""
+    """Return one or several specs as a list. Raise SpecError for anything else."""
     if isinstance(specs, str) or not isinstance(specs, Artifact | Iterable):
         raise SpecError(f"{specs!r:.200} is no spec of an artifact, nor a list of them")
     return [_spec(spec) for spec in ([specs] if isinstance(specs, Artifact) else specs)]

@@ -1,4 +1,4 @@
-"""A session: an experiment planned, made and reported, stage by stage, in one store."""
+"""Sessions: plan, make and report one experiment, stage by stage, in one store."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ REPLANS = 3
 
 
 class Display:
-    """Shows how a session goes on. This one only warns; the command line draws bars."""
+    """Shows the progress of a session. This one only warns; the command line draws bars."""
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener or Listener()
 
     def begin(self, plan: Plan) -> None:
-        """A stage begins, of which something is to be made."""
+        """A stage begins, and something of it must be made."""
 
     def batches(self) -> AbstractContextManager[Listener]:
-        """What hears of batches made in this process."""
+        """Return the listener of batches that are made in this process."""
         return nullcontext(self._listener)
 
     def counts(self) -> AbstractContextManager[Callable[[Counts], None]]:
-        """What hears how far other processes are."""
+        """Return the function that is called with the progress of jobs."""
         return nullcontext(lambda counts: None)
 
     def warn(self, problems: Iterable[str]) -> None:
@@ -74,12 +74,12 @@ class Session:
 
     @cached_property
     def context(self) -> Context:
-        """What its plans run with; where all is there, nobody asks for it."""
+        """The context that plans run in; made when first needed, since it asks git for commits."""
         return Context(self.keys, self.store, find_recipe, CodeVersion.of(self.experiment.path))
 
     def plans(self) -> Iterator[Plan]:
-        """The plan of each stage, up to the first whose targets are not all there."""
-        for specs in self.experiment.stages(self._give_back):
+        """Yield the plan of each stage, up to the first that lacks a target."""
+        for specs in self.experiment.stages(self._load_stage):
             plan = make_plan(specs, self.keys, self.store)
             yield plan
             if not plan.done:
@@ -116,9 +116,9 @@ class Session:
         return plan, result
 
     def run(self) -> Iterator[tuple[Plan, RunResult]]:
-        """Make stage after stage, up to the first that fails."""
+        """Make and yield stage after stage, up to the first that fails."""
         try:
-            for specs in self.experiment.stages(self._give_back):
+            for specs in self.experiment.stages(self._load_stage):
                 plan, result = self.plan(specs), RunResult()
                 if not plan.done:
                     self.display.begin(plan)
@@ -132,12 +132,12 @@ class Session:
             self.recording.close()
 
     def report(self) -> Report | None:
-        """The experiment's report of what was made; None where it defines none."""
+        """Return the experiment's report of all results; None if it defines no report."""
         if self.experiment.report is None:
             return None
         from saevx.experiments.report import make_report
 
-        with _quietly():
+        with _without_warnings():
             table = table_of(self._results, self.keys, self.store) if self._results else None
         return make_report(self.experiment, table)
 
@@ -162,11 +162,11 @@ class Session:
             )
             return Coordinator(plan, self.context, execution.executor_object(), request).run()
 
-    def _give_back(self, specs: list[Artifact]) -> Any:
-        """The table of specs that all load as tables, else a list of what `saevx.load` gives."""
+    def _load_stage(self, specs: list[Artifact]) -> Any:
+        """Return the table of specs that all load as tables, else a list of what each loads as."""
         import polars as pl
 
-        with _quietly():
+        with _without_warnings():
             loaded = [load(spec, self.keys, self.store) for spec in specs]
             are_tables = all(spec.kind == "results" for spec in specs)
             if are_tables and all(isinstance(one, pl.DataFrame) for one in loaded):
@@ -175,8 +175,8 @@ class Session:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without warnings of what looks wrong in results: the end of a run tells them."""
+def _without_warnings() -> Iterator[None]:
+    """Suppress warnings about suspicious results: they are shown at the end of a run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaevxWarning)
         yield

@@ -1,9 +1,10 @@
-"""The plan: which artifacts a list of targets needs made, in which order, and why."""
+"""Plans: which artifacts must be made for a list of targets, in which order, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where an artifact stands when the plan is made."""
+    """Whether the store has an artifact."""
 
     PRESENT = "present"
     TO_MAKE = "to make"
@@ -31,101 +32,96 @@ class Node:
     key: str
     state: State
     why: str
-    """Why it will run, or that it need not."""
+    """Why it will run, or that it is in the store."""
     inputs: tuple[str, ...] = ()
-    """Keys of what its recipe reads; empty when it need not run."""
-    needed_by: list[str] = field(default_factory=list)
-    """Keys of the nodes that will read it."""
+    """Keys of what its recipe reads; empty if it will not run."""
     depth: int = 0
-    """Longest way down to a node without inputs to make. Nodes of one depth need not each other."""
+    """Longest path to a node without inputs to make. Nodes of one depth do not need each other."""
     warnings: tuple[str, ...] = ()
-    """What its recipe found suspicious, if it was there when the plan was made."""
+    """What its recipe found suspicious, if it was in the store when the plan was made."""
 
 
 @dataclass
 class Plan:
-    """Nodes by key, inputs before what reads them. A finished target needs no inputs."""
+    """Nodes by key, each after its inputs. A target that is in the store needs no inputs."""
 
     nodes: dict[str, Node]
     targets: tuple[str, ...]
-    """Keys of what was asked for, each once, in the order asked."""
+    """Keys of the targets, each once, in the order given."""
 
     @property
     def to_make(self) -> list[Node]:
-        """What will run, in an order that works."""
+        """The nodes that will run, each after its inputs."""
         return [node for node in self.nodes.values() if node.state is State.TO_MAKE]
 
     @property
     def done(self) -> bool:
-        """True when every target is there."""
+        """Whether every target is in the store."""
         return not self.to_make
 
 
 @gc_paused()
 def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
-    """Ask the store for the targets, and for the inputs of what it lacks, and so on down.
+    """Plan the targets that the store lacks, the inputs of these that it lacks, and so on.
 
-    Raises CorruptArtifact when an artifact's spec is not the one that its key stands for.
+    Raise CorruptArtifact if the store has an artifact of another spec under one of their keys.
     """
     wanted: dict[str, Artifact] = {}
     for target in targets:
         wanted.setdefault(keys.of(target), target)
+    count_parts = functools.cache(store.begun)
     found: dict[str, Node] = {}
-    begun: dict[str, dict[str, int]] = {}
-    # An iterative depth-first walk, since a graph may be deeper than Python recurses.
     ordered: dict[str, Node] = {}
-    for key, target in wanted.items():
-        stack: list[tuple[Artifact, str, bool]] = [(target, key, False)]
-        while stack:
-            spec, key, inputs_done = stack.pop()
-            if inputs_done:
-                ordered[key] = found[key]
-                continue
-            if key in found:
-                continue
-            node = found[key] = _look_up(spec, key, keys, store, begun)
+    # Depth first, and iterative, since a graph may be deeper than Python recurses.
+    stack = [(target, key, False) for key, target in reversed(wanted.items())]
+    while stack:
+        spec, key, inputs_done = stack.pop()
+        if inputs_done:
+            ordered[key] = found[key]
+        elif key not in found:
+            node = found[key] = _look_up(spec, key, keys, store, count_parts)
             stack.append((spec, key, True))
             if node.state is State.TO_MAKE:
-                below = {keys.of(artifact): artifact for artifact in spec.inputs().values()}
-                node.inputs = tuple(below)
-                stack.extend((artifact, k, False) for k, artifact in reversed(below.items()))
-    _link(ordered, wanted)
+                inputs = {keys.of(artifact): artifact for artifact in spec.inputs().values()}
+                node.inputs = tuple(inputs)
+                stack.extend((artifact, k, False) for k, artifact in reversed(inputs.items()))
+    _explain(ordered, wanted)
     return Plan(ordered, tuple(wanted))
 
 
 def _look_up(
-    spec: Artifact, key: str, keys: Keys, store: Store, begun: dict[str, dict[str, int]]
+    spec: Artifact,
+    key: str,
+    keys: Keys,
+    store: Store,
+    count_parts: Callable[[str], dict[str, int]],
 ) -> Node:
     found = look_up(spec, keys, store)
-    if isinstance(found, str):
-        if spec.kind not in begun:
-            begun[spec.kind] = store.begun(spec.kind)
-        n_parts = begun[spec.kind].get(key, 0)
-        parts = f", but {n_parts} part{'s' * (n_parts > 1)} of it" if n_parts else ""
-        return Node(spec, key, State.TO_MAKE, found + parts)
-    return Node(spec, key, State.PRESENT, "in the store", warnings=warnings_of(found))
+    if not isinstance(found, str):
+        return Node(spec, key, State.PRESENT, "in the store", warnings=warnings_of(found))
+    n_parts = count_parts(spec.kind).get(key, 0)
+    parts = f", but {n_parts} part{'s' * (n_parts > 1)} of it" if n_parts else ""
+    return Node(spec, key, State.TO_MAKE, found + parts)
 
 
-def _link(nodes: dict[str, Node], targets: dict[str, Artifact]) -> None:
-    """Fill in who needs whom, how deep each lies, and the reason in words."""
+def _explain(nodes: dict[str, Node], targets: Container[str]) -> None:
+    """Fill in the depth of each node, and why it will run."""
+    needed_by: dict[str, list[Node]] = {}
     for node in nodes.values():
-        below = [nodes[key] for key in node.inputs]
-        for other in below:
-            other.needed_by.append(node.key)
-        waiting = [other.depth + 1 for other in below if other.state is State.TO_MAKE]
-        node.depth = max(waiting, default=0)
-    for node in nodes.values():
+        inputs = [nodes[key] for key in node.inputs]
+        for each in inputs:
+            needed_by.setdefault(each.key, []).append(node)
+        to_make = [each.depth + 1 for each in inputs if each.state is State.TO_MAKE]
+        node.depth = max(to_make, default=0)
+    for key, node in nodes.items():
         if node.state is State.TO_MAKE:
-            node.why = "; ".join([node.why, *_reasons(node, nodes, node.key in targets)])
+            node.why += "; asked for" if key in targets else ""
+            node.why += _need(needed_by[key]) if key in needed_by else ""
 
 
-def _reasons(node: Node, nodes: dict[str, Node], is_target: bool) -> list[str]:
-    reasons = ["asked for"] if is_target else []
-    if node.needed_by:
-        first = nodes[node.needed_by[0]]
-        more = f" and {len(node.needed_by) - 1} more" if len(node.needed_by) > 1 else ""
-        reasons.append(f"needed by {type(first.spec).__name__} {first.key[:8]}{more}")
-    return reasons
+def _need(readers: list[Node]) -> str:
+    more = f" and {len(readers) - 1} more" if len(readers) > 1 else ""
+    return f"; needed by {type(readers[0].spec).__name__} {readers[0].key[:8]}{more}"
 
 
 def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
@@ -143,7 +139,7 @@ def graph_of(specs: Iterable[Artifact], keys: Keys) -> Graph:
 
 
 def group(nodes: Sequence[Node], batch_text: dict[str, str]) -> list[list[Node]]:
-    """Nodes that one call of a recipe makes: same depth, same type, same batch text (by key)."""
+    """Return batches: nodes of equal depth, type and batch text, which is given by key."""
     groups: dict[tuple[int, str, str], list[Node]] = {}
     for node in nodes:
         where = (node.depth, type(node.spec).__name__, batch_text[node.key])
