@@ -160,7 +160,7 @@ class Session:
                 detach=execution.detach,
                 watch=watch,
             )
-            return Coordinator(plan, self.context, execution.executor_object(), request).run()
+            return Coordinator(plan, self.context, execution.make_executor(), request).run()
 
     def _load_stage(self, specs: list[Artifact]) -> Any:
         """Return the table of specs that all load as tables, else a list of what each loads as."""

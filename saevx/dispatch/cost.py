@@ -1,78 +1,73 @@
-"""What a run would submit, and what it would cost by the history of the store."""
+"""The arrays that a run would submit, and their cost by the history of the store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from saevx.dispatch.batching import Batcher, chunks
 from saevx.dispatch.executors.base import Executor
 from saevx.dispatch.profiles import Profile, Resources
 from saevx.query.search import catalogue
 from saevx.resolve.context import Context
-from saevx.resolve.plan import Node, Plan
+from saevx.resolve.plan import Plan
 
 if TYPE_CHECKING:
     from store import Store
 
 N_SAMPLES = 20
-"""The latest artifacts of a type that an estimate rests on."""
+"""The most recent artifacts of a type, on which an estimate is based."""
 
 
 @dataclass(frozen=True)
-class Line:
+class ArrayEstimate:
     """Arrays of one depth, type and set of resources."""
 
     recipe: str
     n_artifacts: int
     arrays: list[int]
-    """Elements of each array."""
+    """Number of tasks of each array."""
     resources: Resources
     work_s: float | None
-    """Seconds of work in all, one after the other; None where nothing like it was made yet."""
+    """Seconds of work, all artifacts added up; None where none of the type was made yet."""
     n_bytes: float | None
 
     @property
     def document(self) -> dict[str, Any]:
-        import msgspec
-
         return {**self.__dict__, "resources": msgspec.to_builtins(self.resources)}
 
 
-def forecast(plan: Plan, context: Context, profile: Profile, executor: Executor) -> list[Line]:
-    """The arrays for what a plan lacks, in the order in which they would be submitted."""
-    nodes = plan.to_make
-    history = _history(context.store, nodes)
-    batcher = Batcher(profile, context, executor.width, nodes)
-    lines = []
-    for wave in batcher.pack(nodes, {}):
-        n = len({node.key for load in wave.tasks for node in load.nodes})
-        cost = history.get(wave.recipe)
-        lines.append(
-            Line(
-                recipe=wave.recipe,
-                n_artifacts=n,
-                arrays=[len(part) for part in chunks(wave.tasks, executor.largest_array)],
-                resources=wave.resources,
-                work_s=n * cost[0] if cost else None,
-                n_bytes=n * cost[1] if cost else None,
+def estimate_arrays(
+    plan: Plan, context: Context, profile: Profile, executor: Executor
+) -> list[ArrayEstimate]:
+    """List the arrays for what a plan lacks, in the order in which they would be submitted."""
+    batcher = Batcher(profile, context, executor.width, plan.to_make)
+    estimates = []
+    for batch in batcher.pack(plan.to_make, {}):
+        nodes = {node.key: node for task in batch.tasks for node in task.nodes}
+        kind = next(iter(nodes.values())).spec.kind
+        cost = _cost(context.store, kind, batch.recipe)
+        estimates.append(
+            ArrayEstimate(
+                recipe=batch.recipe,
+                n_artifacts=len(nodes),
+                arrays=[len(part) for part in chunks(batch.tasks, executor.largest_array)],
+                resources=batch.resources,
+                work_s=len(nodes) * cost[0] if cost else None,
+                n_bytes=len(nodes) * cost[1] if cost else None,
             )
         )
-    return lines
+    return estimates
 
 
-def _history(store: Store, nodes: Sequence[Node]) -> dict[str, tuple[float, float]]:
-    """Type -> seconds and bytes of one artifact: medians over the latest of that type."""
-    kinds = {type(node.spec).__name__: node.spec.kind for node in nodes}
-    found = {}
-    for name, kind in kinds.items():
-        entries = [entry for entry in catalogue(store).entries(kind) if entry.type == name]
-        latest = sorted(entries, key=lambda entry: entry.created)[-N_SAMPLES:]
-        made = [store.find(entry.kind, entry.key) for entry in latest]
-        facts = [artifact.manifest.provenance for artifact in made if artifact]
-        seconds = [f["wall_s"] / f["n_batch"] for f in facts if f.get("n_batch") and "wall_s" in f]
-        if seconds:
-            found[name] = median(seconds), median(entry.n_bytes for entry in latest)
-    return found
+def _cost(store: Store, kind: str, spec_type: str) -> tuple[float, float] | None:
+    """Median seconds and bytes of the most recent artifacts of a type; None without any."""
+    entries = [entry for entry in catalogue(store).entries(kind) if entry.type == spec_type]
+    latest = sorted(entries, key=lambda entry: entry.created)[-N_SAMPLES:]
+    made = [artifact for entry in latest if (artifact := store.find(entry.kind, entry.key))]
+    facts = [artifact.manifest.provenance for artifact in made]
+    seconds = [f["wall_s"] / f["n_batch"] for f in facts if f.get("n_batch") and "wall_s" in f]
+    return (median(seconds), median(entry.n_bytes for entry in latest)) if seconds else None

@@ -1,4 +1,4 @@
-"""Where the work of a session is done: here, in processes of this machine, or in Slurm jobs."""
+"""The choice of an executor: inline, local processes, or Slurm."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saevx.config import find_config, read_config
+from saevx.errors import ConfigError
 
 if TYPE_CHECKING:
-    from saevx.dispatch.cost import Line
+    from saevx.dispatch.cost import ArrayEstimate
     from saevx.dispatch.executors.base import Executor
     from saevx.resolve.context import Context
     from saevx.resolve.plan import Plan
     from spec import Keys
 
-EXECUTORS = ("inline", "local", "slurm")
-
 
 class Execution:
-    """An executor, by what was asked for and by the profiles of saevx.toml."""
+    """An executor, as requested by options and by the profiles of saevx.toml."""
 
     def __init__(
         self,
@@ -29,8 +28,7 @@ class Execution:
         detach: bool = False,
         retry_failed: bool = False,
     ) -> None:
-        from saevx.dispatch.profiles import read_profile
-        from saevx.errors import ConfigError
+        from saevx.dispatch.profiles import EXECUTORS, read_profile
 
         file = find_config(Path.cwd())
         config = read_config(file)
@@ -39,7 +37,8 @@ class Execution:
         self.jobs = jobs or self.profile.jobs
         self.detach, self.retry_failed = detach, retry_failed
         if self.executor not in EXECUTORS:
-            raise ConfigError(f"{self.executor!r} is no executor; they are {', '.join(EXECUTORS)}")
+            options = ", ".join(EXECUTORS)
+            raise ConfigError(f"{self.executor!r} is no executor; use one of {options}")
         if detach and self.is_inline:
             raise ConfigError("--detach needs --executor local or slurm: inline is this process")
         if jobs and self.executor != "local":
@@ -53,18 +52,18 @@ class Execution:
         return self.executor == "inline"
 
     def lint_profile(self, plan: Plan, keys: Keys) -> list[str]:
-        """What looks wrong in what the profile says of a plan's jobs."""
-        from saevx.dispatch.profile_lint import lint_profile
+        """Report settings of the profile that fit no type or column."""
+        from saevx.dispatch.profiles import lint_profile
 
         return lint_profile(self.profile, plan, keys)
 
-    def forecast(self, plan: Plan, context: Context) -> list[Line]:
-        """The arrays that a plan would be sent off in."""
-        from saevx.dispatch.cost import forecast
+    def estimate_arrays(self, plan: Plan, context: Context) -> list[ArrayEstimate]:
+        """List the arrays that a run would submit for a plan."""
+        from saevx.dispatch.cost import estimate_arrays
 
-        return forecast(plan, context, self.profile, self.executor_object())
+        return estimate_arrays(plan, context, self.profile, self.make_executor())
 
-    def executor_object(self) -> Executor:
+    def make_executor(self) -> Executor:
         from saevx.dispatch.executors.local import Local, default_jobs
         from saevx.dispatch.executors.slurm import Slurm
 

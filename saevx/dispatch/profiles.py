@@ -1,6 +1,6 @@
-"""Profiles: what jobs ask for, as saevx.toml says it. Nothing of it is ever in a key.
+"""Profiles: what jobs request, as saevx.toml says it. Nothing of it is ever in a key.
 
-profile = "cluster"                 # used where no --profile says otherwise
+profile = "cluster"                 # used unless --profile names another
 
 [profiles.cluster]
 executor = "slurm"
@@ -10,10 +10,10 @@ memory_gb = 16
 setup = ["module load cuda"]        # lines of shell that each job runs first
 environment = { HF_HOME = "/scratch/hf" }
 
-[profiles.cluster.recipes.Shards]   # for one recipe
+[profiles.cluster.recipes.Shards]   # for one type of spec
 gpus = 1
 
-[[profiles.cluster.match]]          # for specs whose columns are so; the last one that fits counts
+[[profiles.cluster.match]]          # for specs with these columns; later matches override earlier
 where = { type = "TraitAP", n = 32768 }
 memory_gb = 64
 """
@@ -21,42 +21,50 @@ memory_gb = 64
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import msgspec
+from msgspec import Meta, Struct
 
 from saevx.errors import ConfigError
+
+if TYPE_CHECKING:
+    from saevx.resolve.plan import Plan
+    from spec import Keys
 
 EXECUTORS = ("inline", "local", "slurm")
 
 MOST_HOURS = 2**31 // 3600 - 1
 """Slurm counts the seconds of a time limit in 32 bits."""
 
+Hours = Annotated[float, Meta(gt=0, le=MOST_HOURS)]
+Number = Annotated[int, Meta(gt=0)]
+T = TypeVar("T", bound=Struct)
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one job asks for. None leaves the choice to the cluster."""
+
+class Resources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one job requests. None leaves the choice to the cluster."""
 
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    hours: float = 1.0
-    memory_gb: float | None = None
-    cpus: int = 1
-    gpus: int = 0
+    hours: Hours = 1.0
+    memory_gb: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    cpus: Number = 1
+    gpus: Annotated[int, Meta(ge=0)] = 0
     setup: tuple[str, ...] = ()
     environment: dict[str, str] = {}
-    parallelism: int = 256
-    """Elements of one array that may run at the same time."""
-    pack: int | None = None
+    parallelism: Number = 256
+    """Tasks of one array that may run at the same time."""
+    pack: Number | None = None
     """Batches of specs that one job makes in turn. None: as many as keep arrays small."""
-
-    parts: int | None = None
+    parts: Number | None = None
     """Jobs that share one batch of a recipe that works in parts. None: as many as there are
     processes to use on one machine, and one on a cluster."""
 
     def with_memory(self, least_gb: float) -> Resources:
-        """The same with so much memory at least, for what ran out of it; 0 for no more."""
+        """The same with at least so much memory; 0 for no more."""
         if least_gb <= (self.memory_gb or 0.0):
             return self
         return msgspec.structs.replace(self, memory_gb=least_gb)
@@ -67,7 +75,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return msgspec.json.encode(self, order="sorted").decode()
 
 
-class Match(msgspec.Struct, frozen=True, kw_only=True):
+class Match(Struct, frozen=True, kw_only=True):
     """Resources for specs whose exploded columns have some values."""
 
     where: dict[str, Any]
@@ -77,22 +85,22 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
         return all(columns.get(name) == value for name, value in self.where.items())
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class Profile(Struct, frozen=True, kw_only=True):
     """A named way to run things."""
 
     name: str = "default"
     executor: str = "inline"
-    jobs: int | None = None
+    jobs: Number | None = None
     """Processes of the local executor."""
-    follow_hours: float = 24.0
-    """Of the job that `--follow` makes; it puts itself back into the queue when they are over."""
+    follow_hours: Hours = 24.0
+    """Time limit of the job of `--follow`, which is requeued when it is reached."""
     base: Resources = Resources()
     recipes: dict[str, dict[str, Any]] = {}
     """Type of spec -> what differs for it."""
     matches: tuple[Match, ...] = ()
 
     def resources(self, type_name: str, columns: Callable[[], Mapping[str, Any]]) -> Resources:
-        """What a spec's job asks for. `columns` gives the spec exploded; called only if needed."""
+        """What a spec's job requests. `columns` gives the spec exploded; called only if needed."""
         changes = dict(self.recipes.get(type_name, {}))
         if self.matches:
             row = columns()
@@ -103,82 +111,102 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_profile(profiles: Mapping[str, Any], name: str | None, file: object) -> Profile:
-    """The profile of that name in the tables of a saevx.toml; an empty one for None.
+    """Read a profile from the tables of a saevx.toml; an empty one if `name` is None.
 
-    Raises ConfigError when there is none of that name, or it says what cannot be understood.
+    Raise ConfigError when there is none of that name, or a setting is wrong.
     """
     if name is None:
         return Profile()
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         _refuse(f"there is no profile {name!r} in {file or 'any saevx.toml'}; known are: {known}")
-    table, where = profiles[name], f"{file}: profiles.{name}"
-    if not isinstance(table, dict):
-        _refuse(f"{where} is {table!r}; it must be a table")
-    table = dict(table)
-    executor, jobs = table.pop("executor", "slurm"), table.pop("jobs", None)
-    if executor not in EXECUTORS:
-        _refuse(f"{where}.executor is {executor!r}; it must be one of {', '.join(EXECUTORS)}")
-    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
-        _refuse(f"{where}.jobs is {jobs!r}; it must be a number of processes")
+    where = f"{file}: profiles.{name}"
+    table = dict(_table(profiles[name], where))
     recipes, matches = table.pop("recipes", {}), table.pop("match", [])
-    if jobs is not None and executor != "local":
+    names = [key for key in ("executor", "jobs", "follow_hours") if key in table]
+    profile = _convert(
+        {"executor": "slurm"} | {key: table.pop(key) for key in names}, Profile, where
+    )
+    if profile.executor not in EXECUTORS:
+        options = ", ".join(EXECUTORS)
+        _refuse(f"{where}.executor is {profile.executor!r}; it must be one of {options}")
+    if profile.jobs is not None and profile.executor != "local":
         _refuse(
-            f"{where}.jobs is the number of local processes, and its executor is {executor}: "
-            'use executor = "local", or `parallelism`'
+            f"{where}.jobs is the number of local processes, and its executor is "
+            f'{profile.executor}: use executor = "local", or `parallelism`'
         )
-    follow_hours = table.pop("follow_hours", 24.0)
-    if not isinstance(follow_hours, int | float) or isinstance(follow_hours, bool):
-        _refuse(f"{where}.follow_hours is {follow_hours!r}; it must be a number of hours")
-    _check_hours(follow_hours, f"{where}.follow_hours")
-    if not isinstance(recipes, dict) or not isinstance(matches, list):
-        _refuse(f"{where}: recipes must be tables by type of spec, match a list of tables")
-    made = Profile(
+    if not isinstance(matches, list):
+        _refuse(f"{where}.match is {matches!r}; it must be a list of tables")
+    return msgspec.structs.replace(
+        profile,
         name=name,
-        executor=executor,
-        jobs=jobs,
-        follow_hours=float(follow_hours),
-        base=_resources(table, where),
-        recipes={one: _changes(what, f"{where}.recipes.{one}") for one, what in recipes.items()},
+        base=_convert(table, Resources, where),
+        recipes={
+            spec_type: _changes(changes, f"{where}.recipes.{spec_type}")
+            for spec_type, changes in _table(recipes, f"{where}.recipes").items()
+        },
         matches=tuple(_match(one, f"{where}.match[{i}]") for i, one in enumerate(matches)),
     )
-    return made
 
 
 def _match(table: Any, where: str) -> Match:
-    if not isinstance(table, dict) or not isinstance(table.get("where"), dict):
+    changes = dict(_table(table, where))
+    columns = changes.pop("where", None)
+    if not isinstance(columns, dict):
         _refuse(f"{where} needs `where`, a table of columns and values as `saevx ls` shows them")
-    changes = {name: value for name, value in table.items() if name != "where"}
-    return Match(where=table["where"], changes=_changes(changes, where))
+    return Match(where=columns, changes=_changes(changes, where))
 
 
 def _changes(table: Any, where: str) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        _refuse(f"{where} is {table!r}; it must be a table")
-    checked = _resources(table, where)
+    checked = _convert(_table(table, where), Resources, where)
     return {name: getattr(checked, name) for name in table}
 
 
-def _resources(table: dict[str, Any], where: str) -> Resources:
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(f"{where} is {value!r}; it must be a table")
+    return value
+
+
+def _convert(table: dict[str, Any], struct: type[T], where: str) -> T:
     try:
-        made = msgspec.convert(table, Resources, strict=True)
+        return msgspec.convert(table, struct)
     except msgspec.ValidationError as error:
-        known = ", ".join(Resources.__struct_fields__)
-        _refuse(f"{where}: {error}; known are {known}")
-    for name in ("hours", "memory_gb", "cpus", "parallelism", "pack", "parts"):
-        value = getattr(made, name)
-        if value is not None and not 0 < value < float("inf"):
-            _refuse(f"{where}.{name} is {value}; it must be above zero")
-    _check_hours(made.hours, f"{where}.hours")
-    if made.gpus < 0:
-        _refuse(f"{where}.gpus is {made.gpus}; it must be zero or above")
-    return made
-
-
-def _check_hours(hours: float, where: str) -> None:
-    if not 0 < hours <= MOST_HOURS:
-        _refuse(f"{where} is {hours}; it must be above zero, and {MOST_HOURS:,} at most")
+        known = ", ".join(struct.__struct_fields__)
+        _refuse(f"{where}: {error}; known settings: {known}")
 
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(message)
+
+
+def lint_profile(profile: Profile, plan: Plan, keys: Keys) -> list[str]:
+    """Report types and columns of a profile that do not exist: such settings change no job.
+
+    A profile serves many experiments: types and columns need not be in this plan.
+    """
+    from saevx.query.flatten import explode
+    from spec import to_document
+    from spec.document import known_types
+
+    types = known_types()
+    fields = {"type", "key", *(name for found in types.values() for name in found.model_fields)}
+    found = [
+        f"profile {profile.name}: recipes.{name}: no type of spec has that name"
+        for name in profile.recipes
+        if name not in types
+    ]
+    for i, match in enumerate(profile.matches):
+        name = match.where.get("type")
+        where = f"profile {profile.name}: match[{i}]"
+        if name is not None and name not in types:
+            found.append(f"{where}: no type of spec has the name {name!r}")
+            continue
+        specs = [node.spec for node in plan.nodes.values() if type(node.spec).__name__ == name]
+        columns = {column for spec in specs for column in explode(to_document(spec, keys))}
+        for column in match.where:
+            if columns and column not in columns:
+                found.append(f"{where}: {name} has no column {column!r}")
+            elif not columns and column.rpartition(".")[2] not in fields:
+                found.append(f"{where}: no type of spec has a field {column!r}")
+    return found

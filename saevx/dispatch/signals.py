@@ -1,4 +1,4 @@
-"""Ctrl-C that waits: what is submitted is written down before it ends anything."""
+"""Signals that wait until what was submitted is recorded."""
 
 from __future__ import annotations
 
@@ -8,37 +8,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PATIENCE_S = 3.0
-"""What still hangs so long after a signal is interrupted; a second signal does so at once."""
+GRACE_S = 3.0
+"""For so long after a signal the deferring block may go on; a second signal interrupts at once."""
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM take effect at the end, or soon."""
+    """Defer SIGINT and SIGTERM to the end of the block; interrupt a block that takes too long."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
+    received: list[tuple[int, FrameType | None]] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:  # a second signal, or the alarm
             raise KeyboardInterrupt
-        came.append((number, frame))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        received.append((number, frame))
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    handlers = {signal.SIGINT: note, signal.SIGTERM: note, signal.SIGALRM: interrupt}
-    before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {one: signal.signal(one, handle) for one in numbers}
     try:
         yield
     finally:
-        if came:
+        if received:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for one, old in before.items():
             signal.signal(one, old)
-        for number, frame in came[:1]:
+        for number, frame in received:
             old = before[signal.Signals(number)]
             if callable(old):
                 old(number, frame)

@@ -11,7 +11,7 @@ import click
 from saevx.cli.common.options import clear_errors, json_option, store_option, warn
 
 if TYPE_CHECKING:
-    from saevx.dispatch.cost import Line
+    from saevx.dispatch.cost import ArrayEstimate
     from saevx.resolve.plan import Node, Plan
     from spec import Keys
 
@@ -55,7 +55,7 @@ def plan(
     arrays = None
     if not session.execution.is_inline:
         warn(session.execution.lint_profile(plans[-1], session.keys))
-        arrays = session.execution.forecast(plans[-1], session.context)
+        arrays = session.execution.estimate_arrays(plans[-1], session.context)
     if as_json:
         document = _document(experiment.name, plans, complete)
         if arrays is not None:
@@ -116,7 +116,7 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
             out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
 
 
-def _print_arrays(lines: list[Line]) -> None:
+def _print_arrays(lines: list[ArrayEstimate]) -> None:
     from saevx.cli.common.console import console, table
     from saevx.cli.common.units import size
 
