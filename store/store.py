@@ -8,9 +8,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from store.artifact.draft import Draft
-from store.artifact.manifest import examine, read_manifest
+from store.artifact.manifest import read_manifest
 from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_parts
+from store.artifact.verify import examine
 from store.errors import CorruptArtifact, MissingArtifact
 from store.io import list_folder, look_afresh
 from store.layout import (

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import NamedTuple, NoReturn
 
 from store import KINDS, Manifest, NewerLayout, Store, StoredArtifact
-from store.artifact.manifest import examine, read_manifest
+from store.artifact.manifest import read_manifest
+from store.artifact.verify import examine
 from store.errors import CorruptArtifact, StoreError
 from store.gc.evicted import all_evicted
 from store.layout import DELETED, Ref, check_prefix, home

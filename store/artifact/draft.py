@@ -15,11 +15,11 @@ from store.artifact.manifest import (
     decode_manifest,
     encode_manifest,
     group_file,
-    size_fault,
 )
 from store.artifact.publish import publish
 from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_dead_builds
+from store.artifact.verify import size_fault
 from store.errors import StoreError
 from store.io import FileRecord, explained, make_folders, remove_tree, sync_folder, write_file
 from store.json_values import check_json

@@ -7,7 +7,8 @@ import os
 from functools import partial
 from pathlib import Path
 
-from store.artifact.manifest import Manifest, examine
+from store.artifact.manifest import Manifest
+from store.artifact.verify import examine
 from store.errors import StoreError
 from store.io import explained, make_folders, sync_folder
 from store.trash.move import move_to_trash

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from store.artifact.manifest import Manifest, byte_fault, files_in, read_manifest
+from store.artifact.manifest import Manifest, read_manifest
+from store.artifact.verify import byte_fault, files_in
 from store.errors import CorruptArtifact, StoreError
 from store.io import FileRecord, digest, explained, read_file
 from store.layout import NODE_FILE, TABLE, node_file

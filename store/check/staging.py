@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from store.artifact.manifest import Manifest, examine
+from store.artifact.manifest import Manifest
+from store.artifact.verify import examine
 from store.check.report import (
     Finding,
     damage,

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from store.artifact.manifest import Manifest, byte_fault, files_in, read_manifest
-from store.artifact.verify import file_faults, manifest_fault
+from store.artifact.manifest import Manifest, read_manifest
+from store.artifact.verify import byte_fault, file_faults, files_in, manifest_fault
 from store.check import folders, staging
 from store.check.report import RECOMPUTED, Finding, damage, foreign, names_of, unreadable
 from store.errors import CorruptArtifact, StoreError

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.artifact.manifest import ABSENT, Manifest, examine, inputs_of
+from store.artifact.manifest import Manifest, inputs_of
 from store.artifact.staging import is_left_behind
+from store.artifact.verify import ABSENT, examine
 from store.errors import StoreError
 from store.gc.evicted import evicted_manifest, inputs_of_evicted
 from store.gc.records import Graph, roots_of

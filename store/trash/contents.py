@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from store.artifact.manifest import Manifest, examine
+from store.artifact.manifest import Manifest
+from store.artifact.verify import examine
 from store.errors import MissingArtifact, StoreError
 from store.io import bytes_in, explained, make_folders, names_in, sync_folder
 from store.layout import DELETED, KINDS, home, trash, trashed
