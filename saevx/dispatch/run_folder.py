@@ -183,8 +183,8 @@ class RunFolder:
 
     def finished_tasks(self) -> set[tuple[str, int]]:
         """Return array and number of all tasks that have an outcome, by listing one folder."""
-        stems = [name.removesuffix(".json") for name in _names_in(self.path / "outcomes")]
-        places = [stem.rpartition(".") for stem in stems]
+        names = _names_in(self.path / "outcomes")
+        places = [name.removesuffix(".json").rpartition(".") for name in names]
         return {(array, int(task)) for array, _, task in places if task.isdigit()}
 
     def write_outcome(self, array: str, task: int, outcome: Outcome) -> None:
@@ -228,9 +228,10 @@ class RunFolder:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Return the files of a folder; those with a dot in front are still being written."""
+    """Return the names in a folder, those of files that are being written too; they have no suffix
+    that is used here."""
     with suppress(OSError):
-        return {name for name in os.listdir(folder) if not name.startswith(".")}
+        return set(os.listdir(folder))
     return set()
 
 
@@ -245,14 +246,10 @@ def run_prefix(name: str, path: str) -> str:
 
 def all_runs(store: Store, prefix: str = "") -> list[RunFolder]:
     """Return the runs in a store, oldest first."""
-    try:
-        names = os.listdir(runs_dir(store))
-    except OSError:
-        return []
-    runs = [name for name in names if name.startswith(prefix) and _RUN.search(name)]
-    runs = [name for name in runs if not name.startswith(REMOVED)]
-    runs.sort(key=lambda name: name.rsplit(".", 2)[-2:])
-    return [_folder(str(runs_dir(store) / name)) for name in runs]
+    names = [name for name in _names_in(runs_dir(store)) if name.startswith(prefix)]
+    runs = [name for name in names if _RUN.search(name) and not name.startswith(REMOVED)]
+    oldest_first = sorted(runs, key=lambda name: name.rsplit(".", 2)[-2:])
+    return [_folder(str(runs_dir(store) / name)) for name in oldest_first]
 
 
 @lru_cache(maxsize=1024)

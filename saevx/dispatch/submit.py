@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 from saevx.dispatch.batching import ArrayBatch, Batcher, WorkItem, array_name, chunks
 from saevx.dispatch.code.snapshot import Snapshot
@@ -16,6 +17,7 @@ from saevx.dispatch.messages import Array, ArrayTask, RunInfo
 from saevx.dispatch.request import Request
 from saevx.dispatch.run_folder import RunFolder
 from saevx.dispatch.signals import defer_signals
+from saevx.experiments.load import copy_in
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node
 from saevx.user_types import declared_types, is_user_defined
@@ -137,16 +139,16 @@ class Submitter:
             store, request, site = self.context.store, self.request, self.context.keys.site
             folder = RunFolder.make(store, request.name, request.file)
             folder.code_digest = self._snapshot.write(folder.code)
-            copied = self._snapshot.experiment_in(folder.code)
             types = {type(node.spec) for node in self.progress.left.values()}
-            needs_file = declared_types() or any(
-                is_user_defined(self.context.find_recipe(spec_type).make) for spec_type in types
+            needs_file = request.path and (
+                declared_types()
+                or any(is_user_defined(self.context.find_recipe(one).make) for one in types)
             )
             folder.write_info(
                 RunInfo(
                     name=request.name,
                     path=request.file,
-                    experiment=str(copied) if copied and needs_file else "",
+                    experiment=str(copy_in(folder.code, Path(request.file))) if needs_file else "",
                     executor=self.executor.name,
                     owner=str(ProcessId.here()),
                     user=user_name(),

@@ -51,7 +51,7 @@ def load_experiment(path: Path) -> Experiment:
 
 def copy_in(code: Path, path: Path) -> Path:
     """Return the path of an experiment file in a copy of the code."""
-    return code / "experiment" / path.name
+    return code / "experiment" / path.resolve().name
 
 
 def import_file(path: Path, copy: Path | None = None) -> ModuleType:

@@ -242,6 +242,15 @@ def test_what_runs_a_copy_hands_on_the_same(tmp_path: Path, monkeypatch: pytest.
     assert Snapshot(here / "trial.py").digest != first.digest
 
 
+def test_a_linked_experiment_is_found_in_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = write(tmp_path / "here", trial="def targets(): return []")
+    (here / "link.py").symlink_to(here / "trial.py")
+    Snapshot(here / "link.py").write(tmp_path / "code")
+    (here / "trial.py").write_text("raise ValueError")
+    monkeypatch.setenv("SAEVX_CODE", str(tmp_path / "code"))
+    assert load_experiment(here / "link.py").name == "link"
+
+
 def test_a_change_of_any_file_of_the_copy_is_a_change_of_the_code(tmp_path: Path):
     here = write(tmp_path / "here", trial="", sub_in_helper="")
     seen = [Snapshot(here / "trial.py").digest]

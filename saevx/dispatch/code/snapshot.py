@@ -21,7 +21,7 @@ from saevx.dispatch.code import checked_start
 from saevx.dispatch.code.files import N_FILES, code_files
 from saevx.dispatch.code.imports import PACKAGES, ROOT, imported
 from saevx.errors import ExperimentError, SaevxWarning, StoreError
-from saevx.experiments.load import CODE, copy_in
+from saevx.experiments.load import CODE
 
 
 class Snapshot:
@@ -32,9 +32,8 @@ class Snapshot:
     """
 
     def __init__(self, experiment: Path | None, files: Iterable[Path] = ()) -> None:
-        self.experiment = experiment.resolve() if experiment else None
         self._files: dict[str, bytes] = {}
-        for name, file in _find_files(self.experiment, files):
+        for name, file in _find_files(experiment, files):
             if name not in self._files:
                 with suppress(OSError):  # it was removed meanwhile
                     self._files[name] = file.read_bytes()
@@ -71,10 +70,6 @@ class Snapshot:
             raise StoreError(f"cannot copy code to {code}: {error}") from error
         return sha256(listing).hexdigest()
 
-    def experiment_in(self, code: Path) -> Path | None:
-        """Return the path of the experiment file in a copy."""
-        return copy_in(code, self.experiment) if self.experiment else None
-
 
 def command(code: Path, digest: str, module: str, *words: str) -> list[str]:
     """Return the command that checks a copy against its digest and runs a module of it.
@@ -100,7 +95,8 @@ def _find_files(experiment: Path | None, files: Iterable[Path]) -> Iterator[tupl
     for package in PACKAGES:
         for file in code_files(ROOT / package):
             yield f"packages/{file.relative_to(ROOT)}", file
-    if experiment:
+    if experiment is not None:
+        experiment = experiment.resolve()
         for name, file in chain(_experiment_files(experiment), _job_files(experiment, files)):
             yield f"experiment/{name}", file
 

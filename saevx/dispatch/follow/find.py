@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from saevx.dispatch.run_folder import run_prefix, runs_dir
 from store.locks.slurm import queue
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 FOLDER = ".follow"
 
 
-@dataclass(frozen=True)
-class Follower:
+class Follower(Struct, frozen=True):
     """A follower that is queued or running."""
 
     name: str
@@ -28,7 +28,7 @@ class Follower:
     job: str
     user: str
     running: bool
-    reason: str
+    reason: str = field(name="told")
     """Why it waits."""
     node: str
     log: str
@@ -36,10 +36,6 @@ class Follower:
     def is_of(self, path: str) -> bool:
         """Return whether it runs the experiment file at a path."""
         return self.prefix == run_prefix(Path(path).stem, path)
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return {"told" if name == "reason" else name: at for name, at in vars(self).items()}
 
 
 def follower_folder(store: Store, name: str, path: str) -> Path:

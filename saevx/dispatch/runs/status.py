@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct, field
 
 from saevx.dispatch.executors import executor_of, statuses
 from saevx.dispatch.executors.base import JobState, JobStatus
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 _SUCCESSES = {TaskStatus.MADE, TaskStatus.MADE_ELSEWHERE, TaskStatus.PART}
 
 
-@dataclass
-class TaskState:
+class TaskState(Struct, kw_only=True):
     """The state of a task that is queued, running or failed."""
 
     recipe: str
@@ -33,10 +34,10 @@ class TaskState:
     state: str
     """`running`, `waiting`, `unknown` (`reason` says why), or the value of a TaskStatus."""
     job: str
-    parts: list[int] = field(default_factory=list)
+    parts: list[int]
     """The parts that it makes; none if it makes whole artifacts."""
-    node: str = ""
-    reason: str = ""
+    node: str
+    reason: str = field(name="told", default="")
     """Why it waits, or why it failed."""
     done: int = 0
     total: int = 0
@@ -44,21 +45,12 @@ class TaskState:
     n_made: int = 0
     rate: float = 0.0
     wall_s: float = 0.0
-    log: str = ""
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until the present batch is done, at its present rate."""
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        fields = {"told" if name == "reason" else name: at for name, at in vars(self).items()}
-        return {**fields, "left_s": self.left_s}
+    left_s: float | None = None
+    """Seconds until the present batch is done, at its present rate."""
+    log: str
 
 
-@dataclass
-class RunState:
+class RunState(Struct):
     """The state of a run."""
 
     run: str
@@ -69,26 +61,13 @@ class RunState:
     path: str
     follower: Follower | None = None
     """The Slurm job that runs `saevx run` of its file."""
-    keys: dict[str, set[str]] = field(default_factory=dict)
-    """State -> keys in it. A key that is made in parts may be in several states."""
-    tasks: list[TaskState] = field(default_factory=list)
-
-    def add(self, state: str, keys: Collection[str]) -> None:
-        self.keys.setdefault(state, set()).update(keys)
+    artifacts: dict[str, int] = {}
+    """State -> number of artifacts in it. One that is made in parts may be in several states."""
+    tasks: list[TaskState] = field(name="elements", default_factory=list)
 
     @property
-    def artifacts(self) -> dict[str, int]:
-        """State -> number of artifacts in it."""
-        return {state: len(keys) for state, keys in self.keys.items()}
-
-    @property
-    def document(self) -> dict[str, Any]:
-        fields = {name: at for name, at in vars(self).items() if name not in ("keys", "tasks")}
-        return fields | {
-            "follower": self.follower.document if self.follower else None,
-            "artifacts": self.artifacts,
-            "elements": [task.document for task in self.tasks],
-        }
+    def document(self) -> Any:
+        return msgspec.to_builtins(self)
 
 
 def run_states(store: Store) -> list[RunState]:
@@ -113,18 +92,20 @@ def _run_state(folder: RunFolder, live: dict[ArrayTask, JobStatus]) -> RunState:
     info = folder.info
     run = RunState(folder.name, info.name, info.executor, info.user, info.began, info.path)
     finished = folder.finished_tasks()
+    keys: dict[str, set[str]] = defaultdict(set)
     for job in jobs_of(folder):
         outcome = folder.outcome(*job.position) if job.position in finished else None
         if outcome is None:
             task = _unfinished(job, live.get(job.task, JobStatus(JobState.UNKNOWN)))
-            run.add(task.state, job.keys)
+            keys[task.state].update(job.keys)
             run.tasks.append(task)
             continue
         for key, result in outcome.results.items():
             if result.status is not TaskStatus.PART:
-                run.add(result.status.value, [key])
+                keys[result.status.value].add(key)
         if not {result.status for result in outcome.results.values()} <= _SUCCESSES:
             run.tasks.append(_failed(job, outcome))
+    run.artifacts = {state: len(members) for state, members in keys.items()}
     return run
 
 
@@ -165,6 +146,7 @@ def _unfinished(job: Job, status: JobStatus) -> TaskState:
         task.job, task.node = task.job or progress.job, task.node or progress.host
         task.done, task.total, task.unit = progress.done, progress.total, progress.unit
         task.rate, task.n_made = progress.rate, progress.n_made
+        task.left_s = (task.total - task.done) / task.rate if task.rate > 0 else None
         task.wall_s = round(time.time() - progress.began, 1)
     return task
 
