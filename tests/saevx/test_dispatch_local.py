@@ -131,7 +131,7 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     ran = place.saevx("run", file, "--jobs", "2", "--detach")
     assert ran.code == 3
     (log,) = (place.folder / ".saevx" / ".jobs" / ".detached").iterdir()
-    assert f"prints to {log}" in ran.out
+    assert f"logs to {log}" in ran.out
     wait_until(lambda: len(place.makings("begin")) == 2)
     (run,) = place.json("status")
     assert run["artifacts"] == {"running": 2, "waiting": 1}

@@ -365,7 +365,7 @@ def test_a_follower_is_seen_and_cancelled_with_its_file(place: Place):
     # One job was to make all three.
     key = run["elements"][0]["keys"][0]
     done = place.saevx("cancel", file)
-    assert "1 jobs cancelled" in done.out, (done, key)
+    assert "cancelled 1 job" in done.out, (done, key)
     assert f"Slurm job {run['follower']['job']}, which followed" in done.out
     wait_until(lambda: place.json("status") == [])
     assert len(place.jobs()) == 1

@@ -1,4 +1,4 @@
-"""saevx cancel: end what is queued or running."""
+"""saevx cancel: cancel what is queued or running."""
 
 from __future__ import annotations
 
@@ -10,78 +10,83 @@ from typing import TYPE_CHECKING
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option
+from saevx.cli.common.units import things
 
 if TYPE_CHECKING:
     from saevx.dispatch.follow.find import Follower
     from saevx.dispatch.run_folder import RunFolder
     from saevx.dispatch.runs.cancel import Cancelled
 
+MIN_DIGITS = 6
+"""Of the prefix of a key: a shorter one may match jobs by accident."""
+
 
 @click.command()
 @click.argument("what", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All runs of the store.")
+@click.option("--all", "everything", is_flag=True, help="Cancel all runs of the store.")
 @store_option
 @json_option
 @clear_errors
 def cancel(what: tuple[str, ...], everything: bool, store: str | None, as_json: bool) -> None:
-    """Cancel the jobs of WHAT: experiment files, or beginnings of keys (6 digits or more)."""
+    """Cancel the jobs of WHAT: experiment files, or prefixes of keys (6 digits or more).
+
+    Exits with 1 if an argument matches nothing, or something could not be cancelled.
+    """
     from saevx.config import open_store
     from saevx.dispatch.runs.cancel import cancel as cancel_chosen
     from saevx.errors import StoreError
 
     if not what and not everything:
-        raise StoreError("say what to cancel: an experiment file, a key, or --all")
-    paths = {str(Path(word).resolve()) for word in what if word.endswith(".py")}
-    prefixes = tuple(word for word in what if not word.endswith(".py"))
-    short = [word for word in prefixes if len(word) < 6]
-    if short:
-        raise StoreError(f"{short[0]!r} is no experiment file (.py), and too short for a key")
+        raise StoreError("nothing to cancel: give an experiment file, a key, or --all")
+    paths = {word: str(Path(word).resolve()) for word in what if word.endswith(".py")}
+    prefixes = tuple(word for word in what if word not in paths)
+    for word in prefixes:
+        if len(word) < MIN_DIGITS:
+            raise StoreError(
+                f"{word!r} is neither an experiment file (.py) nor a prefix of a key of "
+                f"{MIN_DIGITS} digits or more"
+            )
 
-    def chosen(folder: RunFolder, keys: list[str]) -> bool:
-        if everything or folder.info.path in paths:
+    def is_chosen(run: RunFolder, keys: list[str]) -> bool:
+        if everything or run.info.path in paths.values():
             return True
         return bool(prefixes) and any(key.startswith(prefixes) for key in keys)
 
-    def followed(one: Follower) -> bool:
-        return everything or any(map(one.is_of, paths))
+    def is_followed(follower: Follower) -> bool:
+        return everything or any(map(follower.is_of, paths.values()))
 
-    opened = open_store(store)
-    done = cancel_chosen(opened, chosen, followed)
-    nothing = [word for word in what if not _was_met(word, done)]
-    others = [] if everything else _others(done, paths, prefixes)
+    done = cancel_chosen(open_store(store), is_chosen, is_followed)
+
+    def is_matched(word: str) -> bool:
+        if word not in paths:
+            return any(key.startswith(word) for key in done.keys)
+        # Between two stages, a file may have no jobs but its follower.
+        return paths[word] in done.paths or any(f.is_of(paths[word]) for f in done.followers)
+
+    unmatched = [word for word in what if not is_matched(word)]
     if as_json:
         document = {
             "cancelled": done.jobs,
             "keys": sorted(done.keys),
-            "followers": [one.job for one in done.followers],
-            "nothing": nothing,
+            "followers": [follower.job for follower in done.followers],
+            "nothing": unmatched,
             "refused": done.refused,
         }
         click.echo(json.dumps(document))
     else:
-        click.echo(f"{done.jobs} jobs cancelled")
-        for one in done.followers:
-            click.echo(f"and Slurm job {one.job}, which followed them")
-        if others:
-            click.echo(f"the same jobs were to make: {', '.join(others)}")
-        for word in nothing:
-            click.echo(f"nothing is queued or running for {word}", err=True)
-        for why in done.refused:
-            click.echo(f"not cancelled: {why}", err=True)
-    if nothing or done.refused:
+        _show(done, () if paths or everything else prefixes, unmatched)
+    if unmatched or done.refused:
         sys.exit(1)
 
 
-def _was_met(word: str, done: Cancelled) -> bool:
-    if word.endswith(".py"):
-        path = str(Path(word).resolve())
-        # Between two stages of one file its follower may be all that there is.
-        return path in done.paths or any(one.is_of(path) for one in done.followers)
-    return any(key.startswith(word) for key in done.keys)
-
-
-def _others(done: Cancelled, paths: set[str], prefixes: tuple[str, ...]) -> list[str]:
-    """What was not asked for by its key, and went with what was."""
-    if paths or not prefixes:
-        return []
-    return [f"{name} {key}" for key, name in done.keys.items() if not key.startswith(prefixes)]
+def _show(done: Cancelled, prefixes: tuple[str, ...], unmatched: list[str]) -> None:
+    click.echo(f"cancelled {things(done.jobs, 'job')}")
+    for follower in done.followers:
+        click.echo(f"cancelled Slurm job {follower.job}, which followed them")
+    others = [f"{name} {key}" for key, name in done.keys.items() if not key.startswith(prefixes)]
+    if prefixes and others:
+        click.echo(f"the cancelled jobs were also to make: {', '.join(others)}")
+    for word in unmatched:
+        click.echo(f"nothing is queued or running for {word}", err=True)
+    for reason in done.refused:
+        click.echo(f"not cancelled: {reason}", err=True)

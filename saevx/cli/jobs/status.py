@@ -1,49 +1,50 @@
-"""saevx status: what is queued and running."""
+"""saevx status: print what is queued, running and failed."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
-    from saevx.dispatch.follow.find import Follower
     from saevx.dispatch.runs.status import RunState, TaskState
 
 SHOWN = 40
-"""Elements of one run that are printed, unless --all."""
+"""Jobs of one run that are printed without --all."""
 
-LOOK_S = 3.0
-"""Seconds between two looks of --watch."""
+REFRESH_S = 3.0
+"""Seconds between two tables of --watch."""
 
 COLUMNS = ("state", "job", "what", "node", "progress", "left", "why")
-WHOLE = ("state", "job", "left")
+UNBROKEN = ("state", "job", "left")
+"""Columns that never wrap."""
 
-_FIRST = ("running", "unknown")
-_LAST = ("waiting",)
+ORDER = {"running": 0, "unknown": 0, "waiting": 2}
+"""Jobs that failed come between those that run and those that wait."""
 
 
 @click.command()
-@click.option("--all", "show_all", is_flag=True, help="Print every job, however many there are.")
-@click.option("--watch", "-w", is_flag=True, help="Look again every few seconds.")
+@click.option("--all", "show_all", is_flag=True, help="Print every job.")
+@click.option("--watch", "-w", is_flag=True, help="Refresh every few seconds.")
 @store_option
 @json_option
 @clear_errors
 def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> None:
-    """Say what is queued and running in the store's runs, and what has failed in them."""
+    """Print which jobs of the store's runs are queued, running and failed."""
     from saevx.config import open_store
     from saevx.dispatch.runs.status import run_states
 
     if watch and as_json:
-        raise click.UsageError("--watch draws a table again and again: use --json without it")
+        raise click.UsageError("--watch refreshes a table: use --json without it")
     opened = open_store(store)
     if as_json:
         click.echo(json.dumps([run.document for run in run_states(opened)]))
@@ -51,104 +52,86 @@ def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> Non
     from saevx.cli.common.console import console
 
     out = console()
-    if watch:
-        with suppress(KeyboardInterrupt):  # the only way to end it, and nothing is lost
-            _watch(out, lambda: _draw(run_states(opened), show_all))
-    else:
+    if not watch:
         out.print(_draw(run_states(opened), show_all))
+        return
+    with suppress(KeyboardInterrupt):  # the normal way to end it
+        _watch(out, lambda: _draw(run_states(opened), show_all))
 
 
-def _watch(out: Console, draw: Callable[[], Any]) -> None:
-    """Draw again and again: in place on a terminal, one below the other elsewhere."""
+def _watch(out: Console, draw: Callable[[], RenderableType]) -> None:
+    """Refresh a table forever: in place on a terminal, one below the other elsewhere."""
     from rich.live import Live
 
-    if not out.is_terminal:
+    with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as live:
         while True:
-            out.print(draw())
-            time.sleep(LOOK_S)
-    with Live(console=out, auto_refresh=False) as live:
-        while True:
-            live.update(draw(), refresh=True)
-            time.sleep(LOOK_S)
+            if live is not None:
+                live.update(draw(), refresh=True)
+            else:
+                out.print(draw())
+            time.sleep(REFRESH_S)
 
 
-def _draw(runs: list[RunState], show_all: bool) -> Any:
+def _draw(runs: list[RunState], show_all: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    if not runs:
-        return Text("nothing is queued or running")
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     for run in runs:
-        parts.append(Text(_head(run), style="bold"))
-        if run.follower:
-            parts.append(Text(_following(run.follower)))
-        elements = sorted(run.tasks, key=_place)
-        shown = elements if show_all else elements[:SHOWN]
+        parts.append(Text(_heading(run), style="bold"))
+        if one := run.follower:
+            state = f"running on {one.node}" if one.running else f"queued ({one.reason})"
+            parts.append(Text(f"followed by Slurm job {one.job}, {state}; log: {one.log}"))
+        tasks = sorted(run.tasks, key=lambda task: ORDER.get(task.state, 1))
+        shown = tasks if show_all else tasks[:SHOWN]
         if shown:
-            parts.append(_table([_row(element) for element in shown]))
-        if len(shown) < len(elements):
-            parts.append(Text(f"and {len(elements) - len(shown)} more; --all prints them"))
+            parts.append(_table([_row(task) for task in shown]))
+        if len(shown) < len(tasks):
+            parts.append(Text(f"and {len(tasks) - len(shown)} more; --all prints them"))
         if run.artifacts.get("unknown"):
-            parts.append(
-                Text(f"unknown: it ended without a word; `saevx run {run.path}` finds out why")
-            )
-    return Group(*parts)
+            how = f"`saevx run {run.path}` finds out why, and submits it again"
+            parts.append(Text(f"unknown: the job has ended without an outcome; {how}"))
+    return Group(*parts) if parts else Text("nothing is queued or running")
 
 
-def _head(run: RunState) -> str:
-    counts = ", ".join(f"{n} {state}" for state, n in run.artifacts.items())
+def _heading(run: RunState) -> str:
     if not run.run:
         return f"{run.name} ({run.executor}, {run.user})"
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began))
-    return f"{run.name} ({run.executor}, {run.user}, since {since}): {counts or 'nothing sent'}"
+    counts = ", ".join(f"{n} {state}" for state, n in run.artifacts.items()) or "nothing submitted"
+    return f"{run.name} ({run.executor}, {run.user}, since {since}): {counts}"
 
 
-def _following(one: Follower) -> str:
-    does = f"runs on {one.node}" if one.running else f"waits ({one.reason})"
-    return f"followed by Slurm job {one.job}, which {does}; log: {one.log}"
-
-
-def _table(rows: list[list[Any]]) -> Any:
-    """Rows of elements, without the columns that are empty in all of them."""
+def _table(rows: list[list[str]]) -> Table:
+    """Return a table of jobs, without the columns that are empty for all of them."""
     from saevx.cli.common.console import table
 
-    filled = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
-    names = [COLUMNS[i] for i in filled]
-    made = table(names, [[row[i] for i in filled] for row in rows], right=["left"])
-    for column, i in zip(made.columns, filled, strict=True):
-        column.overflow = "fold"
-        # Text wraps between words; a word is never broken, but for those of the last column.
-        if COLUMNS[i] in WHOLE:
+    columns = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
+    rows = [[row[i] for i in columns] for row in rows]
+    made = table([COLUMNS[i] for i in columns], rows, right=["left"])
+    for column, i, cells in zip(made.columns, columns, zip(*rows, strict=True), strict=True):
+        # Cells wrap between words. Only words of the last column may be broken.
+        if COLUMNS[i] in UNBROKEN:
             column.no_wrap = True
         elif COLUMNS[i] != "why":
-            words = [word for row in rows for word in str(row[i]).split()]
+            words = [word for cell in cells for word in cell.split()]
             column.min_width = max(map(len, words), default=0)
     return made
 
 
-def _place(element: TaskState) -> int:
-    return 0 if element.state in _FIRST else 2 if element.state in _LAST else 1
-
-
-def _row(element: TaskState) -> list[Any]:
+def _row(task: TaskState) -> list[str]:
+    """Return the cells of one job, as COLUMNS has them."""
     from saevx.dispatch.batching import parts_text
 
-    what = f"{element.recipe} {element.keys[0][:8]}"
-    what += f" and {len(element.keys) - 1} more" if len(element.keys) > 1 else ""
-    what += f", {parts_text(element.parts)}" if element.parts else ""
-    progress = [f"{element.n_made}/{len(element.keys)} artifacts"] if element.n_made else []
-    if element.total:
-        progress.append(f"{element.done}/{element.total} {element.unit}")
-    if element.rate:
-        progress.append(f"{element.rate:,.1f}/s")
-    left = "" if element.left_s is None else f"{element.left_s:,.0f} s"
-    return [
-        element.state,
-        element.job,
-        what,
-        element.node,
-        ", ".join(progress),
-        left,
-        element.reason[:200],
+    n = len(task.keys)
+    what = f"{task.recipe} {task.keys[0][:8]}"
+    what += f" and {n - 1} more" if n > 1 else ""
+    what += f", {parts_text(task.parts)}" if task.parts else ""
+    progress = [
+        f"{task.n_made}/{n} artifacts" if task.n_made else "",
+        f"{task.done}/{task.total} {task.unit}" if task.total else "",
+        f"{task.rate:,.1f}/s" if task.rate else "",
     ]
+    left = "" if task.left_s is None else f"{task.left_s:,.0f} s"
+    done = ", ".join(filter(None, progress))
+    return [task.state, task.job, what, task.node, done, left, task.reason[:200]]
