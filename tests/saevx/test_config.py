@@ -48,7 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if (name, where) != ("nothing", ".")  # where no saevx.toml says anything
     ],
 )
-def test_a_store_has_its_roots_however_it_is_named(
+def test_a_store_has_its_roots_whichever_way_it_is_named(
     name: str, where: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (project.parent / where).mkdir(exist_ok=True)
@@ -65,12 +65,12 @@ def test_a_store_by_a_symbolic_link(project: Path):
     assert open_store("link").root_of("shards").resolve() == project.parent / "scratch"
 
 
-def test_other_stores_have_no_part_in_the_roots(project: Path, tmp_path: Path):
+def test_other_stores_do_not_have_the_roots(project: Path, tmp_path: Path):
     for place in (project / "other", tmp_path / "st", tmp_path / "a" / "b"):
         assert open_store(place).root_of("shards") == place
 
 
-def test_a_file_that_names_only_roots_means_the_default_store(
+def test_a_file_with_only_roots_configures_the_default_store(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ):
     Path("saevx.toml").write_text('[store.roots]\nshards = "elsewhere"\n')
@@ -80,7 +80,7 @@ def test_a_file_that_names_only_roots_means_the_default_store(
     assert open_store("project/st").root_of("shards") == project / "st"
 
 
-def test_the_file_of_another_store_must_be_usable(project: Path, tmp_path: Path):
+def test_the_file_of_another_store_must_be_valid(project: Path, tmp_path: Path):
     (tmp_path / "saevx.toml").write_text("[stroe]")
     with pytest.raises(ConfigError, match="unknown field `stroe`"):
         open_store(tmp_path / "st")
@@ -113,7 +113,7 @@ def test_listings_and_copies_see_all_kinds(project: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", [["ls"], ["gc", "--dry-run"], ["doctor"], ["show", "ab"]])
-def test_a_plain_file_is_no_store(words: list[str], project: Path):
+def test_a_plain_file_is_not_a_store(words: list[str], project: Path):
     Path("file").write_text("not a store")
     for said in (saevx(*words, "--store", "file"), saevx(*words, "--store", str(project / "file"))):
         assert said.exit_code == 1

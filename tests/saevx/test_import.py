@@ -37,7 +37,7 @@ def test_import_costs_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", ["spec", "store"])
-def test_a_stranger_by_the_same_name_is_pointed_out(tmp_path: Path, name: str):
+def test_another_module_of_the_same_name_is_reported(tmp_path: Path, name: str):
     (tmp_path / f"{name}.py").write_text("")
     done = python("import saevx", tmp_path)
     assert done.returncode == 1
@@ -45,7 +45,7 @@ def test_a_stranger_by_the_same_name_is_pointed_out(tmp_path: Path, name: str):
     assert str(tmp_path / f"{name}.py") in done.stderr
 
 
-def test_a_stranger_already_imported_is_pointed_out():
+def test_another_module_that_is_already_imported_is_reported():
     done = python("import sys, types; sys.modules['spec'] = types.ModuleType('spec'); import saevx")
     assert "needs its own package `spec`" in done.stderr
 
@@ -55,12 +55,12 @@ def test_type_checkers_are_told_that_the_packages_are_typed(package: str):
     assert resources.files(package).joinpath("py.typed").is_file()
 
 
-def test_every_name_that_is_promised_is_there():
+def test_every_public_name_can_be_imported():
     assert set(dir(saevx)) == set(saevx.__all__)
     for name in saevx.__all__:
         assert getattr(saevx, name) is not None
 
 
-def test_what_was_not_promised_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="SAE"):
         _ = saevx.SAE  # type: ignore[attr-defined]

@@ -144,7 +144,7 @@ def test_artifacts_are_the_same_however_torch_is_set(images, expected, tmp_path,
 
 
 @pytest.mark.parametrize("name", AMBIENT)
-def test_within_it_torch_is_set_alike(name):
+def test_settings_within_the_block_do_not_depend_on_the_process(name):
     with exact_float32():
         plain = read_settings()
     with AMBIENT[name]():
@@ -153,11 +153,11 @@ def test_within_it_torch_is_set_alike(name):
             inside = read_settings()
             raise ZeroDivisionError
         assert read_settings() == before
-    place = 2  # the default device is the business of those who make tensors
+    place = 2  # the default device is not set: code that makes tensors names a device
     assert [*inside[:place], *inside[place + 1 :]] == [*plain[:place], *plain[place + 1 :]]
 
 
-def test_what_it_sets():
+def test_every_setting_is_set():
     with AMBIENT["precision"](), AMBIENT["autocast"](), AMBIENT["float64"](), exact_float32():
         assert not torch.is_autocast_enabled("cpu")
         assert torch.get_default_dtype() == torch.float32

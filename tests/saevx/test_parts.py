@@ -1,4 +1,4 @@
-"""Artifacts made in parts: what is done is kept, made once, and joined the same way round."""
+"""Artifacts made in parts: finished parts are kept, made once, and joined in order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from store.layout import part_home, part_key
 from store.locks import lease as leases
 from store.locks.process import ProcessId
 
-ROOM = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Cake(Artifact):
@@ -116,12 +116,12 @@ def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr(os, "fsync", lambda fd: None)  # nobody pulls a plug
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # no test cuts the power
     return open_workspace(tmp_path / "store")
 
 
 def begun(diary: Path) -> list[str]:
-    """All makings that were begun, in order, and the diary is empty after."""
+    """Return the parts and artifacts that were begun, in order, and empty the log."""
     lines = diary.read_text().splitlines() if diary.exists() else []
     diary.unlink(missing_ok=True)
     return [line.split()[0] for line in lines]
@@ -129,13 +129,15 @@ def begun(diary: Path) -> list[str]:
 
 class Notes(Listener):
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        self.held: list[dict[str, list[int]]] = []
+        self.owners: list[dict[str, list[int]]] = []
         self.meanwhile = meanwhile
-        """What happens each time that the run says whom it waits for."""
+        """Called each time that the run reports which processes it waits for."""
 
-    def wait(self, held: Any) -> None:
-        self.held.append({who: sorted(spec.value for spec in specs) for who, specs in held.items()})
-        if held:
+    def wait(self, owners: Any) -> None:
+        self.owners.append(
+            {who: sorted(spec.value for spec in specs) for who, specs in owners.items()}
+        )
+        if owners:
             self.meanwhile()
 
 
@@ -149,7 +151,7 @@ def run(workspace: Workspace, *cakes: Cake, notes: Notes | None = None) -> RunRe
 
 
 def run_some(workspace: Workspace, indices: Iterable[int], *cakes: Cake) -> RunResult:
-    """As a job that makes some parts."""
+    """Make some parts, as a job does."""
     keys = Keys(workspace)
     nodes = [Node(cake, keys.of(cake), State.TO_MAKE, "asked for") for cake in cakes]
     store = workspace.store
@@ -165,7 +167,7 @@ def expected(cake: Cake) -> list[float]:
 
 
 def assert_baked(workspace: Workspace, *cakes: Cake) -> None:
-    """All are there, whole, and nothing is left of the making."""
+    """Check that all are published and whole, and that no temporary files are left."""
     for cake in cakes:
         artifact = workspace.store.open(cake.kind, cake.key)
         assert artifact.verify() == []
@@ -183,7 +185,7 @@ def leftovers(root: Path) -> list[Path]:
 # One run.
 
 
-def test_parts_are_made_and_sealed_and_gone(workspace: Workspace, diary: Path):
+def test_parts_are_made_sealed_and_deleted(workspace: Workspace, diary: Path):
     cakes = [Cake(value=v) for v in (1, 2)]
     outcome = run(workspace, *cakes)
     assert outcome.ok
@@ -194,8 +196,10 @@ def test_parts_are_made_and_sealed_and_gone(workspace: Workspace, diary: Path):
     assert begun(diary) == []
 
 
-def test_provenance_adds_up_and_names_hosts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    """What parts took counts once, also those that the sealing process has made itself."""
+def test_provenance_sums_times_and_names_hosts(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    """The time of each part counts once, also if the sealing process made it."""
     cakes = [Cake(value=v, n=3, pause_s=100) for v in (1, 2)]
     now = [0.0]
 
@@ -224,7 +228,7 @@ def test_provenance_adds_up_and_names_hosts(workspace: Workspace, monkeypatch: p
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_an_interrupted_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path, at: int):
+def test_an_interrupted_run_resumes_at_the_next_part(workspace: Workspace, diary: Path, at: int):
     with pytest.raises(KeyboardInterrupt):
         run(workspace, Cake(value=1), Cake(value=2, how=f"interrupted {at}"))
     assert parts_of(workspace, Cake(value=2)) == list(range(at))
@@ -239,7 +243,7 @@ def test_an_interrupted_run_goes_on_at_the_next_part(workspace: Workspace, diary
     assert_baked(workspace, *cakes)
 
 
-def test_specs_that_have_other_parts_already(workspace: Workspace, diary: Path):
+def test_only_the_missing_parts_of_each_spec_are_made(workspace: Workspace, diary: Path):
     one, two, three = (Cake(value=v) for v in (1, 2, 3))
     run_some(workspace, [0, 2], one)
     run_some(workspace, [2, 3], two)
@@ -250,7 +254,7 @@ def test_specs_that_have_other_parts_already(workspace: Workspace, diary: Path):
     assert_baked(workspace, one, two, three)
 
 
-def test_one_spec_that_fails_leaves_the_others_alone(workspace: Workspace, diary: Path):
+def test_one_failed_spec_does_not_fail_the_others(workspace: Workspace, diary: Path):
     good, bad = Cake(value=1), Cake(value=2, how="fails 1")
     outcome = run(workspace, good, bad)
     assert {key: str(error) for key, error in outcome.failed.items()} == {
@@ -264,7 +268,7 @@ def test_one_spec_that_fails_leaves_the_others_alone(workspace: Workspace, diary
     assert_baked(workspace, good, bad)
 
 
-def test_a_bug_in_a_part_keeps_the_parts_before(workspace: Workspace, diary: Path):
+def test_a_bug_in_a_part_keeps_the_finished_parts(workspace: Workspace, diary: Path):
     outcome = run(workspace, Cake(value=1, how="bug 2"), Cake(value=9, group=1))
     assert [str(error) for error in outcome.failed.values()] == ["a bug"]
     assert [node.spec.value for node in outcome.made] == [9]
@@ -280,9 +284,7 @@ def test_a_bug_in_a_part_keeps_the_parts_before(workspace: Workspace, diary: Pat
         ("idle", "the recipe of Cake took no part of Cake"),
     ],
 )
-def test_a_recipe_that_makes_nothing_of_what_it_gets_fails(
-    workspace: Workspace, how: str, says: str
-):
+def test_a_recipe_that_makes_no_part_fails(workspace: Workspace, how: str, says: str):
     outcome = run(workspace, Cake(value=1, how=how))
     assert says in str(outcome.failed[Cake(value=1).key])
     assert isinstance(next(iter(outcome.failed.values())), saevx.RecipeError)
@@ -292,7 +294,7 @@ def test_a_recipe_that_makes_nothing_of_what_it_gets_fails(
     assert run(workspace, Cake(value=1)).ok
 
 
-def test_a_part_that_vanishes_before_the_sealing(workspace: Workspace, diary: Path):
+def test_a_part_that_is_deleted_before_sealing_is_reported(workspace: Workspace, diary: Path):
     cake = Cake(value=1, how="vanishes")
     error = run(workspace, cake).failed[cake.key]
     assert "part 1 of 4 of Cake" in str(error)
@@ -304,8 +306,8 @@ def test_a_part_that_vanishes_before_the_sealing(workspace: Workspace, diary: Pa
     assert_baked(workspace, cake)
 
 
-def test_a_part_of_another_spec_is_no_hit(workspace: Workspace):
-    """As with artifacts: a key alone does not tell."""
+def test_a_part_of_another_spec_is_not_a_hit(workspace: Workspace):
+    """As with artifacts, an equal key alone is not a hit."""
     cake = Cake(value=1)
     with workspace.store.draft(cake.kind, cake.key, 0) as draft:
         draft.publish(type="Cake", version=1, canonical="{}", spec={}, parents={}, provenance={})
@@ -326,14 +328,16 @@ def test_a_damaged_part_is_made_again(workspace: Workspace, diary: Path):
 
 
 def alter(part: Any) -> None:
-    """Flip a bit of its array, of which the manifest says only what it was."""
+    """Flip a bit of a part's array, which changes its digest and not its size."""
     file = part.path / "x" / "c.0"
     data = bytearray(file.read_bytes())
     data[0] ^= 1
     file.write_bytes(data)
 
 
-def test_a_part_with_altered_bytes_is_set_aside_and_made_again(workspace: Workspace, diary: Path):
+def test_a_part_with_altered_bytes_is_moved_to_the_trash_and_made_again(
+    workspace: Workspace, diary: Path
+):
     """The digests in its manifest are about to become those of the artifact."""
     cake, other = Cake(value=1), Cake(value=2)
     run_some(workspace, [0, 1], cake, other)
@@ -347,16 +351,16 @@ def test_a_part_with_altered_bytes_is_set_aside_and_made_again(workspace: Worksp
     assert (aside / "x" / "c.0").exists()
 
 
-def test_a_part_of_another_process_that_came_first_is_read_too(
+def test_a_part_that_another_process_published_first_is_verified(
     workspace: Workspace, diary: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Where a lease was lost, what stands there is not what was just written."""
+    """After a lost lease, the part in the store is not the one that was just written."""
     cake = Cake(value=1, n=2)
     real = Part.publish
-    came: list[Path] = []
+    published: list[Path] = []
 
     def publish(part: Part[Cake], spec: Cake, facts: Any) -> Any:
-        if part.index == 1 and not came:
+        if part.index == 1 and not published:
             place = part_home(workspace.store.root, spec.kind, spec.key, 1)
             with (
                 Context(Keys(workspace), workspace.store).batch((spec,)) as batch,
@@ -366,8 +370,8 @@ def test_a_part_of_another_process_that_came_first_is_read_too(
                 values = np.zeros(2, "f4")
                 with other.draft(spec).array("x", (2,), "f4", rows_per_shard=2) as writer:
                     writer.append(values)
-                came.append(real(other, spec, facts).path)
-            assert came == [place]
+                published.append(real(other, spec, facts).path)
+            assert published == [place]
             alter(workspace.store.find_part(spec.kind, spec.key, 1))
         return real(part, spec, facts)
 
@@ -380,7 +384,7 @@ def test_a_part_of_another_process_that_came_first_is_read_too(
     assert_baked(workspace, cake)
 
 
-def test_parts_are_read_once_and_never_those_made_here(
+def test_parts_are_verified_once_and_those_made_here_are_not(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
     cake = Cake(value=1)
@@ -398,7 +402,7 @@ def test_parts_are_read_once_and_never_those_made_here(
     assert len(read) == 4  # an array is two files
 
 
-def test_a_part_that_cannot_be_read_is_left_where_it_is(
+def test_a_part_that_cannot_be_read_is_not_moved(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
     cake = Cake(value=1)
@@ -441,7 +445,7 @@ def test_a_part_deleted_while_it_is_read_counts_as_missing(
 
 @st.composite
 def shares(draw: Any) -> tuple[int, list[list[int]]]:
-    """Indices of parts, dealt out in any order to so many processes, some perhaps to two."""
+    """Indices of parts, shared among processes in any order; some go to two processes."""
     n = draw(st.integers(1, 5))
     dealt: list[list[int]] = [[] for _ in range(draw(st.integers(1, 4)))]
     for index in draw(st.permutations(range(n))):
@@ -452,7 +456,7 @@ def shares(draw: Any) -> tuple[int, list[list[int]]]:
 
 @settings(max_examples=20)
 @given(shares())
-def test_parts_made_in_any_shares_give_the_same(drawn: Any):
+def test_the_artifact_does_not_depend_on_how_parts_are_shared(drawn: Any):
     n, dealt = drawn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
@@ -481,8 +485,8 @@ def test_parts_made_in_any_shares_give_the_same(drawn: Any):
                 assert manifests[0].attributes == manifests[1].attributes
 
 
-def test_a_share_of_what_is_there_makes_nothing(workspace: Workspace, diary: Path):
-    """A job that was put back into the queue, after others have sealed."""
+def test_a_job_whose_artifact_is_published_makes_nothing(workspace: Workspace, diary: Path):
+    """For example a job that was requeued after others have sealed the artifact."""
     cake, other = Cake(value=1), Cake(value=2)
     run(workspace, cake)
     begun(diary)
@@ -493,7 +497,7 @@ def test_a_share_of_what_is_there_makes_nothing(workspace: Workspace, diary: Pat
     assert parts_of(workspace, cake) == []
 
 
-def test_a_share_that_fails_is_told_beside_what_was_made(workspace: Workspace):
+def test_a_failed_part_is_reported_beside_what_was_made(workspace: Workspace):
     good, bad = Cake(value=1, n=2), Cake(value=2, n=2, how="fails 1")
     run_some(workspace, [0], good, bad)
     outcome = run_some(workspace, [1], good, bad)
@@ -502,10 +506,10 @@ def test_a_share_that_fails_is_told_beside_what_was_made(workspace: Workspace):
     assert outcome.partly == []
 
 
-def test_what_another_sealed_while_its_parts_were_made_is_no_making_of_ours(
+def test_an_artifact_sealed_by_another_process_counts_as_made_elsewhere(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
-    """It had lost its lease, as a process does that sleeps for long."""
+    """This process had lost its lease, as after a long pause."""
     cake = Cake(value=1)
     real, meanwhile = Batch.restart_stopwatch, []
 
@@ -549,7 +553,7 @@ def others(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Others:
 
 
 def make_part(workspace: Workspace, cake: Cake, index: int) -> None:
-    """As the process does that has its lease."""
+    """Make a part as the process that holds its lease does."""
     log(f"{cake.value}.{index}")
     with Context(Keys(workspace), workspace.store).batch((cake,)) as batch:
         values = np.arange(2, dtype="f4") + 2 * index + 100 * cake.value
@@ -561,10 +565,10 @@ def make_part(workspace: Workspace, cake: Cake, index: int) -> None:
             draft.publish(**facts, attributes={"sum": float(values.sum())})
 
 
-def test_what_others_make_is_left_to_them_and_waited_for(
+def test_parts_that_others_make_are_waited_for(
     workspace: Workspace, others: Others, diary: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """And not for longer because its own parts took long."""
+    """The wait does not become longer because this process's own parts took long."""
     cake = Cake(value=1, pause_s=0.4)
     (lease,) = others.take(cake, 1)
 
@@ -575,21 +579,23 @@ def test_what_others_make_is_left_to_them_and_waited_for(
     looks_s: list[float] = []
     pause = Backoff.pause
 
-    def timed(patience: Backoff) -> None:
-        looks_s.append(time.monotonic() - patience._woke)
-        pause(patience)
+    def timed(backoff: Backoff) -> None:
+        looks_s.append(time.monotonic() - backoff._woke)
+        pause(backoff)
 
     monkeypatch.setattr(Backoff, "pause", timed)
     notes = Notes(functools.cache(finish))
     assert run(workspace, cake, notes=notes).ok
     assert max(looks_s) < 3 * cake.pause_s
     assert Counter(begun(diary)) == Counter(["1.0", "1.2", "1.3", "1.1", "1.seal"])
-    assert {"elsewhere (process 42)": [1]} in notes.held
-    assert notes.held[-1] == {}
+    assert {"elsewhere (process 42)": [1]} in notes.owners
+    assert notes.owners[-1] == {}
     assert_baked(workspace, cake)
 
 
-def test_what_another_gives_up_is_made_here(workspace: Workspace, others: Others, diary: Path):
+def test_a_part_that_another_process_gives_up_is_made_here(
+    workspace: Workspace, others: Others, diary: Path
+):
     cake = Cake(value=1)
     taken = others.take(cake, 0, 2)
     notes = Notes(functools.cache(lambda: [lease.release() for lease in taken]))
@@ -599,15 +605,15 @@ def test_what_another_gives_up_is_made_here(workspace: Workspace, others: Others
     assert made[:2] == ["1.1", "2.1"]
 
 
-def test_the_waiting_ends_in_the_ears_of_the_listener(
+def test_the_listener_is_told_when_waiting_ends(
     workspace: Workspace, others: Others, diary: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Also where nothing is left to make after it, and before the sealing."""
+    """Even if nothing is left to make afterwards, and before sealing."""
     cake = Cake(value=1, n=2)
     run_some(workspace, [0], cake)
     (lease,) = others.take(cake, 1)
 
-    def meanwhile(patience: Backoff) -> None:
+    def meanwhile(backoff: Backoff) -> None:
         make_part(workspace, cake, 1)
         lease.release()
 
@@ -615,21 +621,21 @@ def test_the_waiting_ends_in_the_ears_of_the_listener(
     begun(diary)
 
     class Loud(Notes):
-        def wait(self, held: Any) -> None:
-            super().wait(held)
-            log("waiting" if held else "over")
+        def wait(self, owners: Any) -> None:
+            super().wait(owners)
+            log("waiting" if owners else "over")
 
     notes = Loud()
     assert run(workspace, cake, notes=notes).ok
-    assert {"elsewhere (process 42)": [1]} in notes.held
-    heard = begun(diary)
-    assert heard[heard.index("waiting") :][:4] == ["waiting", "1.1", "over", "1.seal"]
+    assert {"elsewhere (process 42)": [1]} in notes.owners
+    logged = begun(diary)
+    assert logged[logged.index("waiting") :][:4] == ["waiting", "1.1", "over", "1.seal"]
 
 
-def test_what_was_sealed_just_before_the_lease_is_not_made_again(
+def test_an_artifact_sealed_just_before_the_lease_is_not_made_again(
     workspace: Workspace, diary: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its parts are gone by then, and are not lacking for that."""
+    """Its parts were deleted by then, and do not count as missing."""
     cake, meanwhile = Cake(value=1), []
     take_all = Store.lease_all
 
@@ -683,7 +689,7 @@ def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diar
 
 CHILD = """
 import importlib.util, json, sys
-sys.path.insert(0, {room!r})
+sys.path.insert(0, {repository!r})
 loaded = importlib.util.spec_from_file_location("cakes", {file!r})
 cakes = importlib.util.module_from_spec(loaded)
 sys.modules["cakes"] = cakes
@@ -693,7 +699,7 @@ cakes.child(json.loads(sys.argv[1]))
 
 
 def child(what: dict[str, Any]) -> None:
-    """Run some cakes, or some parts of them, once a crowd of processes is ready to."""
+    """Make some cakes, or parts of them, once all processes are ready."""
     os.fsync = lambda fd: None
     workspace = open_workspace(Path(what["root"]))
     barrier = Path(what["root"] + ".ready")
@@ -707,7 +713,7 @@ def child(what: dict[str, Any]) -> None:
     assert outcome.ok, outcome
     print(json.dumps({
         "made": [node.spec.value for node in outcome.made],
-        "came": [node.spec.value for node in outcome.made_elsewhere],
+        "made_elsewhere": [node.spec.value for node in outcome.made_elsewhere],
         "partly": [node.spec.value for node in outcome.partly],
     }))  # fmt: skip
 
@@ -721,7 +727,7 @@ def start(
         "parts": parts,
         "crowd": crowd,
     }
-    code = CHILD.format(room=str(ROOM), file=__file__)
+    code = CHILD.format(repository=str(REPOSITORY), file=__file__)
     return subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(what)], stdout=subprocess.PIPE, text=True
     )
@@ -740,7 +746,7 @@ def wait_for(diary: Path, what: str) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path):
+def test_a_killed_run_resumes_at_the_next_part(workspace: Workspace, diary: Path):
     killed = start(workspace, Cake(value=1), Cake(value=2, how="killed 2"))
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
@@ -755,14 +761,14 @@ def test_a_killed_run_goes_on_at_the_next_part(workspace: Workspace, diary: Path
     assert_baked(workspace, *cakes)
 
 
-def test_the_part_of_a_killed_process_is_taken_over(workspace: Workspace, diary: Path):
+def test_the_part_of_a_killed_process_is_made_here(workspace: Workspace, diary: Path):
     slow = start(workspace, Cake(value=1, pause_s=3600), parts=[1])
     wait_for(diary, "1.1")
     notes = Notes(slow.kill)
     assert run(workspace, Cake(value=1), notes=notes).ok
     slow.communicate()
     host = os.uname().nodename
-    assert {f"{host} (process {slow.pid})": [1]} in notes.held
+    assert {f"{host} (process {slow.pid})": [1]} in notes.owners
     assert begun(diary) == ["1.1", "1.0", "1.2", "1.3", "1.1", "1.seal"]
     assert_baked(workspace, Cake(value=1))
 
@@ -773,18 +779,18 @@ def test_the_part_of_a_killed_process_is_taken_over(workspace: Workspace, diary:
     [[None, None], [None, [0, 2, 4]], [None, [5, 4, 3], [0, 1, 2]], [[0, 1, 2], [3, 4, 5], [2, 3]]],
     ids=["inline twice", "inline and a share", "inline and shares", "shares that overlap"],
 )
-def test_side_by_side_nothing_is_made_twice(workspace: Workspace, diary: Path, shares: list[Any]):
+def test_concurrent_runs_make_nothing_twice(workspace: Workspace, diary: Path, shares: list[Any]):
     cakes = [Cake(value=v, n=6, pause_s=0.03) for v in (1, 2)]
     running = [start(workspace, *cakes, parts=one, crowd=len(shares)) for one in shares]
-    told = [end(process) for process in running]
+    results = [end(process) for process in running]
     made = Counter(begun(diary))
     assert set(made.values()) == {1}
     assert len(made) == 2 * 7
-    assert sum(len(one["made"]) for one in told) == 2
-    for one, share in zip(told, shares, strict=True):
+    assert sum(len(one["made"]) for one in results) == 2
+    for one, share in zip(results, shares, strict=True):
         if share is None:
-            assert sorted(one["made"] + one["came"]) == [1, 2]
+            assert sorted(one["made"] + one["made_elsewhere"]) == [1, 2]
             assert one["partly"] == []
         else:
-            assert sorted(one["made"] + one["came"] + one["partly"]) == [1, 2]
+            assert sorted(one["made"] + one["made_elsewhere"] + one["partly"]) == [1, 2]
     assert_baked(workspace, *cakes)

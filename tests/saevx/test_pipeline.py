@@ -142,7 +142,7 @@ def test_prototypes_are_drawn_by_their_seed(copy: tuple[Path, Workspace]):
         )
 
 
-def test_what_is_new_is_made_and_nothing_else(copy: tuple[Path, Workspace]):
+def test_only_new_artifacts_are_made(copy: tuple[Path, Workspace]):
     root, workspace = copy
     assert made_by(study(root), workspace) == {}
     assert made_by(study(root, n_trains=(8, 16, None)), workspace) == {"TraitAP": 4}
@@ -285,7 +285,7 @@ def test_specs_that_make_no_sense_fail_before_anything_runs(
     assert not Path(".saevx/shards").exists()
 
 
-def test_datasets_that_are_broken_are_told_and_leave_nothing(cub_study: CubTree):
+def test_broken_datasets_are_reported_and_leave_nothing(cub_study: CubTree):
     image = cub_study.image(cub_study.names[0])
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])

@@ -110,7 +110,7 @@ def test_a_finished_target_needs_none_of_its_inputs(workspace: Workspace):
     assert load(add(1, 2), workspace)["sum"].to_list() == [3]
 
 
-def test_a_plan_says_why(workspace: Workspace):
+def test_a_plan_gives_reasons(workspace: Workspace):
     run(Number(value=1), workspace)
     keys = Keys(workspace)
     plan = make_plan([add(1, 2), add(1, 5), add(1, 2)], keys, workspace.store)
@@ -144,7 +144,7 @@ def test_a_damaged_artifact_is_made_again_and_the_plan_says_so(workspace: Worksp
     assert load(Number(value=1), workspace) == 1
 
 
-def test_one_failure_takes_neither_its_batch_nor_other_branches_with_it(workspace: Workspace):
+def test_one_failure_fails_neither_its_batch_nor_other_branches(workspace: Workspace):
     keys = Keys(workspace)
     targets = [add(-1, 2), add(3, 4)]
     plan = make_plan(targets, keys, workspace.store)
@@ -201,7 +201,7 @@ def test_preflight_stops_everything_before_anything_runs(workspace: Workspace):
     run(add(1, 2), workspace)
 
 
-def test_what_two_recipes_refuse_alike_is_told_once(workspace: Workspace):
+def test_a_fault_that_two_recipes_report_is_shown_once(workspace: Workspace):
     class Alike(Artifact):
         kind: ClassVar = "results"
         value: int
@@ -212,7 +212,7 @@ def test_what_two_recipes_refuse_alike_is_told_once(workspace: Workspace):
     assert str(caught.value).count("use 14") == 1
 
 
-def test_another_spec_under_the_same_key_is_an_error_and_no_hit(workspace: Workspace):
+def test_another_spec_under_the_same_key_is_an_error(workspace: Workspace):
     run(Number(value=1), workspace)
     keys = Keys(workspace)
     key = keys.of(Number(value=1))
@@ -236,7 +236,7 @@ def test_a_subclass_with_a_field_of_its_own_needs_a_recipe_of_its_own(workspace:
     assert load(Renamed(value=1), workspace) == 1
 
 
-def test_what_is_no_spec_of_an_artifact_is_refused(workspace: Workspace):
+def test_only_specs_of_artifacts_are_accepted(workspace: Workspace):
     for wrong in (3, [Number(value=1)], saevx.Squash(size=3)):
         with pytest.raises(SpecError, match="is no spec of an artifact"):
             load(wrong, workspace)  # type: ignore[arg-type]
@@ -251,7 +251,7 @@ def test_loading_compares_the_spec_too(workspace: Workspace, monkeypatch: pytest
         load(Number(value=1), workspace)
 
 
-def test_load_of_what_is_missing_names_what_makes_it(workspace: Workspace):
+def test_loading_a_missing_artifact_names_what_makes_it(workspace: Workspace):
     with pytest.raises(saevx.MissingArtifact, match=r"(?s)saevx run FILE.py.*saevx\.run\(spec\)"):
         load(add(1, 2), workspace)
 
@@ -265,12 +265,12 @@ def test_table_explodes_specs(workspace: Workspace):
     assert frame["right.value"].to_list() == [2, 4]
 
 
-def test_table_refuses_what_is_no_table(workspace: Workspace):
+def test_table_refuses_artifacts_that_are_not_tables(workspace: Workspace):
     with pytest.raises(SpecError, match=r"use saevx\.load"):
         table([Number(value=1)], workspace)
 
 
-def test_the_manifest_tells_parents_and_provenance(workspace: Workspace):
+def test_the_manifest_has_parents_and_provenance(workspace: Workspace):
     run(add(1, 2), workspace)
     manifest = workspace.store.open("results", add(1, 2).key).manifest
     assert {p.key for p in manifest.parents.values()} == {Number(value=v).key for v in (1, 2)}
@@ -280,7 +280,7 @@ def test_the_manifest_tells_parents_and_provenance(workspace: Workspace):
     assert manifest.spec["fields"]["left"]["fields"] == {"value": 1, "group": "a"}
 
 
-def test_a_spec_draws_itself_with_its_state(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_spec_is_drawn_with_its_state(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SAEVX_STORE", str(workspace.store.root))
     run(Number(value=1), workspace)
     html = add(1, 2)._repr_html_()

@@ -85,7 +85,7 @@ def kept(folder: Path) -> list[str]:
     return [run.path for run in roots.runs]
 
 
-def test_a_function_of_a_cell_runs_too_and_a_stage_that_fails_ends_it(tmp_path: Path):
+def test_a_function_of_a_cell_runs_until_a_stage_fails(tmp_path: Path):
     made, error = notebook(
         tmp_path,
         "def cell():\n"
@@ -113,7 +113,7 @@ def test_a_function_of_a_cell_runs_too_and_a_stage_that_fails_ends_it(tmp_path: 
         ([], {"executor": "slrum"}, "'slrum' is no executor"),
     ],
 )
-def test_what_cannot_be_run_is_told_what_is_wrong(
+def test_invalid_targets_and_options_are_refused(
     targets: Any, how: dict[str, Any], says: str, tmp_path: Path
 ):
     with pytest.raises(saevx.SaevxError, match=says):

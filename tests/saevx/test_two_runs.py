@@ -1,4 +1,4 @@
-"""Two runs of one experiment at a time: each thing is made once, and each run ends with all."""
+"""Two concurrent runs of one experiment: each artifact is made once, and both runs have all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from store.locks.process import ProcessId
 
 from .dispatching import wait_until
 
-ROOM = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SLOW = """
 import os
@@ -105,12 +105,12 @@ def start(*words: str) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": f"{ROOM}:{Path.cwd()}"},
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{Path.cwd()}"},
     )
 
 
 def made() -> dict[str, str]:
-    """What was made, and by which process; nothing twice."""
+    """Return what was made -> by which process; check that nothing was made twice."""
     lines = [line.split() for line in Path("log").read_text().splitlines()]
     assert Counter(what for what, _ in lines).most_common(1)[0][1] == 1
     return {what: pid for what, pid in lines}
@@ -128,8 +128,8 @@ def leftovers() -> list[Path]:
     return [path for path in found if path.name != ".clock"]
 
 
-def test_two_at_once_make_everything_once(here: Path):
-    """Several batches: the two share them."""
+def test_two_concurrent_runs_make_everything_once(here: Path):
+    """They share the batches."""
     file = write("[Double(slow=Slow(value=v, group=v // 3, pause_s=0.05)) for v in range(12)]")
     both = [start(file, "--json") for _ in range(2)]
     records = [json.loads(run.communicate()[0]) for run in both]
@@ -141,7 +141,7 @@ def test_two_at_once_make_everything_once(here: Path):
     assert leftovers() == []
 
 
-def test_the_second_waits_and_says_so_and_makes_other_things_first(here: Path):
+def test_the_second_run_makes_other_artifacts_first_then_waits(here: Path):
     file = write("[Slow(value=v, pause_s=3600) for v in range(3)]")
     first = start(file)
     wait_for_log()
@@ -164,7 +164,7 @@ def test_the_second_waits_and_says_so_and_makes_other_things_first(here: Path):
     assert leftovers() == []
 
 
-def test_the_second_uses_what_is_published_before_the_batch_ends(here: Path):
+def test_the_second_run_uses_artifacts_before_their_batch_ends(here: Path):
     file = write("[Slow(value=v, pause_s=0.3 if v == 1 else 3600) for v in (1, 2)]")
     first = start(file)
     wait_for_log(2)  # the first artifact is published, the batch goes on
@@ -177,7 +177,7 @@ def test_the_second_uses_what_is_published_before_the_batch_ends(here: Path):
     first.communicate()
 
 
-def test_the_second_takes_over_from_a_killed_one(here: Path):
+def test_the_second_run_takes_over_from_a_killed_one(here: Path):
     file = write("[Slow(value=v, pause_s=0 if v == 0 else 3600) for v in range(3)]")
     first = start(file)
     wait_for_log(2)
@@ -197,12 +197,12 @@ def test_the_second_takes_over_from_a_killed_one(here: Path):
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_ctrl_c_ends_the_waiting_at_once(here: Path, words: tuple[str, ...]):
+def test_ctrl_c_interrupts_waiting(here: Path, words: tuple[str, ...]):
     file = write("[Slow(value=1, pause_s=3600)]")
     first = start(file)
     wait_for_log()
     second = start(file, *words)
-    if words:  # it says nothing, but writes down what it wants before it looks who makes it
+    if words:  # it prints nothing, but records what it wants before it looks for owners
         wait_until(lambda: len(list(Path(".saevx").glob(".runs/*/*.*.json"))) == 2)
     else:
         while "waiting" not in second.stderr.readline():
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_the_waiting_at_once(here: Path, words: tuple[str, ...]):
     assert leftovers() == []
 
 
-# In this process, with leases that others seem to have.
+# In this process, with leases that seem to be held by others.
 
 
 class Thing(Artifact):
@@ -272,13 +272,15 @@ def others(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Others:
 
 class Notes(Listener):
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        self.held: list[dict[str, list[int]]] = []
+        self.owners: list[dict[str, list[int]]] = []
         self.meanwhile = meanwhile
-        """What happens each time that the run says whom it waits for."""
+        """Called each time that the run reports which processes it waits for."""
 
-    def wait(self, held: Any) -> None:
-        self.held.append({who: sorted(spec.value for spec in specs) for who, specs in held.items()})
-        if held:
+    def wait(self, owners: Any) -> None:
+        self.owners.append(
+            {who: sorted(spec.value for spec in specs) for who, specs in owners.items()}
+        )
+        if owners:
             self.meanwhile()
 
 
@@ -288,7 +290,7 @@ def run(workspace: Workspace, *things: Thing, notes: Notes | None = None) -> tup
     return plan, run_plan(plan, Context(keys, workspace.store, find_recipe), notes)
 
 
-def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
+def test_whole_batches_are_made_first(workspace: Workspace, others: Others):
     things = [Thing(value=v) for v in range(4)]
     taken = others.take(things[1], things[2])
 
@@ -302,8 +304,8 @@ def test_whole_batches_first_then_parts(workspace: Workspace, others: Others):
     assert batches == [[9], [0, 3], [1, 2]]
     assert outcome.ok
     assert len(outcome.made) == 5
-    assert {"elsewhere (process 42)": [1, 2]} in notes.held
-    assert notes.held[-1] == {}
+    assert {"elsewhere (process 42)": [1, 2]} in notes.owners
+    assert notes.owners[-1] == {}
     assert list(workspace.store.leases()) == []
 
 
@@ -313,14 +315,14 @@ def make_alone(workspace: Workspace, thing: Thing) -> None:
         find_recipe(Thing).make(batch)
 
 
-def test_a_batch_whose_inputs_another_has_nearly_made_is_made_whole(
+def test_a_batch_waits_for_an_input_that_another_run_is_about_to_publish(
     workspace: Workspace, others: Others, monkeypatch: pytest.MonkeyPatch
 ):
     inputs = [Thing(value=v, group=v) for v in (1, 2)]
     above = [Thing(value=10 * thing.value, below=thing) for thing in inputs]
     (lease,) = others.take(inputs[0])
 
-    def meanwhile(patience: Backoff) -> None:
+    def meanwhile(backoff: Backoff) -> None:
         make_alone(workspace, inputs[0])
         lease.release()
 
@@ -330,8 +332,10 @@ def test_a_batch_whose_inputs_another_has_nearly_made_is_made_whole(
     assert [node.spec for node in outcome.made_elsewhere] == inputs[:1]
 
 
-def test_what_is_published_needs_no_lease(workspace: Workspace, others: Others):
-    """Its maker has not released it yet, or never will."""
+def test_a_published_artifact_is_used_though_its_lease_is_held(
+    workspace: Workspace, others: Others
+):
+    """Its owner has not released the lease yet, or never will."""
     thing = Thing(value=1)
     others.take(thing)
     notes = Notes(functools.cache(lambda: make_alone(workspace, thing)))
@@ -340,7 +344,7 @@ def test_what_is_published_needs_no_lease(workspace: Workspace, others: Others):
     assert batches == [[1]]
 
 
-def test_what_another_makes_is_taken_in(workspace: Workspace, others: Others):
+def test_an_artifact_made_by_another_run_is_used(workspace: Workspace, others: Others):
     thing = Thing(value=1)
     (lease,) = others.take(thing)
 
@@ -357,10 +361,10 @@ def test_what_another_makes_is_taken_in(workspace: Workspace, others: Others):
     assert outcome.ok
 
 
-def test_what_was_published_just_before_the_lease_is_not_made_again(
+def test_an_artifact_published_just_before_the_lease_is_not_made_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
-    """Another publishes and releases between our look at the store and our lease."""
+    """Another run publishes and releases after this one looked at the store."""
     thing = Thing(value=1)
     take_all = Store.lease_all
 
@@ -400,9 +404,7 @@ def test_an_interrupted_batch_releases_its_leases(
     assert list(workspace.store.leases()) == []
 
 
-def test_a_look_that_fails_under_leases_releases_them(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_error_under_leases_releases_them(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     real = Store.look
 
     def broken(store: Store, *where: str) -> Any:
@@ -416,7 +418,7 @@ def test_a_look_that_fails_under_leases_releases_them(
     assert list(workspace.store.leases()) == []
 
 
-def test_the_bar_of_waiting_comes_and_goes(
+def test_the_bar_of_waiting_appears_and_disappears(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
