@@ -7,7 +7,11 @@ from pathlib import Path
 
 import click
 
+from saevx.cli.artifacts.copy import copy_all
 from saevx.cli.common.options import clear_errors, json_option, store_option
+from saevx.config import open_store
+from saevx.query.export import write_file
+from saevx.query.key_lookup import find_by_prefix
 
 
 @click.command()
@@ -40,20 +44,13 @@ def export(
     A copy has the same bytes and the same key, and is verified on the way. A file holds the table
     or the arrays of one artifact, or the tables of several with their specs as columns.
     """
-    from saevx.config import open_store
-
     if (to is None) == (output is None):
         raise click.UsageError("give either --to FOLDER, a store, or -o FILE")
     opened = open_store(store)
     if to is not None:
-        from saevx.cli.artifacts.copy import copy_all
-
         copy_all(opened, open_store(to), keys, parents, as_json)
         return
     assert output is not None
-    from saevx.query.export import write_file
-    from saevx.query.key_lookup import find_by_prefix
-
     found = [find_by_prefix(opened, key).artifact for key in keys]
     artifacts = [opened.open(artifact.kind, artifact.key) for artifact in found]
     what = write_file(artifacts, output, table, explode_spec=explode_spec)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from saevx.cli.artifacts.copy import copy_all, existing_store
 from saevx.cli.common.options import clear_errors, json_option, store_option
+from saevx.config import open_store
 
 
 @click.command("import")
@@ -18,7 +20,4 @@ def import_(
     keys: tuple[str, ...], source: str, parents: bool, store: str | None, as_json: bool
 ) -> None:
     """Copy artifacts from another store: the same bytes and keys, verified on the way."""
-    from saevx.cli.artifacts.copy import copy_all, existing_store
-    from saevx.config import open_store
-
     copy_all(existing_store(source), open_store(store), keys, parents, as_json)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from saevx.cli.common.console import console
 from saevx.cli.common.options import clear_errors, json_option, store_option
-
-if TYPE_CHECKING:
-    from saevx.query.key_lookup import Match
-    from spec.tree import TreeNode
-    from store import Manifest, Store
-    from store.layout import Ref
+from saevx.cli.common.units import size
+from saevx.config import open_store
+from saevx.query.key_lookup import AGAIN, Match, find_by_prefix, readable_manifest
+from spec.tree import TreeNode, draw_text, short, title
+from store import KINDS, Manifest, NewerLayout, Store
+from store.gc.evicted import evicted_manifest
+from store.layout import Ref, home, is_key
 
 
 @click.command()
@@ -27,11 +29,6 @@ def show(key: str, store: str | None, as_json: bool) -> None:
 
     Prints its spec, the tree of its inputs with their states, its attributes and its provenance.
     """
-    from saevx.cli.common.console import console
-    from saevx.config import open_store
-    from saevx.query.key_lookup import find_by_prefix
-    from spec.tree import draw_text
-
     opened = open_store(store)
     match = find_by_prefix(opened, key, evicted=True)
     if as_json:
@@ -49,10 +46,6 @@ def show(key: str, store: str | None, as_json: bool) -> None:
 
 
 def _facts(match: Match) -> dict[str, Any]:
-    from rich.filesize import decimal
-
-    from saevx.query.key_lookup import AGAIN
-
     artifact, fault = match
     manifest = artifact.manifest
     present = artifact.path.is_dir()
@@ -60,7 +53,7 @@ def _facts(match: Match) -> dict[str, Any]:
         "path": artifact.path if present else "given up by `saevx gc`; a run makes it again",
         **({"state": f"{fault}; {AGAIN}"} if fault else {}),
         "made": manifest.created,
-        "size": f"{decimal(artifact.n_bytes)} in {len(manifest.files)} files",
+        "size": f"{size(artifact.n_bytes)} in {len(manifest.files)} files",
         **({"arrays": ", ".join(artifact.arrays())} if present and not fault else {}),
         **dict(_flatten(manifest.attributes)),
         **dict(_flatten(manifest.provenance)),
@@ -72,8 +65,6 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
     Packages and their versions stay together on one line.
     """
-    from spec.tree import short
-
     if isinstance(value, dict) and not (name and _are_versions(value)):
         for inner, item in value.items():
             yield from _flatten(item, f"{name}.{inner}" if name else inner)
@@ -91,8 +82,6 @@ def _are_versions(value: dict[str, Any]) -> bool:
 
 def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
     """Return the tree of inputs of an artifact; `document` is its spec, used if it is gone."""
-    from spec.tree import TreeNode, title
-
     kind, key = ref
     manifest, state = _look(store, ref)
     spec = manifest.spec if manifest else document
@@ -106,11 +95,6 @@ def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
 
 def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     """Return the manifest of an artifact, if it can be read, and the state of the artifact."""
-    from saevx.query.key_lookup import readable_manifest
-    from store import NewerLayout
-    from store.gc.evicted import evicted_manifest
-    from store.layout import home
-
     try:
         found = store.look(*ref)
     except NewerLayout:
@@ -125,9 +109,6 @@ def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
 
 def _artifacts_in(value: Any) -> Iterator[dict[str, Any]]:
     """Yield the documents of artifacts within a value, without those nested in these."""
-    from store import KINDS
-    from store.layout import is_key
-
     if isinstance(value, dict):
         if value.get("kind") in KINDS and is_key(str(value.get("key"))):
             yield value
