@@ -271,7 +271,7 @@ def sync_folder(path: Path) -> None:
             os.close(fd)
 
 
-def look_afresh(folder: Path) -> None:
+def refresh_listing(folder: Path) -> None:
     """Make a network file system ask its server which names a folder holds now.
 
     Without it, NFS may report a new file as missing for half a minute.

@@ -13,7 +13,7 @@ from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_parts
 from store.artifact.verify import examine
 from store.errors import CorruptArtifact, MissingArtifact
-from store.io import list_folder, look_afresh
+from store.io import list_folder, refresh_listing
 from store.layout import (
     KINDS,
     check_key,
@@ -61,22 +61,22 @@ class Store:
         Reads the manifest and checks the size of every file. Raises StoreError where that is not
         possible, and NewerLayout.
         """
-        found = self.look(kind, key)
+        found = self.lookup(kind, key)
         return None if isinstance(found, str) else found
 
     def open(self, kind: str, key: str) -> StoredArtifact:
         """Return the artifact. Raises MissingArtifact where `find` returns None."""
-        found = self.look(kind, key)
+        found = self.lookup(kind, key)
         if isinstance(found, str):
             raise MissingArtifact(kind, key, str(self.root_of(kind)), found)
         return found
 
     def absence(self, kind: str, key: str) -> str | None:
         """Return why `find` returns None; None where it returns an artifact."""
-        found = self.look(kind, key)
+        found = self.lookup(kind, key)
         return found if isinstance(found, str) else None
 
-    def look(self, kind: str, key: str) -> StoredArtifact | str:
+    def lookup(self, kind: str, key: str) -> StoredArtifact | str:
         """Return the artifact, or the reason why it is absent: `find` and `absence` at once."""
         path = self._home(kind, check_key(key))
         found = examine(str(path), kind, key)
@@ -89,7 +89,7 @@ class Store:
     def find_part(self, kind: str, key: str, part: int) -> StoredArtifact | None:
         """Return a finished part of an artifact in progress; None where it is not complete."""
         root = self.root_of(kind)
-        look_afresh(work(root, kind, check_key(key)))
+        refresh_listing(work(root, kind, check_key(key)))
         path = part_home(root, kind, key, part)
         found = examine(str(path), kind, part_key(key, part))
         return None if isinstance(found, str) else StoredArtifact(path, found)
@@ -109,7 +109,7 @@ class Store:
         names = list_folder(work(self.root_of(kind), kind, check_key(key)))
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def begun(self, kind: str) -> dict[str, int]:
+    def count_parts(self, kind: str) -> dict[str, int]:
         """Return the number of finished parts of each artifact in progress, by key."""
         folder = works(self.root_of(kind), kind)
         return {key: len(self.parts(kind, key)) for key in list_folder(folder) if is_key(key)}
@@ -126,8 +126,8 @@ class Store:
         """
         lease = leases.acquire(self.root_of(kind), kind, check_key(key))
         if lease is not None:
-            look_afresh(self.root_of(kind) / kind)
-            look_afresh(self._home(kind, key).parent)
+            refresh_listing(self.root_of(kind) / kind)
+            refresh_listing(self._home(kind, key).parent)
         return lease
 
     def lease_all(self, wanted: Iterable[tuple[str, str]]) -> list[Lease] | None:

@@ -35,7 +35,7 @@ def find_by_prefix(store: Store, key: str, *, evicted: bool = False) -> Match:
         manifests = {(a.kind, a.key): a for a in all_evicted(store, key)}
         return Match(manifests[only_match(store, key, manifests)], None)
     ref = only_match(store, key, refs)
-    found = store.look(*ref)
+    found = store.lookup(*ref)
     if not isinstance(found, str):
         return Match(found, None)
     manifest = readable_manifest(store, *ref)

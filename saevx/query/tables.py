@@ -97,7 +97,7 @@ def found_table(
     for row in found.rows:
         if row.is_older and not older_versions:
             continue
-        stored = store.look(row.entry.kind, row.entry.key)
+        stored = store.lookup(row.entry.kind, row.entry.key)
         if isinstance(stored, str):
             text = f"{row.entry.type} {row.entry.key} is left out: {stored}"
             warnings.warn(text, SaevxWarning, stacklevel=3)

@@ -21,7 +21,7 @@ def look_up(spec: Artifact, keys: Keys, store: Store) -> StoredArtifact | str:
 
     Raise CorruptArtifact if it was made from another spec: an equal key alone is not a hit.
     """
-    stored = store.look(spec.kind, keys.of(spec))
+    stored = store.lookup(spec.kind, keys.of(spec))
     if not isinstance(stored, str):
         check_spec(stored, spec, keys)
     return stored

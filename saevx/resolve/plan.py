@@ -69,7 +69,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
     wanted: dict[str, Artifact] = {}
     for target in targets:
         wanted.setdefault(keys.of(target), target)
-    count_parts = functools.cache(store.begun)
+    count_parts = functools.cache(store.count_parts)
     found: dict[str, Node] = {}
     ordered: dict[str, Node] = {}
     # Depth first, and iterative, since a graph may be deeper than Python recurses.

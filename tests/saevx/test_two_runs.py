@@ -405,14 +405,14 @@ def test_an_interrupted_batch_releases_its_leases(
 
 
 def test_an_error_under_leases_releases_them(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    real = Store.look
+    real = Store.lookup
 
     def broken(store: Store, *where: str) -> Any:
         if list(store.leases()):
             raise saevx.StoreError("the disk is gone")
         return real(store, *where)
 
-    monkeypatch.setattr(Store, "look", broken)
+    monkeypatch.setattr(Store, "lookup", broken)
     with pytest.raises(saevx.StoreError, match="gone"):
         run(workspace, Thing(value=1))
     assert list(workspace.store.leases()) == []

@@ -66,7 +66,7 @@ def test_a_newer_artifact_is_refused_and_others_are_read(store: Store, make: Any
     artifact = make(store, A)
     make(store, B)
     make_newer(artifact)
-    for use in (store.find, store.open, store.absence, store.look):
+    for use in (store.find, store.open, store.absence, store.lookup):
         with pytest.raises(NewerLayout, match="Upgrade saevx"):
             use("results", A)
     assert store.open("results", B).verify() == []

@@ -96,7 +96,7 @@ def _tree(store: Store, ref: Ref, document: dict[str, Any]) -> TreeNode:
 def _look(store: Store, ref: Ref) -> tuple[Manifest | None, str]:
     """Return the manifest of an artifact, if it can be read, and the state of the artifact."""
     try:
-        found = store.look(*ref)
+        found = store.lookup(*ref)
     except NewerLayout:
         return None, "in a newer layout; upgrade saevx to read it"
     if not isinstance(found, str):
