@@ -33,9 +33,9 @@ from store.locks.liveness import may_be_alive
 from store.locks.process import ProcessId
 from store.store import Store
 
-Stamp = tuple[str, int, int, bool, int]
-"""Path of a record, its inode (0 if it is gone), its size, whether its owner may be alive, and its
-mtime in ns."""
+Stamp = tuple[int, int, bool, int]
+"""Of a record: its inode (0 if it is gone), its size, whether its owner may be alive, and its mtime
+in ns."""
 
 
 class RunRecording:
@@ -192,44 +192,53 @@ class Roots:
         self.pins: list[Pin] = []
         self.superseded: list[Path] = []
         """Records of runs that are over and no longer count."""
-        self._seen: list[Stamp] | None = None
+        self._seen: dict[Path, Stamp] | None = None
 
     def refresh(self) -> bool:
         """Read what has changed. Return whether something has.
 
         Raises StoreError when a record cannot be read: any artifact may be wanted by it.
         """
+        pin_folders = {pins(root) for root in roots_of(self.store)}
+        found: dict[Path, Run | Pin] = {}
+        read: dict[Path, tuple[int, int]] = {}
+        gone: set[Path] = set()
         for _ in tries(io.LISTED_S):
-            files = self._files()
-            stamps = [_stamp(file) for file in files]
-            if stamps == self._seen:
-                return False
-            # Read again if the files have changed meanwhile. A stale listing may name a record that
-            # is gone. And a run that ends now may replace a record that was not read yet by one
-            # that was not listed, so that both are missing.
-            if self._read() and self._files() == files:
-                self._seen = stamps
-                return True
+            while True:
+                stamps = {file: _stamp(file) for file in self._files()}
+                if stamps == self._seen:
+                    return False
+                # Records that come meanwhile are read as well, until a listing names no others. A
+                # run that ends removes only records that are superseded by one that is listed then.
+                unread = [file for file in stamps if read.get(file) != stamps[file][:2]]
+                if not unread:
+                    self._take({file: found[file] for file in stamps})
+                    self._seen = stamps
+                    return True
+                before, gone = gone, set()
+                for file in unread:
+                    record = read_record(file, Pin if file.parent in pin_folders else Run)
+                    if record is None:
+                        gone.add(file)
+                    else:
+                        found[file], read[file] = record, stamps[file][:2]
+                if gone & before:
+                    break  # the listing comes from a cache, and may lack new records: wait
         raise StoreError(
-            f"the records of runs in {self.store.root} kept changing for {io.LISTED_S:g} s, "
-            "while they were read. Try again"
+            f"the records of runs in {self.store.root} are listed for {io.LISTED_S:g} s after they "
+            "were removed. Try again"
         )
 
     def _files(self) -> list[Path]:
         return [*_run_files(self.store), *_pin_files(self.store)]
 
-    def _read(self) -> bool:
-        """Read all records. Return False if one is gone."""
-        copies = _copies(_run_files(self.store))
-        found = [read_record(file, Pin) for file in _pin_files(self.store)]
-        if copies is None or None in found:
-            return False
-        ended, self.in_progress = retaining([best for best, *_ in copies.values()])
+    def _take(self, found: Mapping[Path, Run | Pin]) -> None:
+        copies = _copies({file: run for file, run in found.items() if isinstance(run, Run)})
+        ended, self.in_progress = retaining([best for best, *_ in copies])
         self.runs = [*ended, *self.in_progress]
-        self.pins = list({pin.ref: pin for pin in found if pin}.values())
-        superseded = [files for files in copies.values() if files[0][1] not in self.runs]
+        self.pins = list({pin.ref: pin for pin in found.values() if isinstance(pin, Pin)}.values())
+        superseded = [files for files in copies if files[0][1] not in self.runs]
         self.superseded = [file for files in superseded for file, _ in files]
-        return True
 
 
 def _stamp(file: Path) -> Stamp:
@@ -239,21 +248,18 @@ def _stamp(file: Path) -> Stamp:
         try:
             stat = stat_opened(file)
         except FileNotFoundError:
-            return str(file), 0, 0, False, 0
-    return str(file), stat.st_ino, stat.st_size, may_be_alive(owner), stat.st_mtime_ns
+            return 0, 0, False, 0
+    return stat.st_ino, stat.st_size, may_be_alive(owner), stat.st_mtime_ns
 
 
-def _copies(records: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Run]]] | None:
-    """The copies of each record in all roots, the most recent first; None if one is gone."""
-    found: dict[tuple[str, str], list[tuple[Path, Run]]] = {}
-    for file in records:
-        run = read_record(file, Run)
-        if run is None:
-            return None
-        found.setdefault((file.parent.name, file.name), []).append((file, run))
-    for copies in found.values():
-        copies.sort(key=lambda copy: (copy[1].finished or 0.0, len(copy[1].nodes)), reverse=True)
-    return found
+def _copies(found: Mapping[Path, Run]) -> list[list[tuple[Path, Run]]]:
+    """The copies of each record in all roots, the most recent first."""
+    copies: dict[tuple[str, str], list[tuple[Path, Run]]] = {}
+    for file, run in found.items():
+        copies.setdefault((file.parent.name, file.name), []).append((file, run))
+    for files in copies.values():
+        files.sort(key=lambda copy: (copy[1].finished or 0.0, len(copy[1].nodes)), reverse=True)
+    return list(copies.values())
 
 
 def _run_files(store: Store) -> list[Path]:

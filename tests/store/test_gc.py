@@ -1187,3 +1187,23 @@ def test_parts_that_a_run_wants_meanwhile_are_put_back(
     done = collect(found, list(found.stale({})))
     assert len(done.spared) == 1
     assert place.is_dir()
+
+
+def test_records_are_read_while_runs_keep_beginning(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two equal listings in a row may never be seen in a busy store."""
+    monkeypatch.setattr(io, "LISTED_S", 0.1)
+    recordings: list[RunRecording] = []
+    list_files = Roots._files
+
+    def begin_another_run(self: Roots) -> list[Path]:
+        if len(recordings) < 50:
+            recordings.append(want(store, A))
+        return list_files(self)
+
+    put(store, make, A)
+    monkeypatch.setattr(Roots, "_files", begin_another_run)
+    found = Roots(store)
+    assert found.refresh()
+    assert len(found.in_progress) == len(recordings) == 50
