@@ -1,4 +1,4 @@
-"""What tests of dispatch share: experiment files, and `saevx` in a process of its own."""
+"""Shared by tests of dispatch: experiment files, and `saevx` in a process of its own."""
 
 from __future__ import annotations
 

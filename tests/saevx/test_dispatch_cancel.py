@@ -1,4 +1,4 @@
-"""What `saevx cancel` may not end is reported, and not written down as ended."""
+"""`saevx cancel` reports what it cannot cancel, and does not record it as cancelled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from clusters import Cluster, cluster, coordinator
-from test_dispatch_old_runs import make_run
+from test_dispatch_retention import make_run
 from unruly import Leaf
 
 from saevx.cli import main
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def submit(cluster: Cluster, folder: Path, value: int, name: str) -> RunFolder:
-    """A run that was detached from."""
+    """Submit a run and detach from it."""
 
     def ctrl_c(step: int) -> None:
         raise KeyboardInterrupt
@@ -44,7 +44,7 @@ def submit(cluster: Cluster, folder: Path, value: int, name: str) -> RunFolder:
 
 
 @pytest.mark.parametrize("error", [SlurmError("Access denied"), NoAnswer("no answer")])
-def test_what_scancel_does_not_end_is_not_written_down_as_cancelled(
+def test_jobs_that_scancel_does_not_end_are_not_recorded_as_cancelled(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: SlurmError
 ):
     run = submit(cluster, tmp_path, 1, "first")
@@ -64,7 +64,7 @@ def test_what_scancel_does_not_end_is_not_written_down_as_cancelled(
     assert run.ended
 
 
-def test_a_run_that_cannot_be_cancelled_keeps_no_other_from_it(
+def test_an_error_with_one_run_does_not_stop_others_from_being_cancelled(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     runs = [submit(cluster, tmp_path, n, name) for n, name in enumerate(("first", "second"))]
@@ -79,9 +79,7 @@ def test_a_run_that_cannot_be_cancelled_keeps_no_other_from_it(
     assert [run.ended for run in runs] == [False, True]
 
 
-def test_processes_of_another_user_are_refused_by_name(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
+def test_processes_of_another_user_are_reported(store: Store, monkeypatch: pytest.MonkeyPatch):
     run = make_run(store, None, job="local:x", owner=str(ProcessId.here()))
 
     def kill(pid: int, number: int) -> None:
@@ -96,7 +94,7 @@ def test_processes_of_another_user_are_refused_by_name(
     assert run.finished_tasks() == set()
 
 
-def test_what_has_ended_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_cancelling_a_job_that_has_ended_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch):
     def scancel(text: str) -> None:
         program = store.root / "scancel"
         store.root.mkdir(exist_ok=True)

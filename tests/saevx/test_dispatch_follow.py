@@ -1,4 +1,4 @@
-"""The job that follows an experiment: what it is told, and what of its code is old."""
+"""Followers: their command, their copy of the code, and how they are found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from store import Store
 
 
 class Queue:
-    """A Slurm that has at most one job, whose squeue fails while it is `silent`."""
+    """A Slurm with at most one job; its squeue fails while `silent` exists."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Queue:
 
     @property
     def script(self) -> Path:
-        """What was submitted last."""
+        """The latest script that was submitted."""
         return Path((self.folder / "script").read_text().strip())
 
     def end(self) -> None:
@@ -64,14 +64,14 @@ def start(experiment: Path, *words: str) -> tuple[str, Path, bool]:
     return follow(store, "trial", experiment, ["run", "trial.py", *words], Resources(), 24.0)
 
 
-def test_the_same_code_is_followed_once(queue: Queue, experiment: Path):
+def test_a_second_follower_of_the_same_code_is_not_submitted(queue: Queue, experiment: Path):
     job, _, is_new = start(experiment)
     assert (job, is_new) == ("17", True)
     assert start(experiment)[::2] == ("17", False)
 
 
 @pytest.mark.parametrize("name", ["trial.py", "helper.py"])
-def test_a_follower_with_old_code_is_told_of(queue: Queue, experiment: Path, name: str):
+def test_a_follower_with_older_code_is_reported(queue: Queue, experiment: Path, name: str):
     start(experiment)
     experiment.with_name(name).write_text("targets = [1]")
     with pytest.raises(Detached, match=r"17 follows it already.*edited since.*saevx cancel"):
@@ -81,7 +81,7 @@ def test_a_follower_with_old_code_is_told_of(queue: Queue, experiment: Path, nam
     assert not start(experiment)[2]
 
 
-def test_the_log_of_a_follower_is_where_it_is_said_to_be(queue: Queue, tmp_path: Path):
+def test_the_log_of_a_follower_is_at_the_reported_path(queue: Queue, tmp_path: Path):
     folder = tmp_path / "100%j"
     folder.mkdir()
     (folder / "trial.py").write_text("targets = []")
@@ -90,7 +90,9 @@ def test_the_log_of_a_follower_is_where_it_is_said_to_be(queue: Queue, tmp_path:
     assert f"--output={shlex.quote(str(log).replace('%', '%%'))}\n" in script
 
 
-def test_without_an_answer_of_squeue_a_follower_keeps_its_code(queue: Queue, experiment: Path):
+def test_the_code_of_a_follower_is_kept_while_squeue_does_not_answer(
+    queue: Queue, experiment: Path
+):
     start(experiment)
     script = queue.script
     (queue.folder / "silent").touch()

@@ -1,4 +1,4 @@
-"""Logs of jobs: of those that worked, those that died, and those that never began."""
+"""Logs of jobs that worked, that were killed, and that never started."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def local_logs(folder: RunFolder) -> list[Path]:
     return EXECUTORS["local"].logs(Job(folder, ArrayTask("", "a", 0), "local:x"))
 
 
-def test_the_log_of_a_job_that_never_began_is_slurms(folder: RunFolder):
+def test_a_job_that_never_started_has_the_log_of_slurm(folder: RunFolder):
     slurms = folder.logs / "slurm" / "17_3_0_log.out"
     slurms.write_text("/nonexistent: No such file or directory\n")
     (folder.logs / "slurm" / "17_2_0_log.out").write_text("another's")
@@ -52,7 +52,7 @@ def test_the_log_of_a_job_that_never_began_is_slurms(folder: RunFolder):
     assert slurm_logs(folder, 3) == [folder.log("a", 3), slurms]
 
 
-def test_the_log_of_a_local_element_that_never_began_is_a_workers(folder: RunFolder):
+def test_a_local_task_that_never_started_has_the_log_of_a_worker(folder: RunFolder):
     for slot, text in enumerate(["no saevx here", "", "nor here"]):
         log = folder.logs / f"worker.{slot}.log"
         log.write_text(text)
@@ -66,7 +66,7 @@ def test_the_log_of_a_local_element_that_never_began_is_a_workers(folder: RunFol
     assert local_logs(folder) == [folder.log("a", 0)]
 
 
-def test_logs_of_a_worker_that_cannot_begin(place: Place):
+def test_logs_of_a_worker_that_cannot_start(place: Place):
     file = place.write("targets = [Leaf(value=1)]")
     broken = """
 import subprocess
@@ -87,7 +87,7 @@ def key_of(place: Place, file: str) -> str:
     return str(node["key"])
 
 
-def test_logs_for_programs(place: Place):
+def test_logs_as_json(place: Place):
     file = place.write("targets = [Album(value=1, n_parts=4)]")
     ran = place.saevx("run", file, "--jobs", "2")
     assert ran.code == 0, ran
@@ -133,7 +133,7 @@ SLURM = [pytest.param(PROFILE, marks=marks, id="slurm")]
 
 
 @pytest.mark.parametrize("profile", SLURM)
-def test_following_ends_when_a_job_is_killed_that_nobody_watches(place: Place, profile: str):
+def test_following_ends_when_a_job_is_killed_that_no_run_monitors(place: Place, profile: str):
     place.profile(profile)
     file = place.write('targets = [Leaf(value=1, how="killed", pause_s=1)]')
     assert place.saevx("run", file, "--detach").code == 3
@@ -142,7 +142,7 @@ def test_following_ends_when_a_job_is_killed_that_nobody_watches(place: Place, p
 
 
 @pytest.mark.parametrize("profile", SLURM)
-def test_a_setup_that_fails_is_told_with_its_words(place: Place, profile: str):
+def test_the_output_of_a_failed_setup_is_shown(place: Place, profile: str):
     place.profile(profile + 'setup = ["source /nonexistent || exit 1"]')
     file = place.write("targets = [Leaf(value=1)]")
     assert place.saevx("run", file, "--detach").code == 3

@@ -1,4 +1,4 @@
-"""The copy of the code that jobs run: all that they need, and nothing that is edited later."""
+"""The copy of the code holds all that jobs need, and is not affected by later edits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write(folder: Path, **files: str) -> Path:
 
 
 def copy(experiment: Path, code: Path) -> set[str]:
-    """What is copied for an experiment, but saevx and the tests that are loaded."""
+    """Return what is copied for an experiment, without saevx and the tests."""
     Snapshot(experiment).write(code)
     none = write(code.parent / "none", none="") / "none.py"
     Snapshot(none).write(code.parent / "without")
@@ -84,7 +84,9 @@ def answers(place: Place) -> list[int]:
     [("from helper import ANSWER", "answer = ANSWER"), ("", "from helper import ANSWER as answer")],
     ids=["at the top", "in the recipe"],
 )
-def test_what_is_imported_is_as_it_was(place: Place, head: str, body: str, executor: str):
+def test_later_edits_of_imported_modules_do_not_reach_jobs(
+    place: Place, head: str, body: str, executor: str
+):
     if executor == "slurm":
         place.profile(PROFILE)
     write(place.folder, helper="ANSWER = 1", word=WORD.format(head=head, body=body))
@@ -97,7 +99,7 @@ def test_what_is_imported_is_as_it_was(place: Place, head: str, body: str, execu
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_saevx_itself_is_that_of_the_run(place: Place, executor: str):
+def test_jobs_run_the_saevx_of_their_run(place: Place, executor: str):
     if executor == "slurm":
         place.profile(PROFILE)
     for room in ("saevx", "store", "spec"):
@@ -111,7 +113,7 @@ def test_saevx_itself_is_that_of_the_run(place: Place, executor: str):
     assert set(place.makings().values()) == {1}
 
 
-def test_packages_from_elsewhere_are_whole_and_as_they_were(place: Place):
+def test_imported_packages_are_copied_whole(place: Place):
     library = place.folder / "library"
     write(library, mylib_in_INIT="", mylib_in_later="f = lambda: 1", mylib_in_deep_in_more="")
     (library / "mylib" / "table.json").write_text("[1]")
@@ -130,9 +132,7 @@ def test_packages_from_elsewhere_are_whole_and_as_they_were(place: Place):
     assert (files / "deep" / "more.py").exists()
 
 
-def test_what_imports_need_is_copied_however_it_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_transitive_imports_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     library = write(
         tmp_path / "library",
         mylib_in_INIT="",
@@ -171,7 +171,7 @@ def test_a_package_that_holds_the_experiment_keeps_its_name(
     assert {"trial.py", "trials/common.py"} <= copied
 
 
-def test_a_crowd_of_files_drops_nothing_that_is_imported(
+def test_the_limit_on_files_does_not_apply_to_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(snapshot, "N_FILES", 20)
@@ -183,7 +183,9 @@ def test_a_crowd_of_files_drops_nothing_that_is_imported(
     assert {"trial.py", "zlib2.py", "zpack/__init__.py"} <= copied
 
 
-def test_a_package_too_large_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_package_with_too_many_files_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("saevx.dispatch.code.imports.N_FILES", 5)
     many = {f"huge_in_a{n}": "" for n in range(6)}
     write(tmp_path / "library", huge_in_INIT="", **many)
@@ -193,7 +195,7 @@ def test_a_package_too_large_is_left_where_it_is(tmp_path: Path, monkeypatch: py
         assert copy(here / "trial.py", tmp_path / "code") == {"trial.py"}
 
 
-def test_a_data_set_beside_an_experiment_is_not_read_through(
+def test_a_data_set_beside_an_experiment_is_not_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(walking, "N_FILES", 10)
@@ -226,7 +228,9 @@ def test_links_to_folders_of_code_are_followed(tmp_path: Path):
     assert copy(here / "trial.py", tmp_path / "code") == {"trial.py", "mylib/__init__.py"}
 
 
-def test_what_runs_a_copy_hands_on_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_runs_a_copy_copies_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     here = write(tmp_path / "here", trial="import mylib", mylib_in_INIT="")
     (here / "mylib" / "table.json").write_text("[1]")
     monkeypatch.syspath_prepend(here)
@@ -251,7 +255,7 @@ def test_a_linked_experiment_is_found_in_the_copy(tmp_path: Path, monkeypatch: p
     assert load_experiment(here / "link.py").name == "link"
 
 
-def test_a_change_of_any_file_of_the_copy_is_a_change_of_the_code(tmp_path: Path):
+def test_a_change_of_any_copied_file_changes_the_digest(tmp_path: Path):
     here = write(tmp_path / "here", trial="", sub_in_helper="")
     seen = [Snapshot(here / "trial.py").digest]
     for name in ("cfg.json", "sub/words.txt", "sub/helper.py"):
@@ -265,7 +269,7 @@ def test_a_change_of_any_file_of_the_copy_is_a_change_of_the_code(tmp_path: Path
     assert len(set(seen)) == len(seen)
 
 
-def test_an_edited_neighbour_lets_what_failed_be_tried_again(place: Place):
+def test_failed_specs_are_tried_again_after_a_file_beside_them_changed(place: Place):
     reader = """
 import json
 from pathlib import Path
@@ -292,7 +296,7 @@ def read():
 
 
 @pytest.mark.parametrize("where", ["here", "library/mylib"])
-def test_data_beside_a_helper_is_copied_where_it_is_named(place: Place, where: str):
+def test_named_data_files_are_copied_beside_their_module(place: Place, where: str):
     library = place.folder / "library"
     folder = place.folder / where
     write(folder, INIT="", reader=READER)
@@ -317,7 +321,7 @@ def test_data_beside_a_helper_is_copied_where_it_is_named(place: Place, where: s
     assert answers(place) == [42]
 
 
-def test_files_for_jobs_that_are_not_there_are_refused(tmp_path: Path):
+def test_job_files_that_do_not_exist_are_refused(tmp_path: Path):
     trial = write(tmp_path / "here", trial="") / "trial.py"
     with pytest.raises(ExperimentError, match="does not exist"):
         Snapshot(trial, [tmp_path / "here" / "none.npy"])
@@ -337,7 +341,7 @@ def test_files_for_jobs_that_are_not_there_are_refused(tmp_path: Path):
         (ImportError("cannot import name 'f' from 'm' (/run/code/experiment/m.py)"), False),
     ],
 )
-def test_only_a_file_that_the_copy_lacks_is_hinted_at(error: Exception, helps: bool):
+def test_only_files_missing_in_the_copy_get_a_hint(error: Exception, helps: bool):
     outer = ExperimentError("failed")
     outer.__cause__ = error
     for one in (error, outer):

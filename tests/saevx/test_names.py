@@ -1,4 +1,4 @@
-"""Experiment files and folders of any name: what is made is kept, found, sent off and reported."""
+"""Experiment files and folders of any name work: runs, reports, gc, local processes and Slurm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report(table):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_report_and_a_collection_of_a_file_of_any_name(name: str):
+def test_report_and_gc_with_any_file_name(name: str):
     file = write(SQUARES + REPORT, f"{name}.py")
     ran = as_json("run", f"./{file}")
     assert (ran["made"], ran["failed"]) == (6, {})
@@ -42,7 +42,7 @@ def test_a_report_and_a_collection_of_a_file_of_any_name(name: str):
     assert as_json("run", f"./{file}")["report"] == ran["report"]
 
 
-def test_parts_of_a_report_of_any_names_are_saved_apart():
+def test_tables_of_a_report_with_any_names_get_files_of_their_own():
     report = (
         "\ndef report(table): return {'a/b': table, 'a:b': table, '../up': table, 'a b': table}\n"
     )
@@ -60,7 +60,7 @@ def test_a_name_that_is_not_utf_8_is_refused():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_runs_of_any_name_are_found(name: str, tmp_path: Path):
+def test_runs_are_found_with_any_file_name(name: str, tmp_path: Path):
     store, path = Store(tmp_path), f"/work/{name}.py"
     run = RunFolder.make(store, name, path)
     (run.path / "run.json").touch()
@@ -71,7 +71,7 @@ def test_runs_of_any_name_are_found(name: str, tmp_path: Path):
     assert follower.is_of(path)
 
 
-def test_runs_of_a_hidden_name_that_earlier_versions_left_are_found(tmp_path: Path):
+def test_runs_with_hidden_names_of_earlier_versions_are_found(tmp_path: Path):
     run = RunFolder.make(Store(tmp_path), "x", "/x.py")
     run.path.rename(run.path.with_name(f".{run.name}"))
     (tmp_path / ".jobs" / ".DS_Store").touch()
@@ -80,7 +80,7 @@ def test_runs_of_a_hidden_name_that_earlier_versions_left_are_found(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_arrays_have_names_for_slurm(name: str, tmp_path: Path, cluster: Cluster):  # noqa: F811
+def test_names_of_arrays_are_safe_for_slurm(name: str, tmp_path: Path, cluster: Cluster):  # noqa: F811
     import unruly
 
     assert coordinator(tmp_path, [unruly.Leaf(value=1)], name=name).run().ok
@@ -90,7 +90,7 @@ def test_arrays_have_names_for_slurm(name: str, tmp_path: Path, cluster: Cluster
 
 
 @pytest.mark.parametrize("name", ["my study", ".a,b%j (1)", "é\n'[1-3]' \"研\""])
-def test_processes_make_what_a_file_of_any_name_wants(name: str, tmp_path: Path):
+def test_local_processes_with_any_file_name(name: str, tmp_path: Path):
     place = Place(tmp_path / f"in {name}")
     place.folder.mkdir()
     place.profile("")
@@ -100,7 +100,7 @@ def test_processes_make_what_a_file_of_any_name_wants(name: str, tmp_path: Path)
     assert len(place.contents()) == 2
 
 
-def test_a_folder_that_a_search_path_cannot_hold_is_refused(tmp_path: Path):
+def test_a_folder_with_a_colon_is_refused(tmp_path: Path):
     place = Place(tmp_path / "a:b")
     place.folder.mkdir()
     place.profile("")
@@ -112,7 +112,7 @@ def test_a_folder_that_a_search_path_cannot_hold_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=marks) for name in ("a,b (1)%j", "étude 研究")]
 )
-def test_slurm_runs_a_file_of_any_name_in_a_folder_of_any_name(name: str, tmp_path: Path):
+def test_slurm_with_any_file_and_folder_name(name: str, tmp_path: Path):
     folder = tmp_path / f"100% {name}"
     folder.mkdir()
     place = cluster_place(folder)

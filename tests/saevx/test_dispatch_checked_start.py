@@ -1,4 +1,4 @@
-"""Jobs run the copy of the code that was submitted, and nothing that others have put there."""
+"""Jobs run the submitted copy of the code, and nothing that others have put there."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def let_others_write(code: Path) -> Path:
     return folder
 
 
-def give_away(code: Path) -> Path:
+def give_to_another_user(code: Path) -> Path:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
     file = code / "experiment" / "helper.py"
@@ -105,14 +105,12 @@ HARMS = [
     add_a_link,
     remove_one,
     let_others_write,
-    give_away,
+    give_to_another_user,
 ]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_nothing_runs_from_a_copy_that_was_changed(
-    copy: tuple[Path, str], harm: Callable[[Path], Path]
-):
+def test_a_changed_copy_is_refused(copy: tuple[Path, str], harm: Callable[[Path], Path]):
     code, digest = copy
     file = harm(code)
     started = start(code, digest)
@@ -122,13 +120,13 @@ def test_nothing_runs_from_a_copy_that_was_changed(
     assert "ran" not in started.stdout
 
 
-def test_a_copy_runs_and_stays_as_it_was(copy: tuple[Path, str]):
+def test_a_copy_runs_repeatedly_without_changing(copy: tuple[Path, str]):
     for _ in range(2):  # the first leaves no bytecode, which the second would refuse
         started = start(*copy)
         assert started.stdout == "ran helper\n", started.stderr
 
 
-def test_nobody_else_can_write_to_a_copy(tmp_path: Path):
+def test_others_cannot_write_to_a_copy(tmp_path: Path):
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o2777)
@@ -171,7 +169,7 @@ Snapshot.write, RunFolder.write_info = change, redirect
     ],
     ids=["another copy", "another file"],
 )
-def test_a_run_tells_of_changed_code(tmp_path: Path, change: str, fields: str, says: str):
+def test_a_run_reports_changed_code(tmp_path: Path, change: str, fields: str, says: str):
     place = Place(tmp_path)
     canary = tmp_path / "canary"
     evil = f"EVIL = \"open({str(canary)!r}, 'w')\"\n"

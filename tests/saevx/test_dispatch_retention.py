@@ -1,4 +1,4 @@
-"""Folders of runs go some time after their end, and never while something of them may be live."""
+"""Folders of runs are removed some time after their end, but not while a job may be live."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(autouse=True)
 def live(monkeypatch: pytest.MonkeyPatch) -> list[QueuedJob]:
-    """What squeue would say."""
+    """The answer of squeue."""
     found: list[QueuedJob] = []
     monkeypatch.setattr(slurm, "queue", lambda *selection: found)
     return found
@@ -96,7 +96,7 @@ def make_run(
 
 
 @pytest.mark.parametrize("job", ["slurm:7", "local:whoever"])
-def test_only_what_ended_long_ago_goes(store: Store, job: str):
+def test_only_runs_that_ended_long_ago_are_removed(store: Store, job: str):
     old = make_run(store, 31 * DAY_S, job=job)
     recent = make_run(store, 29 * DAY_S, job=job)
     active = make_run(store, None, job=job)
@@ -108,7 +108,7 @@ def test_only_what_ended_long_ago_goes(store: Store, job: str):
     assert remove_old_runs(store, older_than_s=DAY_S) == [recent.name]
 
 
-def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]):
+def test_a_run_with_a_live_array_is_kept(store: Store, live: list[QueuedJob]):
     run = make_run(store, 40 * DAY_S)
     other = make_run(store, 40 * DAY_S, job="slurm:8")
     live.append(queued(SlurmTask("7", 0)))
@@ -117,19 +117,21 @@ def test_an_array_that_is_live_keeps_its_run(store: Store, live: list[QueuedJob]
     assert remove_old_runs(store) == [run.name]
 
 
-def test_where_slurm_gives_no_answer_its_runs_stay(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_slurm_runs_are_kept_while_slurm_does_not_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("saevx.dispatch.executors.slurm.queue", no_answer)
     make_run(store, 40 * DAY_S)
     local = make_run(store, 40 * DAY_S, job="local:whoever")
     assert remove_old_runs(store) == [local.name]
 
 
-def test_a_run_whose_process_lives_stays(store: Store):
+def test_a_run_whose_submitter_is_alive_is_kept(store: Store):
     make_run(store, 40 * DAY_S, owner=str(ProcessId.here()))
     assert remove_old_runs(store) == []
 
 
-def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_beats(store: Store):
+def test_a_local_run_on_a_machine_of_the_same_name_is_judged_by_its_heartbeat(store: Store):
     twin = ProcessId.here()._replace(boot="twinboot", pid=2**22 + 1)
     run = make_run(store, None, job=f"local:{twin}", owner=str(twin))
     info = run.path / "run.json"
@@ -148,7 +150,7 @@ def test_a_local_run_of_another_machine_with_our_name_goes_on_while_its_heart_be
     assert {result.status for result in outcome.results.values()} == {TaskStatus.ABANDONED}
 
 
-def test_nothing_goes_while_another_run_submits(store: Store):
+def test_nothing_is_removed_while_another_run_submits(store: Store):
     run = make_run(store, 40 * DAY_S)
     right = acquire_submit_lease(store)
     assert right is not None
@@ -157,7 +159,7 @@ def test_nothing_goes_while_another_run_submits(store: Store):
     assert remove_old_runs(store) == [run.name]
 
 
-def test_what_was_cut_off_while_it_went_goes_the_next_time(store: Store):
+def test_an_interrupted_removal_is_completed_later(store: Store):
     run = make_run(store, 40 * DAY_S)
     run.path.rename(run.path.with_name(f".removed.{run.name}"))
     assert all_runs(store) == []
@@ -165,7 +167,7 @@ def test_what_was_cut_off_while_it_went_goes_the_next_time(store: Store):
     assert os.listdir(runs_dir(store)) == []
 
 
-def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
+def test_an_unreadable_run_is_kept_and_does_not_stop_the_removal(store: Store):
     damaged, run = make_run(store, 40 * DAY_S), make_run(store, 40 * DAY_S)
     (damaged.path / "run.json").write_text("{")
     assert remove_old_runs(store) == [run.name]
@@ -173,7 +175,7 @@ def test_one_that_cannot_be_read_stays_and_keeps_no_other(store: Store):
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_one_whose_submitter_was_killed_before_it_was_described_goes(store: Store, ended: bool):
+def test_a_run_without_a_description_is_removed(store: Store, ended: bool):
     def killed(days: float) -> RunFolder:
         run = RunFolder.make(store, "trial", "/trial.py")
         run.code.mkdir()
@@ -199,7 +201,7 @@ def test_a_store_without_runs(store: Store):
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_takes_old_ones_with_it(tmp_path: Path):
+def test_a_run_that_ends_removes_old_ones(tmp_path: Path):
     place = Place(tmp_path)
     place.profile("")
     for n in (1, 2):

@@ -1,4 +1,4 @@
-"""Recipes that fork, exit or want more memory than there is: they harm their own batch alone."""
+"""Recipes that fork, exit or run out of memory fail their own batch only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHILD = """
 
 
 SLEEPER = "open(f'{os.getpid()}.sleeper', 'w').close(); time.sleep(3600); os._exit(0)"
-"""A child that nobody may wait for: pytest's time-out would end that."""
+"""A child process that must not be waited for; if it is, the test times out."""
 
 
 def end_sleepers(place: Place) -> None:
@@ -51,7 +51,7 @@ def end_sleepers(place: Place) -> None:
             os.kill(int(file.stem), signal.SIGKILL)
 
 
-def test_a_child_that_outlives_its_worker_keeps_nobody_waiting(place: Place):
+def test_a_child_that_outlives_a_killed_worker_is_not_waited_for(place: Place):
     file = place.write(
         CHILD.format(child=SLEEPER, parent="os.kill(os.getpid(), signal.SIGKILL)", n=1)
     )
@@ -61,7 +61,7 @@ def test_a_child_that_outlives_its_worker_keeps_nobody_waiting(place: Place):
     assert "SIGKILL" in ran.err
 
 
-def test_a_child_that_outlives_its_worker_does_not_hold_up_the_end(place: Place):
+def test_a_child_that_outlives_its_worker_does_not_delay_the_end(place: Place):
     file = place.write(CHILD.format(child=SLEEPER, parent="pass", n=2))
     ran = place.saevx("run", file, "--jobs", "1")
     end_sleepers(place)
@@ -72,9 +72,7 @@ def test_a_child_that_outlives_its_worker_does_not_hold_up_the_end(place: Place)
 @pytest.mark.parametrize(
     "child", ["return", "raise ValueError('of the child')", "raise SystemExit(0)"]
 )
-def test_a_child_that_comes_out_of_a_recipe_is_no_worker(
-    place: Place, words: list[str], child: str
-):
+def test_a_child_that_returns_from_a_recipe_ends_there(place: Place, words: list[str], child: str):
     file = place.write(CHILD.format(child=child, parent="os.wait(); time.sleep(0.5)", n=2))
     ran = place.saevx("run", file, *words)
     assert ran.code == 0, ran
@@ -115,7 +113,7 @@ def test_a_recipe_that_exits_fails_alone(place: Place, words: list[str], how: st
         assert "--retry-failed" in again.err
 
 
-def test_what_gets_no_memory_says_what_it_was_at(place: Place):
+def test_a_memory_error_reports_its_line(place: Place):
     file = place.write("""
         from saevx import recipe
 
