@@ -14,6 +14,7 @@ from saevx.errors import RunFailed, SpecError, explain
 from saevx.experiments.experiment import Experiment
 from saevx.experiments.load import load_experiment
 from saevx.query.conditions import Where as Conditions
+from saevx.query.key_lookup import find_by_prefix
 from saevx.query.tables import found_table, table_of
 from saevx.query.tables import load as read_spec
 from saevx.recipes import find_recipe
@@ -149,16 +150,17 @@ def _code_of(things: Iterable[Any]) -> Path | None:
 
 
 def _load_key(key: str, store: Store) -> Any:
-    from saevx.query.key_lookup import find_by_prefix
-
     artifact = find_by_prefix(store, key).artifact
     stored = store.open(artifact.kind, artifact.key)
     known = known_types().get(stored.manifest.type)
-    if known is None or is_user_defined(known) or not issubclass(known, Artifact):
-        return plain(stored)
-    if known.version != stored.manifest.version:
-        return plain(stored)
-    return load_stored(stored, find_recipe(known).load)
+    if (
+        known is not None
+        and issubclass(known, Artifact)
+        and not is_user_defined(known)
+        and known.version == stored.manifest.version
+    ):
+        return load_stored(stored, find_recipe(known).load)
+    return plain(stored)
 
 
 def _workspace(store: Where) -> Workspace:

@@ -90,7 +90,7 @@ class Session:
         """Record what specs need, then plan them. Raise what `make_plan` raises.
 
         These are steps R1 to R3 of the protocol in store/gc/collector.py: a concurrent collection
-        either knows what this run wants, or ends before this run looks.
+        either knows what this run wants, or ends before this run looks into the store.
         """
         specs = list(specs)
         targets = [(spec.kind, self.keys.of(spec)) for spec in specs]

@@ -60,7 +60,7 @@ def other_owners(store: Store, wanted: Mapping[Ref, T]) -> dict[str, list[T]]:
 
 
 class Backoff:
-    """Pauses between looks at the store: longer while nothing changes, and when looks take long."""
+    """Pauses between polls of the store: longer while nothing changes, and when polls are slow."""
 
     def __init__(self) -> None:
         self.reset()
@@ -70,7 +70,7 @@ class Backoff:
         self._woke = time.monotonic()
 
     def pause(self) -> None:
-        looked_s = time.monotonic() - self._woke
-        time.sleep(max(self._pause_s, 4 * looked_s))
+        polled_s = time.monotonic() - self._woke
+        time.sleep(max(self._pause_s, 4 * polled_s))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._woke = time.monotonic()

@@ -54,9 +54,9 @@ def open_input(spec: Artifact, keys: Keys, store: Store) -> StoredArtifact:
 
 def plain(stored: StoredArtifact) -> Any:
     """Return the frame or array that an artifact holds; of several, a dict by name."""
-    held: dict[str, Any] = {name: stored.table(name) for name in stored.tables()}
-    held |= {name: stored.array(name) for name in stored.arrays()}
-    return next(iter(held.values())) if len(held) == 1 else held
+    contents: dict[str, Any] = {name: stored.table(name) for name in stored.tables()}
+    contents |= {name: stored.array(name) for name in stored.arrays()}
+    return next(iter(contents.values())) if len(contents) == 1 else contents
 
 
 def load_stored(stored: StoredArtifact, loader: Loader | None) -> Any:

@@ -90,7 +90,7 @@ class Todo(Generic[A]):
     def owners(self) -> dict[str, list[A]]:
         """Return which other processes make the missing parts of which artifacts.
 
-        Empty if nobody makes one of the parts, so that this process can go on.
+        Empty if one of the parts is being made by no process: it can be made here.
         """
         found: dict[str, list[A]] = {}
         for index in self.indices:

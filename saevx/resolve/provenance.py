@@ -26,13 +26,10 @@ class Stopwatch:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
 
-    @property
-    def wall_s(self) -> float:
-        return round(time.perf_counter() - self._wall, 3)
-
-    @property
-    def cpu_s(self) -> float:
-        return round(time.process_time() - self._cpu, 3)
+    def elapsed_s(self) -> dict[str, float]:
+        """Return the wall and CPU seconds since then, by their names in provenance."""
+        wall_s, cpu_s = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        return {"wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3)}
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,7 @@ class CodeVersion:
             "host": platform.node(),
             "user": os.environ.get("USER", ""),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "wall_s": watch.wall_s,
-            "cpu_s": watch.cpu_s,
+            **watch.elapsed_s(),
             "n_batch": n_batch,
             "peak_memory_bytes": _peak_memory_bytes(),
             "python": platform.python_version(),

@@ -52,7 +52,7 @@ class RunResult:
 
 
 class Listener:
-    """Is told how a run goes on. This one ignores it; the command line draws progress bars."""
+    """Receives the events of a run. This one ignores them; the command line draws progress bars."""
 
     def begin(self, nodes: list[Node]) -> Progress | None:
         """A batch begins. What this returns is called with the batch's progress."""
@@ -118,7 +118,7 @@ def _may_be_sealed(node: Node, n_parts: int, context: Context) -> bool:
 
 @dataclass
 class _Run:
-    """A run of a plan beside other runs, each of which makes what it has leases of."""
+    """A run of a plan. Other runs may go on at the same time; each makes what it has leases of."""
 
     plan: Plan
     context: Context
@@ -170,7 +170,7 @@ class _Run:
         return [node for node in left if node.key not in done]
 
     def _missing(self, nodes: Iterable[Node]) -> list[Node]:
-        """Return the nodes that the store lacks; the others, other runs have made meanwhile."""
+        """Return the nodes that the store lacks. Count the others as made by other runs."""
         missing = []
         for node in nodes:
             if isinstance(look_up(node.spec, self.context.keys, self.context.store), str):
