@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option
 from saevx.cli.common.units import things
-
-if TYPE_CHECKING:
-    from saevx.dispatch.follow.find import Follower
-    from saevx.dispatch.run_folder import RunFolder
-    from saevx.dispatch.runs.cancel import Cancelled
+from saevx.dispatch.follow.find import Follower
+from saevx.dispatch.run_folder import RunFolder
+from saevx.dispatch.runs.cancel import Cancelled
+from saevx.dispatch.runs.cancel import cancel as cancel_chosen
+from store.errors import StoreError
 
 MIN_DIGITS = 6
 """Of the prefix of a key: a shorter one may match jobs by accident."""
@@ -33,8 +32,6 @@ def cancel(what: tuple[str, ...], everything: bool, store: str | None, as_json: 
     Exits with 1 if an argument matches nothing, or something could not be cancelled.
     """
     from saevx.config import open_store
-    from saevx.dispatch.runs.cancel import cancel as cancel_chosen
-    from saevx.errors import StoreError
 
     if not what and not everything:
         raise StoreError("nothing to cancel: give an experiment file, a key, or --all")

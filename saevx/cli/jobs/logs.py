@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option
-
-if TYPE_CHECKING:
-    from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.batching import parts_text
+from saevx.dispatch.executors import executor_of, logs_of, where
+from saevx.dispatch.jobs.job import Job
+from saevx.dispatch.jobs.monitor import JobMonitor
+from saevx.dispatch.runs.status import latest_jobs
 
 POLL_S = 1.0
 """Seconds between two reads of --follow."""
@@ -32,9 +34,6 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     if follow and as_json:
         raise click.UsageError("--follow prints text as it is written: use --json without it")
     from saevx.config import open_store
-    from saevx.dispatch.executors import where
-    from saevx.dispatch.jobs.monitor import JobMonitor
-    from saevx.dispatch.runs.status import latest_jobs
 
     jobs = latest_jobs(open_store(store), key)
     if as_json:
@@ -71,9 +70,6 @@ class _LogPrinter:
         """Bytes of each file that are printed."""
 
     def print_new(self) -> None:
-        from saevx.dispatch.batching import parts_text
-        from saevx.dispatch.executors import logs_of
-
         for job in self._jobs:
             heading = parts_text(job.parts)
             for file in logs_of(job):
@@ -87,8 +83,6 @@ class _LogPrinter:
 
 
 def _documents(job: Job) -> list[dict[str, Any]]:
-    from saevx.dispatch.executors import executor_of, logs_of
-
     message = job.folder.outcome(*job.position) or job.folder.progress(*job.position)
     job_id = executor_of(job).job_id(job) or (message.job if message else "")
     return [

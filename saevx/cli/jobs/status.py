@@ -6,17 +6,17 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
+from saevx.cli.common.console import console, table
 from saevx.cli.common.options import clear_errors, json_option, store_option
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
-
-    from saevx.dispatch.runs.status import RunState, TaskState
+from saevx.dispatch.batching import parts_text
+from saevx.dispatch.runs.status import RunState, TaskState, run_states
 
 SHOWN = 40
 """Jobs of one run that are printed without --all."""
@@ -41,7 +41,6 @@ ORDER = {"running": 0, "unknown": 0, "waiting": 2}
 def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> None:
     """Print which jobs of the store's runs are queued, running and failed."""
     from saevx.config import open_store
-    from saevx.dispatch.runs.status import run_states
 
     if watch and as_json:
         raise click.UsageError("--watch refreshes a table: use --json without it")
@@ -49,8 +48,6 @@ def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps([run.document for run in run_states(opened)]))
         return
-    from saevx.cli.common.console import console
-
     out = console()
     if not watch:
         out.print(_draw(run_states(opened), show_all))
@@ -61,8 +58,6 @@ def status(show_all: bool, watch: bool, store: str | None, as_json: bool) -> Non
 
 def _watch(out: Console, draw: Callable[[], RenderableType]) -> None:
     """Refresh a table forever: in place on a terminal, one below the other elsewhere."""
-    from rich.live import Live
-
     with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as live:
         while True:
             if live is not None:
@@ -73,9 +68,6 @@ def _watch(out: Console, draw: Callable[[], RenderableType]) -> None:
 
 
 def _draw(runs: list[RunState], show_all: bool) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
     parts: list[RenderableType] = []
     for run in runs:
         parts.append(Text(_heading(run), style="bold"))
@@ -104,8 +96,6 @@ def _heading(run: RunState) -> str:
 
 def _table(rows: list[list[str]]) -> Table:
     """Return a table of jobs, without the columns that are empty for all of them."""
-    from saevx.cli.common.console import table
-
     columns = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
     rows = [[row[i] for i in columns] for row in rows]
     made = table([COLUMNS[i] for i in columns], rows, right=["left"])
@@ -121,8 +111,6 @@ def _table(rows: list[list[str]]) -> Table:
 
 def _row(task: TaskState) -> list[str]:
     """Return the cells of one job, as COLUMNS has them."""
-    from saevx.dispatch.batching import parts_text
-
     n = len(task.keys)
     what = f"{task.recipe} {task.keys[0][:8]}"
     what += f" and {n - 1} more" if n > 1 else ""
