@@ -1,4 +1,4 @@
-"""A cluster within the test's own process: what Slurm would say is as the test wants it."""
+"""A simulated Slurm in the process of the test."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from store.locks.slurm import QueuedJob
 
 
 class Cluster:
-    """Runs one element a step, after those that it waits for, unless it is `down`."""
+    """Runs one task a step, after the arrays that it depends on, unless it is `down`."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, tuple[RunFolder, Array]] = {}
         self.resources: list[Resources] = []
         self.waiting: list[SlurmTask] = []
         self.after: dict[str, Sequence[str]] = {}
-        self.deaths: dict[SlurmTask, ExitInfo] = {}
+        self.exits: dict[SlurmTask, ExitInfo] = {}
         self.down = False
         self.refuses = ""
         self.steps = 0
         self.n_refused = 0
         self.cancelled: list[str] = []
-        self.fate: Callable[[RunFolder, Array, int], ExitInfo | None] = lambda *_: None
-        """How an element dies silently; None for one that works."""
+        self.kill: Callable[[RunFolder, Array, int], ExitInfo | None] = lambda *_: None
+        """How the process of a task is killed; None if it is not."""
         self.at_step: Callable[[int], None] = lambda n: None
 
     def submit(
@@ -57,7 +57,7 @@ class Cluster:
     ) -> str:
         if self.down or self.refuses:
             self.n_refused += 1
-            raise SlurmError(self.refuses or "sbatch: error: it does not")
+            raise SlurmError(self.refuses or "sbatch: error: refused")
         job = str(len(self.arrays) + 1)
         self.arrays[job] = folder, array
         self.resources.append(resources)
@@ -82,7 +82,7 @@ class Cluster:
     def step(self, seconds: float) -> None:
         self.steps += 1
         self.at_step(self.steps)
-        assert self.steps < 5000, "it never ends"
+        assert self.steps < 5000, "the run does not end"
         time.sleep(0.002)
         live = {job.array for job in self.waiting}
         for job in self.waiting:
@@ -90,9 +90,9 @@ class Cluster:
                 continue
             self.waiting.remove(job)
             folder, array = self.arrays[job.array]
-            death = self.fate(folder, array, job.number)
-            if death is not None:
-                self.deaths[job] = death
+            info = self.kill(folder, array, job.number)
+            if info is not None:
+                self.exits[job] = info
             else:
                 Worker(folder).work(array.name, job.number)
             return
@@ -116,7 +116,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(slurm, "cancel", made.cancel)
     monkeypatch.setattr(slurm, "ask", made.ask)
     monkeypatch.setattr(
-        sacct, "exit_infos", lambda jobs: {j: made.deaths[j] for j in jobs if j in made.deaths}
+        sacct, "exit_infos", lambda jobs: {j: made.exits[j] for j in jobs if j in made.exits}
     )
     monkeypatch.setattr(Slurm, "wait", lambda self, seconds: made.step(seconds))
     monkeypatch.setattr(Slurm, "poll_s", 0.0)

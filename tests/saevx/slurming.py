@@ -34,9 +34,9 @@ profile = "cluster"
 memory_gb = 0.3
 """
 
-# A cluster is not to be asked this often, but here it has nothing else to do.
-IMPATIENT = """
-from saevx.dispatch.executors import Slurm
+# Too often for a cluster that others use.
+POLL_OFTEN = """
+from saevx.dispatch.executors.slurm import Slurm
 Slurm.poll_s = 1.0
 """
 
@@ -45,7 +45,7 @@ def cluster_place(folder: Path) -> Place:
     """A place whose runs go to Slurm."""
     place = Place(folder)
     place.profile(PROFILE)
-    place.code = IMPATIENT
+    place.code = POLL_OFTEN
     return place
 
 
@@ -54,7 +54,7 @@ def slurm(*command: str) -> str:
 
 
 def running(place: Place) -> list[str]:
-    """Ids of the elements of a place's jobs that run."""
+    """Ids of the running tasks of a place."""
     jobs = place.jobs()
     if not jobs:
         return []
@@ -63,7 +63,7 @@ def running(place: Place) -> list[str]:
 
 
 def communicate(process: subprocess.Popen[str], place: Place, seconds: float) -> tuple[str, str]:
-    """Wait for a run. Slurm holds what was put back into its queue two minutes; tests do not."""
+    """Wait for a run. Slurm holds requeued jobs for two minutes; release them at once."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         jobs = ",".join(place.jobs())

@@ -1,5 +1,5 @@
-"""What sacct says of jobs, and what becomes of them then. The text was recorded from Slurm 22.05,
-but for states that need cgroups or preemption."""
+"""Parsing of sacct, and the retry policy. The texts were recorded from Slurm 22.05, except states
+that need cgroups or preemption."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ NO_STATE_OF_SLURMS = """\
 
 
 def only(text: str) -> ExitInfo:
-    (death,) = read_sacct(text).values()
-    return death
+    (info,) = read_sacct(text).values()
+    return info
 
 
 @pytest.mark.parametrize(
@@ -102,21 +102,21 @@ def test_how_it_ended(text: str, status: TaskStatus | None):
     assert only(text).status is status
 
 
-def test_what_is_told():
-    death = only(ABOVE_ITS_MEMORY)
-    assert death.message == "Slurm says FAILED"
-    assert (death.exit_code, death.wall_s, death.host) == ("0:9", 2.0, "vm")
-    assert death.peak_memory_bytes == 320608 * 1024
-    assert death.memory_bytes == 100 * MIB
-    text = facts(death.outcome(["k"]))
+def test_facts_of_a_killed_task():
+    info = only(ABOVE_ITS_MEMORY)
+    assert info.message == "Slurm says FAILED"
+    assert (info.exit_code, info.wall_s, info.host) == ("0:9", 2.0, "vm")
+    assert info.peak_memory_bytes == 320608 * 1024
+    assert info.memory_bytes == 100 * MIB
+    text = facts(info.outcome(["k"]))
     assert text == "exit code 0:9, after 2 s, it used 313 MiB of 100"
     assert only(BY_HAND).message == "Slurm says CANCELLED by 0"
     assert only(BY_HAND).exit_code == "0:15"
 
 
-def test_of_what_never_began_only_what_is_known_is_told():
-    death = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
-    assert facts(death.outcome(["k"])) == ""
+def test_a_task_that_never_began_has_no_facts():
+    info = only("240_0|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
+    assert facts(info.outcome(["k"])) == ""
     at_once = only(ENDS_BADLY)
     assert facts(at_once.outcome(["k"])) == "exit code 3:0, after 0 s"
 
@@ -143,7 +143,7 @@ REQUEUED = """\
 """
 
 
-def test_of_a_requeued_job_the_last_go_counts():
+def test_the_last_attempt_of_a_requeued_job_counts():
     found = read_sacct(REQUEUED + WELL)
     assert found[SlurmTask("238", 3)] == only(WELL)
     assert found[SlurmTask("239", 0)].status is TaskStatus.NODE_FAILURE
@@ -151,18 +151,18 @@ def test_of_a_requeued_job_the_last_go_counts():
     assert read_sacct(waits_again)[SlurmTask("238", 3)].status is None
 
 
-def test_elements_that_never_began_share_a_row():
+def test_tasks_that_never_began_share_a_row():
     found = read_sacct("240_[0-2,5%2]|CANCELLED by 0|0:0|0||100M|None assigned|1\n")
     assert set(found) == {SlurmTask("240", at) for at in (0, 1, 2, 5)}
-    assert {death.status for death in found.values()} == {TaskStatus.CANCELLED}
-    assert {death.host for death in found.values()} == {""}
+    assert {info.status for info in found.values()} == {TaskStatus.CANCELLED}
+    assert {info.host for info in found.values()} == {""}
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "\n", "sacct: error: something\n", "12|COMPLETED|0:0|1||1M|vm|1\n", "7_[0,2,...]|\n"],
 )
-def test_rows_of_nothing_that_we_submit(text: str):
+def test_other_rows_are_ignored(text: str):
     assert read_sacct(text) == {}
 
 
@@ -199,7 +199,7 @@ def test_a_command_that_fails_or_takes_too_long_is_no_answer(
         commands.ask(*command)
 
 
-# -- what is then done
+# -- the retry policy
 
 
 def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
@@ -219,12 +219,12 @@ def attempts_of(*ends: TaskStatus, progressed: bool = False) -> list[Attempt]:
         (TaskStatus.TIME_LIMIT, 0),
     ],
 )
-def test_how_often_it_is_tried_again(end: TaskStatus, n: int):
+def test_number_of_retries(end: TaskStatus, n: int):
     assert all(may_retry(attempts_of(*[end] * tried)) for tried in range(1, n + 1))
     assert not may_retry(attempts_of(*[end] * (n + 1)))
 
 
-def test_causes_are_counted_each_for_itself():
+def test_each_cause_is_counted_separately():
     mixed = [
         TaskStatus.KILLED,
         TaskStatus.OUT_OF_MEMORY,
@@ -236,20 +236,20 @@ def test_causes_are_counted_each_for_itself():
     assert not may_retry(attempts_of(*mixed, TaskStatus.KILLED))
 
 
-def test_out_of_time_goes_on_as_long_as_it_gets_further():
+def test_a_time_limit_is_retried_while_attempts_progress():
     further = attempts_of(*[TaskStatus.TIME_LIMIT] * 20, progressed=True)
     assert may_retry(further)
     assert not may_retry([*further, *attempts_of(TaskStatus.TIME_LIMIT)])
     assert not may_retry([*further, further[0]])
 
 
-def test_what_ran_out_of_memory_and_can_get_no_more_is_not_tried_again():
+def test_a_lack_of_memory_is_not_retried_where_no_more_can_be_had():
     (attempt,) = attempts_of(TaskStatus.OUT_OF_MEMORY)
     assert may_retry([attempt])
     assert not may_retry([attempt._replace(memory_gb=None)])
 
 
-def test_people_are_told_the_last_of_it_and_what_helps():
+def test_a_report_has_the_last_attempt_and_advice():
     last = Attempt(Result(status=TaskStatus.OUT_OF_MEMORY, message="Slurm says so"), "log: x")
     text = describe([*attempts_of(TaskStatus.NODE_FAILURE), last])
     assert text == (
@@ -272,14 +272,14 @@ def test_a_silent_death_is_told_with_all_that_is_known():
     assert tail == [f"| {n}" for n in range(10, 20)]
 
 
-def test_advice_is_for_what_happened_and_where():
+def test_advice_depends_on_the_executor():
     assert "memory" not in describe([killed("slurm", "3:0")])
     local = describe([killed("local", "0:9")])
     assert "fewer --jobs" in local
     assert "memory_gb" not in local
 
 
-def test_the_tail_is_of_the_best_log_and_fills_up_with_others(tmp_path: Path):
+def test_the_tail_is_that_of_the_first_log_filled_up_from_others(tmp_path: Path):
     own, slurms = tmp_path / "own", tmp_path / "slurm"
     own.write_text("".join(f"{n}\n" for n in range(7)))
     slurms.write_text("".join(f"slurm {n}\n" for n in range(7)))

@@ -1,4 +1,4 @@
-"""What goes wrong between a run and its cluster, and what the run makes of it."""
+"""Faults between a run and its cluster, and how the run handles them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_run_has_a_heartbeat_while_it_lasts(cluster: Cluster, tmp_path: Path):
     assert not beats[-1]
 
 
-# -- Slurm is away
+# -- Slurm does not answer
 
 
 def test_a_run_waits_as_long_as_slurm_does_not_answer(
@@ -60,18 +60,18 @@ def test_a_run_waits_as_long_as_slurm_does_not_answer(
     monkeypatch.setattr(submission, "PAUSE_S", 0.01)
     monkeypatch.setattr(submission, "LONGEST_PAUSE_S", 0.05)
     cluster.down = True
-    silent: list[float] = []
+    unanswered: list[float] = []
 
     def come_back(step: int) -> None:
         time.sleep(0.01)
         cluster.down = step < 60
 
     cluster.at_step = come_back
-    outcome = run(tmp_path, [Leaf(value=1)], watch=lambda c: silent.append(c.unanswered_s))
+    outcome = run(tmp_path, [Leaf(value=1)], watch=lambda c: unanswered.append(c.unanswered_s))
     assert outcome.ok
     assert [node.spec.value for node in outcome.made] == [1]
-    assert max(silent) > 0.3
-    assert silent[-1] == 0.0
+    assert max(unanswered) > 0.3
+    assert unanswered[-1] == 0.0
     # It is asked whether it answers, and gets no array to refuse.
     assert cluster.n_refused == 1
     assert "sbatch: error" not in capfd.readouterr().err
@@ -110,15 +110,15 @@ def reopen(folder: Path) -> None:
 @pytest.mark.parametrize(
     "end", [TaskStatus.TIME_LIMIT, TaskStatus.OUT_OF_MEMORY, TaskStatus.KILLED]
 )
-def test_what_lacked_time_or_memory_is_tried_by_the_next_run(
+def test_a_lack_of_time_or_memory_is_retried_by_the_next_run(
     cluster: Cluster, tmp_path: Path, end: TaskStatus
 ):
-    cluster.fate = lambda *_: dead(end)
+    cluster.kill = lambda *_: dead(end)
     first = run(tmp_path, [Leaf(value=1)])
     (message,) = map(str, first.failed.values())
     assert end.value in message
     reopen(tmp_path)
-    cluster.fate = lambda *_: None
+    cluster.kill = lambda *_: None
     more = Profile(executor="slurm", base=Resources(hours=9, memory_gb=9))
     n = len(cluster.arrays)
     second = run(tmp_path, [Leaf(value=1)], profile=more)
@@ -138,11 +138,11 @@ def test_an_error_of_the_same_code_is_remembered(cluster: Cluster, tmp_path: Pat
     assert len(cluster.arrays) == n + 1
 
 
-# -- inputs that died
+# -- inputs that cannot be made
 
 
-def test_nothing_is_sent_again_for_a_dead_input(cluster: Cluster, tmp_path: Path):
-    cluster.fate = lambda folder, array, index: (
+def test_nothing_is_submitted_again_for_an_input_that_failed(cluster: Cluster, tmp_path: Path):
+    cluster.kill = lambda folder, array, index: (
         dead(TaskStatus.KILLED) if array.recipe == "Leaf" else None
     )
     cluster.at_step = lambda step: time.sleep(0.01)
@@ -159,7 +159,9 @@ def test_nothing_is_sent_again_for_a_dead_input(cluster: Cluster, tmp_path: Path
     assert sent.count("Top") <= 2
 
 
-def test_what_was_blocked_is_made_once_its_input_was_sent_again(cluster: Cluster, tmp_path: Path):
+def test_a_blocked_artifact_is_made_once_its_input_was_submitted_again(
+    cluster: Cluster, tmp_path: Path
+):
     died: list[str] = []
 
     def dies_once(folder: RunFolder, array: Array, index: int):
@@ -168,21 +170,21 @@ def test_what_was_blocked_is_made_once_its_input_was_sent_again(cluster: Cluster
             return dead(TaskStatus.NODE_FAILURE)
         return None
 
-    cluster.fate = dies_once
+    cluster.kill = dies_once
     outcome = run(tmp_path, [Top(branch=Branch(leaf=Leaf(value=1), value=2), value=3)])
     assert outcome.ok
     assert len(outcome.made) == 3
 
 
-# -- what is told
+# -- reports
 
 
-def test_a_silent_death_is_reported_with_its_log(cluster: Cluster, tmp_path: Path):
+def test_a_killed_job_is_reported_with_its_log(cluster: Cluster, tmp_path: Path):
     def dies(folder: RunFolder, array: Array, index: int):
         folder.log(array.name, index).write_text("begins\nsomething odd\n")
         return dead(TaskStatus.KILLED)
 
-    cluster.fate = dies
+    cluster.kill = dies
     (error,) = run(tmp_path, [Leaf(value=1)]).failed.values()
     text = str(error)
     assert "Slurm says FAILED, exit code 0:9, after 7 s, it used 3 MiB" in text
@@ -206,7 +208,7 @@ def test_memory_grows_from_what_the_job_had(
     says_so_itself: bool,
 ):
     """Where the profile does not say, Slurm does: 2 GiB."""
-    death = dead(TaskStatus.OUT_OF_MEMORY, memory_bytes=2 * 2**30)
+    info = dead(TaskStatus.OUT_OF_MEMORY, memory_bytes=2 * 2**30)
 
     def starves(folder: RunFolder, array: Array, index: int):
         if len(cluster.arrays) > 1:
@@ -214,23 +216,23 @@ def test_memory_grows_from_what_the_job_had(
         if says_so_itself:
             outcome = ExitInfo(TaskStatus.OUT_OF_MEMORY).outcome(array.tasks[index][0])
             folder.write_outcome(array.name, index, outcome)
-        return death
+        return info
 
-    cluster.fate = starves
+    cluster.kill = starves
     profile = Profile(executor="slurm", base=Resources(memory_gb=asked_gb))
     assert run(tmp_path, [Leaf(value=1)], profile=profile).ok
     assert [one.memory_gb for one in cluster.resources] == [asked_gb, gets_gb]
 
 
 @pytest.mark.parametrize(("spec", "n_arrays"), [(Leaf(value=1), 2), (Album(value=1, n_parts=2), 4)])
-def test_what_only_the_node_sees_is_given_up_with_the_reason(
+def test_an_artifact_that_only_its_node_sees_is_given_up_with_the_reason(
     cluster: Cluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     spec: Leaf | Album,
     n_arrays: int,
 ):
-    """As with a root on a disk of the node: its job makes it, and nobody else sees it."""
+    """As with a root on a local disk of a node."""
     monkeypatch.setattr(progress, "NOT_SEEN_S", 0.0)
     parts = isinstance(spec, Album)
 
@@ -243,7 +245,7 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     def no_more(step: int) -> None:
         assert len(cluster.arrays) <= n_arrays
 
-    cluster.fate, cluster.at_step = makes_it_elsewhere, no_more
+    cluster.kill, cluster.at_step = makes_it_elsewhere, no_more
     profile = Profile(executor="slurm", base=Resources(parts=2))
     (error,) = run(tmp_path, [spec], profile=profile).failed.values()
     assert len(cluster.arrays) == n_arrays
@@ -252,10 +254,10 @@ def test_what_only_the_node_sees_is_given_up_with_the_reason(
     assert f"tried {n_arrays} times" in str(error)
 
 
-# -- submitters that died
+# -- submitters that were killed
 
 
-def test_what_may_have_been_submitted_is_not_submitted_again(
+def test_an_array_that_may_have_been_submitted_is_not_submitted_again(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
@@ -269,8 +271,8 @@ def test_what_may_have_been_submitted_is_not_submitted_again(
     seen: list[Counts] = []
     outcome = coordinator(tmp_path, [Leaf(value=1), Leaf(value=2)], seen.append).run()
     assert outcome.ok
-    elements = [element for _, array in cluster.arrays.values() for element in array.tasks]
-    assert len(elements) == 2
+    tasks = [task for _, array in cluster.arrays.values() for task in array.tasks]
+    assert len(tasks) == 2
     assert next(answers, "none left") == "none left"
 
 
@@ -302,7 +304,7 @@ def test_an_array_is_not_dropped_while_its_sbatch_may_go_on():
 
 
 @pytest.mark.parametrize("was_taken", [True, False])
-def test_what_sbatch_gave_no_answer_about_is_found_by_its_name(
+def test_an_array_whose_sbatch_timed_out_is_found_by_its_name(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_taken: bool
 ):
     monkeypatch.setattr(slurm, "GONE_AFTER_S", 60.0 if was_taken else 0.0)
@@ -370,12 +372,14 @@ def detach_at_once(cluster: Cluster, folder: Path) -> None:
     cluster.at_step = lambda step: None
 
 
-def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, tmp_path: Path):
+def test_killed_jobs_that_are_no_longer_needed_do_not_keep_a_run_open(
+    cluster: Cluster, tmp_path: Path
+):
     detach_at_once(cluster, tmp_path)
-    # Both die while nobody looks; then one is dropped from the experiment.
+    # Both are killed while no run monitors them; then one is dropped from the experiment.
     for job in list(cluster.waiting):
         cluster.waiting.remove(job)
-        cluster.deaths[job] = dead(TaskStatus.KILLED)
+        cluster.exits[job] = dead(TaskStatus.KILLED)
     (folder,) = active_runs(Store(tmp_path / "store"))
     assert run(tmp_path, [Leaf(value=1)]).ok
     assert active_runs(Store(tmp_path / "store")) == []
@@ -388,7 +392,7 @@ def test_what_nobody_wants_any_more_does_not_keep_a_run_open(cluster: Cluster, t
     assert ends.count(TaskStatus.KILLED) == 2
 
 
-def test_what_still_waits_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
+def test_a_waiting_job_keeps_its_run_open(cluster: Cluster, tmp_path: Path):
     detach_at_once(cluster, tmp_path)
     waits = SlurmTask("1", 1)
     cluster.waiting.remove(waits)
