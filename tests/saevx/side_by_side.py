@@ -1,10 +1,10 @@
-"""Runs and collections side by side: one process each, and a tally of what went wrong.
+"""Concurrent runs and garbage collections, one process each, and a count of what went wrong.
 
-Every run does what `saevx run` does, over targets drawn at random. What it finds in the store once
-it is recorded must stay there until the next run of its file begins, though the collections leave
-no grace time: all that no run wants goes at once, and the trash is emptied.
+Every run does what `saevx run` does, over random targets. What it finds in the store once it is
+recorded must stay there until the next run of its file begins. Collections have no grace time: they
+move all that no run wants at once, and empty the trash.
 
-Both sides dawdle at random where the protocol in store/gc/collector.py says that a race is.
+Both pause at random points where the protocol in store/gc/collector.py names a race.
 
     python side_by_side.py (run|gc) STORE NUMBER SECONDS
 """
@@ -78,7 +78,7 @@ def make_branch(batch: Batch[Bough]) -> None:
 
 
 def draw(rng: random.Random) -> list[Artifact]:
-    """A few of the 96 leaves, twigs and branches, and what is below them."""
+    """Return a few random artifacts of three levels, each made from those of the level below."""
 
     def twig() -> Twig:
         return Twig(leaf=Bud(value=rng.randrange(8)), factor=rng.randrange(1, 4))
@@ -89,8 +89,8 @@ def draw(rng: random.Random) -> list[Artifact]:
     ]
 
 
-def dawdle(rng: random.Random, module: Any, name: str, most_s: float) -> None:
-    """Sleeps for up to `most_s` before and after each call of `module.name`."""
+def pause_around(rng: random.Random, module: Any, name: str, most_s: float) -> None:
+    """Sleep for up to `most_s` before and after each call of `module.name`."""
     real = getattr(module, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -103,16 +103,16 @@ def dawdle(rng: random.Random, module: Any, name: str, most_s: float) -> None:
 
 
 def run_for(root: Path, number: int, seconds: float) -> Counter[str]:
-    """Runs of one experiment file, one after the other; every fifth is one from a notebook."""
+    """Run one experiment file again and again; every fifth run is one from a notebook."""
     rng = random.Random(number)
-    dawdle(rng, roots, "write_record", 0.004)
-    dawdle(rng, sessions, "make_plan", 0.01)
+    pause_around(rng, roots, "write_record", 0.004)
+    pause_around(rng, sessions, "make_plan", 0.01)
     workspace = open_workspace(root)
     store = workspace.store
     tally: Counter[str] = Counter()
     end = time.monotonic() + seconds
     kept: set[Ref] = set()
-    """What the last complete run of the file keeps alive."""
+    """What the last complete run of the file keeps from being collected."""
     while time.monotonic() < end:
         targets = draw(rng)
         path = None if rng.random() < 0.2 else root.parent / f"experiment{number}.py"
@@ -150,8 +150,8 @@ def check(store: Store, refs: set[Ref], when: str, tally: Counter[str]) -> None:
 def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
     store = Store(root)
     rng = random.Random(number)
-    dawdle(rng, gc, "move_to_trash_if_same", 0.002)
-    dawdle(rng, gc, "_put_back_wanted", 0.005)
+    pause_around(rng, gc, "move_to_trash_if_same", 0.002)
+    pause_around(rng, gc, "_put_back_wanted", 0.005)
     tally: Counter[str] = Counter()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -171,7 +171,7 @@ def collect_for(root: Path, number: int, seconds: float) -> Counter[str]:
 def side_by_side(
     root: Path, seconds: float, n_runners: int = 4, n_collectors: int = 1
 ) -> tuple[Counter[str], str]:
-    """The tally of all processes, and what they complained about."""
+    """Return the sums of the counts of all processes, and their error messages."""
     roles = ["run"] * n_runners + ["gc"] * n_collectors
     processes = [
         subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Specs whose recipes die in many ways, for tests of dispatch.
+"""Specs whose recipes fail in many ways, for tests of dispatch.
 
-Each making is written to the file $UNRULY_LOG, a line when it begins and one when it has published.
+Recipes write to the file $UNRULY_LOG: a line when they begin and one when they have published.
 """
 
 import os
