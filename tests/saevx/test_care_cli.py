@@ -1,4 +1,4 @@
-"""What commands say of artifacts that are damaged, purged, in the trash, or cannot be copied."""
+"""Commands on artifacts that are damaged, purged, in the trash, or cannot be copied."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def test_provenance_survives_a_purge(store: Store):
     assert whole[-1].endswith(f"● Acts layer=3 vit=ViT(name=tiny)  {short(SHARDS)}")
 
 
-def test_what_is_there_below_what_is_gone_is_shown_so(store: Store):
+def test_show_marks_present_inputs_of_missing_artifacts(store: Store):
     shutil.rmtree(stored(store, CODE).path)
     shutil.rmtree(stored(store, MIXED).path)
     lines = tree(TABLE)
     assert [line.strip("└─ ").split()[0] for line in lines] == ["●", "○", "○", "●"]
 
 
-def test_nested_facts_are_told_one_a_line(store: Store):
+def test_show_prints_nested_provenance_one_fact_a_line(store: Store):
     shown = saevx("show", TABLE["key"]).stdout.splitlines()
     facts = dict(line.split(None, 1) for line in shown[6:] if len(line.split(None, 1)) == 2)
     assert facts["parts.hosts"] == "a, b"
@@ -132,7 +132,7 @@ HARMS = [cut, lose_manifest, spoil_manifest]
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_damage_is_told_alike(store: Store, harm: Callable[[StoredArtifact], None]):
+def test_all_commands_report_damage_alike(store: Store, harm: Callable[[StoredArtifact], None]):
     pinned(store)
     harm(stored(store, CODE))
     fault = store.absence("checkpoints", CODE["key"])
@@ -159,7 +159,7 @@ def test_damage_is_told_alike(store: Store, harm: Callable[[StoredArtifact], Non
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_restore_is_only_offered_for_what_is_whole(
+def test_restore_is_only_offered_for_intact_artifacts(
     store: Store, harm: Callable[[StoredArtifact], None]
 ):
     pinned(store)
@@ -176,7 +176,7 @@ def test_restore_is_only_offered_for_what_is_whole(
     assert saevx("restore", CODE["key"]).exit_code == 1
 
 
-def test_restore_is_offered_where_one_of_several_is_whole(store: Store):
+def test_restore_is_offered_if_one_of_several_is_intact(store: Store):
     cut(stored(store, CODE))
     key = CODE["key"]
     saevx("gc", "--grace", "0", "--yes", "--unrecorded", "--kind", "checkpoints")
@@ -191,7 +191,7 @@ def test_restore_is_offered_where_one_of_several_is_whole(store: Store):
     }
 
 
-def test_json_of_show_tells_the_fault(store: Store):
+def test_json_of_show_has_the_fault(store: Store):
     assert as_json("show", CODE["key"])["fault"] is None
     cut(stored(store, CODE))
     assert as_json("show", CODE["key"])["fault"].startswith("damaged: x/c.0 is ")
@@ -207,7 +207,7 @@ def test_json_of_unpin(store: Store):
     assert "no pin begins" in as_json("unpin", TABLE["key"])["error"]
 
 
-def test_copies_go_on_where_one_fails(store: Store):
+def test_copies_continue_after_one_fails(store: Store):
     file = stored(store, CODE).path / "x" / "c.0"
     file.write_bytes(bytes(len(file.read_bytes())))  # of the same size
     cut(stored(store, MIXED))
@@ -234,14 +234,14 @@ def test_copies_go_on_where_one_fails(store: Store):
     assert (told["copied"], told["there"]) == ([], 1)
 
 
-def test_imports_go_on_where_one_fails(store: Store):
+def test_imports_continue_after_one_fails(store: Store):
     cut(stored(store, CODE))
     words = ["import", CODE["key"], SHARDS["key"], "--from", "store", "--store", "mine"]
     assert saevx(*words).exit_code == 1
     assert [a.manifest.type for a in Store("mine").scan()] == ["Acts"]
 
 
-def test_runs_of_a_file_that_has_none_are_not_forgotten(store: Store):
+def test_forget_refuses_a_file_without_recorded_runs(store: Store):
     from store.gc.roots import RunRecording
 
     for name in ("squares", "cubes"):

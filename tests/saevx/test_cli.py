@@ -455,7 +455,7 @@ def process(*words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("killed", "n_made"), [("inside 1", 0), ("after 1", 1), ("inside 4", 3), ("after 6", 6)]
 )
-def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(
+def test_a_killed_run_leaves_nothing_torn_and_is_resumed(
     killed: str, n_made: int, monkeypatch: pytest.MonkeyPatch
 ):
     file = write("targets = [Square(number=Number(value=v)) for v in range(6)]")
@@ -475,7 +475,7 @@ def test_a_killed_run_leaves_nothing_torn_and_is_taken_up(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_ends_at_once_and_says_how_to_go_on(number: signal.Signals):
+def test_a_stopped_run_ends_at_once_and_says_how_to_resume(number: signal.Signals):
     file = write("targets = [Number(value=v, pause_s=0.2) for v in range(100)]")
     run = process("run", file)
     while not list(Path(".saevx").glob("checkpoints/??/*")):

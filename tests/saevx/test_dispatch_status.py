@@ -1,4 +1,4 @@
-"""`saevx status`, once and again and again, on a terminal and into a pipe."""
+"""`saevx status` and `saevx status --watch`, on a terminal and into a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says, and what only specs can tell: datasets, weights, types, keys, code."""
+"""`saevx doctor`, and its checks of datasets, weights, types, keys and code."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_gc_asks():
     assert values() == [2]
 
 
-def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_reports_what_was_moved(monkeypatch: pytest.MonkeyPatch):
     saevx("run", squares(1, 2))
     saevx("run", squares(2))
     stop = KeyboardInterrupt()
@@ -119,7 +119,7 @@ def test_ctrl_c_tells_how_things_stand(monkeypatch: pytest.MonkeyPatch):
     assert values() == [1, 2]
 
 
-def test_the_trash_gives_back_and_is_emptied_in_time():
+def test_the_trash_is_restored_and_emptied_after_some_days():
     saevx("run", squares(1))
     key = key_of(1)
     saevx("run", squares(2))
@@ -160,7 +160,7 @@ def test_pins_keep_and_are_listed():
     assert len(gc()["moved"]) == 2
 
 
-def test_why_tells_the_chain_or_the_reason():
+def test_why_prints_the_chain_or_the_reason():
     saevx("run", squares(1))
     saevx("run", squares(2))
     alive = saevx("why", "--grace", "0", key_of(2, "Number")).stdout.splitlines()
@@ -185,7 +185,7 @@ def test_a_store_without_records_is_not_emptied():
     assert len(gc("--unrecorded")["moved"]) == 1
 
 
-def test_keys_in_the_trash_are_told():
+def test_keys_in_the_trash_are_reported():
     saevx("run", squares(*range(20)))
     saevx("run", squares(1))
     moved = gc()["moved"]
@@ -209,7 +209,7 @@ def test_a_forgotten_experiment_keeps_nothing():
     assert "old.py" not in saevx("gc", "--dry-run").stdout
 
 
-def test_a_run_that_fails_gives_up_nothing():
+def test_a_failed_run_makes_nothing_stale():
     saevx("run", squares(1))
     assert saevx("run", squares(-1, 2)).exit_code == 1
     assert gc()["stale"] == []
@@ -231,7 +231,7 @@ def test_results_of_older_versions():
     assert "version 1 of Square" in saevx("why", "--grace", "0", key).stdout
 
 
-def test_what_can_be_made_again_goes_and_tables_stay():
+def test_keep_results_evicts_inputs_and_keeps_tables():
     saevx("run", squares(1, 2, also=" + [Number(value=3)]"))
     number, square = key_of(1, "Number"), key_of(1)
     before = as_json("show", number)["provenance"]
@@ -258,7 +258,7 @@ def test_what_can_be_made_again_goes_and_tables_stay():
     assert "given up" not in saevx("show", square).stdout
 
 
-def test_what_cannot_be_made_again_stays():
+def test_what_cannot_be_recomputed_is_kept():
     saevx("run", squares(1))
     sys.modules["toy"].Number.version = 2
     done = gc("--kind", "checkpoints", "--keep-results")
@@ -266,7 +266,7 @@ def test_what_cannot_be_made_again_stays():
     assert "version 1 of Number, which is at 2" in done["kept"][0]["why"]
 
 
-def test_an_input_that_vanishes_under_a_run_is_made_again():
+def test_an_input_removed_during_a_run_is_recomputed():
     code = """
 import shutil, toy
 from saevx import recipe
@@ -409,7 +409,7 @@ def test_arrays_of_all_types_and_shapes_as_a_file(tmp_path: Path):
         ("Square", "nowhere/a.csv", "cannot write nowhere/a.csv"),
     ],
 )
-def test_what_a_file_cannot_take(type_name: str, file: str, says: str):
+def test_unsupported_exports_are_refused(type_name: str, file: str, says: str):
     saevx("run", squares(1))
     done = saevx("export", key_of(1, type_name), "-o", file)
     assert done.exit_code == 1
