@@ -60,9 +60,9 @@ def _unused_artifacts(store: Store) -> Iterator[Finding]:
         old, new = store.root / kind, store.root_of(kind) / kind
         n = 0
         if old != new:
-            for shelf in filter(is_prefix_folder, (yield from names_of(old)) or []):
-                keys = (yield from names_of(old / shelf)) or []
-                n += sum(is_key(key) and key.startswith(shelf) for key in keys)
+            for folder in filter(is_prefix_folder, (yield from names_of(old)) or []):
+                keys = (yield from names_of(old / folder)) or []
+                n += sum(is_key(key) and key.startswith(folder) for key in keys)
         if n:
             what = f"holds {n:,} artifact{'s' * (n > 1)} that are not read: {kind} lie in {new} now"
             advice = f"move the folders in it to {new}"

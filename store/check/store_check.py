@@ -63,30 +63,30 @@ class StoreCheck:
             if name == ".trash":
                 yield from names_of(folder / name)
             elif name not in RESERVED:
-                yield from self._shelf(kind, folder / name)
+                yield from self._prefix_folder(kind, folder / name)
         yield from staging.work_in_progress(self.store, kind, self._whole)
 
-    def _shelf(self, kind: str, shelf: Path) -> Iterator[Finding]:
+    def _prefix_folder(self, kind: str, folder: Path) -> Iterator[Finding]:
         try:
-            if not is_prefix_folder(shelf.name) or not shelf.is_dir():
-                yield foreign(shelf)
+            if not is_prefix_folder(folder.name) or not folder.is_dir():
+                yield foreign(folder)
                 return
         except OSError as error:
             self._closed.add(kind)
-            yield unreadable(shelf, error)
+            yield unreadable(folder, error)
             return
-        keys = yield from names_of(shelf)
+        keys = yield from names_of(folder)
         if keys is None:
             self._closed.add(kind)
         for key in keys or []:
             if not is_key(key):
-                yield foreign(shelf / key)
+                yield foreign(folder / key)
                 continue
             try:
-                yield from self._artifact((kind, key), shelf / key)
+                yield from self._artifact((kind, key), folder / key)
             except (OSError, StoreError) as error:
                 self._unknown.add((kind, key))
-                yield unreadable(shelf / key, error, (kind, key))
+                yield unreadable(folder / key, error, (kind, key))
 
     def _artifact(self, ref: Ref, path: Path) -> Iterator[Finding]:
         """Check an artifact without reading its arrays."""
