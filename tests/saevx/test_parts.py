@@ -36,7 +36,7 @@ from saevx.resolve.run import Listener, RunResult, run_parts, run_plan
 from saevx.workspace import Workspace, open_workspace
 from spec import Keys
 from store import Store
-from store.artifact import manifest
+from store.artifact import verify
 from store.layout import part_home, part_key
 from store.locks import lease as leases
 from store.locks.process import ProcessId
@@ -390,13 +390,13 @@ def test_parts_are_verified_once_and_those_made_here_are_not(
     cake = Cake(value=1)
     run_some(workspace, [1, 3], cake)
     read: list[str] = []
-    real = manifest.digest_file
+    real = verify.digest_file
 
     def digest_file(path: str) -> Any:
         read.append(Path(path).parts[-3])
         return real(path)
 
-    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    monkeypatch.setattr(verify, "digest_file", digest_file)
     assert run(workspace, cake).ok
     assert sorted(set(read)) == ["1", "3"]
     assert len(read) == 4  # an array is two files
@@ -412,7 +412,7 @@ def test_a_part_that_cannot_be_read_is_not_moved(
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "digest_file", digest_file)
+        patch.setattr(verify, "digest_file", digest_file)
         error = run(workspace, cake).failed[cake.key]
     assert "I/O error" in str(error)
     assert parts_of(workspace, cake) == [1]
@@ -425,15 +425,15 @@ def test_a_part_deleted_while_it_is_read_counts_as_missing(
     """Another process that seals the artifact deletes its parts."""
     cake = Cake(value=1, n=2)
     run_some(workspace, [0], cake)
-    real = manifest.digest_file
+    real = verify.digest_file
 
     def digest_file(path: str) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(manifest, "digest_file", real)
+            patch.setattr(verify, "digest_file", real)
             run(workspace, cake)
         return real(path)
 
-    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    monkeypatch.setattr(verify, "digest_file", digest_file)
     outcome = run(workspace, cake)
     assert [node.spec for node in outcome.made_elsewhere] == [cake]
     assert begun(diary) == ["1.0", "1.1", "1.seal"]

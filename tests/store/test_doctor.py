@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from store import Store, StoredArtifact, io
-from store.artifact import manifest
+from store.artifact import verify
 from store.artifact.manifest import Manifest, Reference, encode_manifest
 from store.check.report import Finding
 from store.check.store_check import StoreCheck
@@ -202,14 +202,14 @@ def test_what_is_collected_meanwhile_is_no_finding(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = thing(store)
-    real = manifest.digest_file
+    real = verify.digest_file
 
     def late(path: str) -> Any:
         if artifact.path.exists():
             artifact.path.rename(store.root / "gone")
         return real(path)
 
-    monkeypatch.setattr(manifest, "digest_file", late)
+    monkeypatch.setattr(verify, "digest_file", late)
     assert errors(store, deep=True) == []
 
 
@@ -359,14 +359,14 @@ def test_what_cannot_be_read_is_not_taken_for_altered(
     good, bad, both = (thing(store, n) for n in range(3))
     file = both.path / "acts" / "c.0.0"
     file.write_bytes(bytes(file.stat().st_size))
-    real = manifest.digest_file
+    real = verify.digest_file
 
     def digest_file(path: str) -> Any:
         if path in (f"{bad.path}/acts/c.0.0", f"{both.path}/acts/c.1.0"):
             raise OSError(code, os.strerror(code), path)
         return real(path)
 
-    monkeypatch.setattr(manifest, "digest_file", digest_file)
+    monkeypatch.setattr(verify, "digest_file", digest_file)
     check = StoreCheck(store)
     found = {(f.ref[1], f.topic): f for f in check.findings(deep=True) if f.ref}
     assert found.keys() == {
