@@ -48,9 +48,7 @@ ABSTRACT = {Spec, Artifact, ImageSet, TraitSet, Weights, Resize, Scorer}
 class FixedSite(Site):
     """Returns the same content for every name, without reading a disk."""
 
-    def fingerprint(
-        self, what: str, holds: object, take: object, identity: object = None
-    ) -> Fingerprint:
+    def fingerprint(self, *args: object, **options: object) -> Fingerprint:
         return Fingerprint("0123456789abcdef" * 2, 3)
 
 
