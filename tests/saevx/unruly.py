@@ -50,6 +50,13 @@ def is_in_a_hurry() -> bool:
     return log is not None and Path(log).with_name("hurry").exists()
 
 
+def pause(seconds: float) -> None:
+    """Wait so long, or until the test has seen what it made the pause for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not is_in_a_hurry():
+        time.sleep(0.05)
+
+
 def is_first_time(spec: Leaf) -> bool:
     """Whether this is asked for the first time about a spec."""
     try:
@@ -72,9 +79,7 @@ def make_leaf(batch: Batch[Leaf]) -> None:
             fat = np.ones(330 * MIB, dtype=np.uint8)
             time.sleep(4)
             del fat
-        end = time.monotonic() + spec.pause_s
-        while time.monotonic() < end and not is_in_a_hurry():
-            time.sleep(0.05)
+        pause(spec.pause_s)
         batch.draft(spec).write("value", np.arange(1000) + spec.value)
         batch.publish(spec)
         note("made", spec.key)
@@ -117,7 +122,7 @@ def make_pages(batch: Batch[Album], todo: Todo[Album]) -> None:
         for spec in part.specs:
             page = f"{spec.key}/{part.index}"
             note("begin", page)
-            time.sleep(spec.pause_s)
+            pause(spec.pause_s)
             if spec.how == f"part {part.index} error":
                 batch.fail(spec, RecipeError(f"page {part.index} of {spec.value} is torn"))
                 continue
