@@ -48,7 +48,9 @@ class StoredEntry:
     @property
     def changed(self) -> float:
         """When it was published, or its last part was; seconds since 1970, server time."""
-        return self.identity[2] / 1e9
+        # As `st_mtime` is computed, so that equal times compare as equal.
+        seconds, nanoseconds = divmod(self.identity[2], 10**9)
+        return seconds + 1e-9 * nanoseconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,8 +28,10 @@ from store.gc.evicted import evicted_manifest as manifest_given_up
 from store.gc.reachability import Reachability, Stale, StaleReason
 from store.gc.records import Run, write_record
 from store.gc.roots import Roots, RunRecording, forget_runs, pin, unpin
+from store.gc.scan import StoredEntry
 from store.layout import Ref, collectors, part_home, part_key, runs, works
 from store.trash.contents import empty, entries, restore
+from store.trash.move import identity_of
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -1207,3 +1210,13 @@ def test_records_are_read_while_runs_keep_beginning(
     found = Roots(store)
     assert found.refresh()
     assert len(found.in_progress) == len(recordings) == 50
+
+
+@given(st.integers(0, 2**31 * 10**9))
+def test_the_time_of_an_artifact_equals_that_of_its_folder(mtime_ns: int) -> None:
+    """With a grace period of 0, what was published within the clock's last tick is stale."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.utime(folder, ns=(mtime_ns, mtime_ns))
+        identity = identity_of(Path(folder))
+        assert identity is not None
+        assert StoredEntry(ref(A), Path(folder), identity).changed == os.stat(folder).st_mtime
