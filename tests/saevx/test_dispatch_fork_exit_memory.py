@@ -86,6 +86,7 @@ def test_a_child_that_returns_from_a_recipe_ends_there(place: Place, words: list
         assert "of the child" in "".join(kept) + ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--jobs", "2"], []], ids=["local", "inline"])
 @pytest.mark.parametrize("how", ["exit", "exit in parts"])
 def test_a_recipe_that_exits_fails_alone(place: Place, words: list[str], how: str):

@@ -69,6 +69,7 @@ def test_a_failure_stops_only_what_needs_it_and_is_remembered(place: Place):
     assert sum(place.makings("begin").values()) == 6
 
 
+@pytest.mark.slow
 def test_a_change_of_the_code_tries_failures_again(place: Place):
     file = place.write('targets = [Leaf(value=2, how="error")]')
     place.saevx("run", file, "--jobs", "1")
@@ -102,6 +103,7 @@ def test_workers_end_with_the_run(place: Place, sign: signal.Signals):
     assert place.json("status")[0]["artifacts"] == {"unknown": 3}
 
 
+@pytest.mark.slow
 def test_the_next_run_takes_over_from_a_killed_one(place: Place):
     file = place.write("targets = [Leaf(value=value, pause_s=1.5) for value in range(4)]")
     process = place.start("run", file, "--jobs", "2")
@@ -126,6 +128,7 @@ def test_two_runs_at_once_share_the_work(place: Place):
     assert set(place.makings().values()) == {1}
 
 
+@pytest.mark.slow
 def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     file = place.write("targets = [Leaf(value=value, pause_s=60) for value in range(3)]")
     ran = place.saevx("run", file, "--jobs", "2", "--detach")
@@ -149,6 +152,7 @@ def test_detached_it_goes_on_and_can_be_cancelled(place: Place):
     assert place.saevx("cancel", "--all").code == 0
 
 
+@pytest.mark.slow
 def test_editing_the_experiment_changes_nothing_that_is_queued(place: Place):
     code = """
         import time

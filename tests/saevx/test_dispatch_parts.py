@@ -87,6 +87,7 @@ def test_a_killed_process_costs_one_part(place: Place, inline: Place):
     assert files == {tuple(files.items()) for _, files, _, _ in inline.contents().values()}
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_fails_its_artifact_alone(place: Place):
     how = ', how="part 3 error" if value == 2 else "well"'
     file = place.write(ALBUMS.format(how=how) + "\ntargets.append(Album(value=9, n_parts=2))")
@@ -105,6 +106,7 @@ def test_a_part_that_fails_fails_its_artifact_alone(place: Place):
     assert not begun & {"0", "1", "2"}  # which are kept
 
 
+@pytest.mark.slow
 def test_the_next_run_goes_on_where_a_killed_one_stopped(place: Place, inline: Place):
     file = place.write(ALBUMS.format(how=", pause_s=0.2"))
     run = place.start("run", file, "--jobs", "2")

@@ -295,6 +295,7 @@ def read():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["here", "library/mylib"])
 def test_named_data_files_are_copied_beside_their_module(place: Place, where: str):
     library = place.folder / "library"

@@ -70,6 +70,7 @@ class Screen:
         return self.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
 def test_watching_shows_how_far_it_is_until_ctrl_c(place: Place, terminal: bool):
     run = place.start("run", "slow.py", "--jobs", "1")

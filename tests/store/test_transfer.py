@@ -114,6 +114,7 @@ def test_a_key_that_is_not_the_digest_of_the_spec_is_refused(
         copy(store, target, "results", "0" * 32)
 
 
+@pytest.mark.slow
 def test_an_interrupted_copy_leaves_nothing_visible(
     store: Store, target: Store, make: Any, in_child: Any
 ) -> None:
