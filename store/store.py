@@ -13,7 +13,7 @@ from store.artifact.reader import StoredArtifact
 from store.artifact.staging import remove_parts
 from store.artifact.verify import examine
 from store.errors import CorruptArtifact, MissingArtifact
-from store.io import list_folder, refresh_listing
+from store.io import list_folder
 from store.layout import (
     KINDS,
     check_key,
@@ -29,6 +29,7 @@ from store.layout import (
 )
 from store.locks import lease as leases
 from store.locks.lease import Lease, LeaseOwner
+from store.network_caches import refresh_listing
 from store.trash.move import Identity, identity_of, move_to_trash_if_same
 
 

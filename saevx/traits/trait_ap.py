@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from saevx.datasets.labels import Labels, check_traits, read_labels, trait_names
@@ -14,6 +13,7 @@ from saevx.errors import DatasetError
 from saevx.resolve.batch import Batch
 from saevx.resolve.recipe import recipe
 from saevx.traits.average_precision import average_precision, paired_average_precision
+from saevx.traits.train_subsets import nested_order
 from spec import Keys, Site, SpecError, TraitAP, TraitSet
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ SUSPICIOUS_PREVALENCE = 0.5
 
 SHOWN = 5
 """Most traits listed that only one set has."""
-
-
-def nested_order(images: Sequence[str]) -> NDArray[np.int64]:
-    """Return the order in which images join the train subsets, (n,): by the hash of their names.
-
-    It depends only on the names, so the first 64 contain the first 16 on every machine.
-    """
-    hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in images], np.uint64)
-    return np.argsort(hashes, kind="stable")
 
 
 def check(specs: Sequence[TraitAP], site: Site) -> None:

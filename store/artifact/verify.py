@@ -9,8 +9,9 @@ import msgspec
 
 from store.artifact.manifest import Manifest, decode_manifest
 from store.errors import CorruptArtifact
-from store.io import FileRecord, digest, digest_file, explained, read_file, stat_opened
+from store.io import FileRecord, digest, digest_file, explained, read_file
 from store.layout import NODE_FILE, Ref
+from store.network_caches import stat_opened
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 ABSENT = "not in the store"

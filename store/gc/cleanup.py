@@ -12,10 +12,11 @@ from pathlib import Path
 from store.gc.evicted import evicted_refs
 from store.gc.reachability import Reachability
 from store.gc.records import record_folders, roots_of
-from store.io import LISTING, names_in
+from store.io import names_in
 from store.layout import KINDS, catalogue_file, collectors, dropped, dropped_file
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
+from store.network_caches import LISTING
 
 SCRATCH_S = 86400.0
 """Writing a scratch file takes an instant: one older than this was left behind."""

@@ -30,7 +30,7 @@ A collection, for as many items at a time as take a fraction of a second:
 
 A network file system may list a folder as it was some seconds ago, even when the other host has
 already written to it. A client drops such a listing when it creates a file in the folder itself.
-So R2, C2 and C4 create a scratch file in each folder before they list it (`io.drop_listing`).
+So R2, C2 and C4 create a scratch file in each folder before they list it (`drop_listing`).
 
 The third safety net is the grace period: new artifacts are never moved. The fourth is the run
 itself: it plans again when an input is gone that it is about to open (saevx/session.py).
@@ -51,11 +51,12 @@ from store.gc.cleanup import clean_up
 from store.gc.evicted import keep_manifest
 from store.gc.reachability import Reachability, Stale, StaleReason
 from store.gc.records import record_folders, roots_of
-from store.io import drop_listing, explained, make_folders, names_in, stat_opened, write_new
+from store.io import explained, make_folders, names_in, write_new
 from store.layout import Ref, collectors
 from store.locks import lease as leases
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
+from store.network_caches import drop_listing, stat_opened
 from store.store import Store
 from store.trash import contents as trash
 from store.trash.move import identity_of, move_to_trash_if_same, put_back

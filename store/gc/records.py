@@ -20,13 +20,14 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from store import io
+from store import network_caches
 from store.errors import NewerLayout, StoreError
-from store.io import explained, list_folder, make_folders, read_file, replace_file, tries
+from store.io import explained, list_folder, make_folders, read_file, replace_file
 from store.layout import KINDS, LAYOUT, Ref, pins, runs
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
 from store.names import safe_name
+from store.network_caches import tries
 from store.store import Store
 
 Graph = dict[Ref, tuple[Ref, ...]]
@@ -140,7 +141,7 @@ def read_record(file: Path, what: type[R]) -> R | None:
     hold the size of the record that it has replaced.
     """
     fault: msgspec.DecodeError | None = None
-    for _ in tries(io.OPENED_S):
+    for _ in tries(network_caches.OPENED_S):
         with explained("read", file):
             try:
                 data = read_file(str(file))

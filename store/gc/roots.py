@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from store import io
+from store import network_caches
 from store.errors import StoreError
 from store.gc.records import (
     Graph,
@@ -26,11 +26,12 @@ from store.gc.records import (
     run_folders,
     write_record,
 )
-from store.io import explained, stat_opened, tries
+from store.io import explained
 from store.layout import Ref, pin_file, pins, runs
 from store.locks.heartbeat import heartbeats
 from store.locks.liveness import may_be_alive
 from store.locks.process import ProcessId
+from store.network_caches import stat_opened, tries
 from store.store import Store
 
 Stamp = tuple[int, int, bool, int]
@@ -203,7 +204,7 @@ class Roots:
         found: dict[Path, Run | Pin] = {}
         read: dict[Path, tuple[int, int]] = {}
         gone: set[Path] = set()
-        for _ in tries(io.LISTED_S):
+        for _ in tries(network_caches.LISTED_S):
             while True:
                 stamps = {file: _stamp(file) for file in self._files()}
                 if stamps == self._seen:
@@ -225,8 +226,8 @@ class Roots:
                 if gone & before:
                     break  # the listing comes from a cache, and may lack new records: wait
         raise StoreError(
-            f"the records of runs in {self.store.root} are listed for {io.LISTED_S:g} s after they "
-            "were removed. Try again"
+            f"the records of runs in {self.store.root} are still listed "
+            f"{network_caches.LISTED_S:g} s after they were removed. Try again"
         )
 
     def _files(self) -> list[Path]:

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 import saevx
 from saevx import CUB200, ImageScores, RandomInit, RandomPrototypes, Shards, Squash, TraitAP, ViT
 from saevx.cli import main
-from saevx.traits.trait_ap import nested_order
+from saevx.traits.train_subsets import nested_order
 from saevx.workspace import Workspace, open_workspace
 
 from .cub_tree import CubTree, make_cub

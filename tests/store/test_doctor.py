@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from store import Store, StoredArtifact, io
+from store import Store, StoredArtifact, network_caches
 from store.artifact import verify
 from store.artifact.manifest import Manifest, Reference, encode_manifest
 from store.check.report import Finding
@@ -281,7 +281,7 @@ def test_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pins results aaaaaaaa, which is not in the store" in found.what
     (folder,) = runs(store.root).iterdir()
     (folder / "last.json").write_text("{")
-    monkeypatch.setattr(io, "OPENED_S", 0.0)
+    monkeypatch.setattr(network_caches, "OPENED_S", 0.0)
     assert "records" in errors(store)[0]
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import MissingArtifact, Store, StoreError, io
+from store import MissingArtifact, Store, StoreError, network_caches
 from store.gc import collector as gc
 from store.gc import reachability as survey
 from store.gc import roots
@@ -483,7 +483,7 @@ def test_what_is_being_made_stays(store: Store, make: Any) -> None:
 def test_what_cannot_be_known_stops_a_collection(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(io, "OPENED_S", 0.0)
+    monkeypatch.setattr(network_caches, "OPENED_S", 0.0)
     put(store, make, A)
     recording = want(store, B)
     (folder,) = runs(store.root).iterdir()
@@ -1196,7 +1196,7 @@ def test_records_are_read_while_runs_keep_beginning(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two equal listings in a row may never be seen in a busy store."""
-    monkeypatch.setattr(io, "LISTED_S", 0.1)
+    monkeypatch.setattr(network_caches, "LISTED_S", 0.1)
     recordings: list[RunRecording] = []
     list_files = Roots._files
 
