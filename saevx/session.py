@@ -23,7 +23,7 @@ from store.gc.roots import RunRecording
 
 if TYPE_CHECKING:
     from saevx.dispatch.execution import Execution
-    from saevx.dispatch.request import Counts
+    from saevx.dispatch.run_request import Counts
     from saevx.experiments.experiment import Experiment
     from saevx.experiments.report import Report
     from saevx.workspace import Workspace
@@ -147,7 +147,7 @@ class Session:
             with self.display.batches() as listener:
                 return run_plan(plan, self.context, listener)
         from saevx.dispatch.coordinator import Coordinator
-        from saevx.dispatch.request import Request
+        from saevx.dispatch.run_request import Request
 
         self.display.warn(execution.lint_profile(plan, self.keys))
         with self.display.counts() as watch:

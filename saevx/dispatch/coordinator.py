@@ -16,8 +16,8 @@ from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.jobs.recover import end_runs, recall_failures, recover
-from saevx.dispatch.request import Counts, Request
 from saevx.dispatch.run_folder import acquire_submit_lease
+from saevx.dispatch.run_request import Counts, Request
 from saevx.dispatch.runs.retention import remove_old_runs
 from saevx.dispatch.submit import Submitter
 from saevx.errors import Detached

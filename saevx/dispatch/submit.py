@@ -14,8 +14,8 @@ from saevx.dispatch.jobs.job import Job
 from saevx.dispatch.jobs.monitor import JobMonitor
 from saevx.dispatch.jobs.progress import RunProgress
 from saevx.dispatch.messages import Array, ArrayTask, RunInfo
-from saevx.dispatch.request import Request
 from saevx.dispatch.run_folder import RunFolder
+from saevx.dispatch.run_request import Request
 from saevx.dispatch.signals import defer_signals
 from saevx.experiments.load import copy_in
 from saevx.resolve.context import Context

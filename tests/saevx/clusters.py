@@ -20,8 +20,8 @@ from saevx.dispatch.executors.sacct import SlurmTask
 from saevx.dispatch.executors.slurm import Slurm
 from saevx.dispatch.messages import Array, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
-from saevx.dispatch.request import Counts, Request
 from saevx.dispatch.run_folder import RunFolder
+from saevx.dispatch.run_request import Counts, Request
 from saevx.dispatch.worker.main import Worker
 from saevx.errors import NoAnswer, SlurmError
 from saevx.recipes import find_recipe

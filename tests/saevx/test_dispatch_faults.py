@@ -22,8 +22,8 @@ from saevx.dispatch.executors.sacct import SlurmTask
 from saevx.dispatch.jobs import progress
 from saevx.dispatch.messages import Array, Outcome, Result, TaskStatus
 from saevx.dispatch.profiles import Profile, Resources
-from saevx.dispatch.request import Counts
 from saevx.dispatch.run_folder import RunFolder, active_runs, all_runs
+from saevx.dispatch.run_request import Counts
 from saevx.errors import Detached, NoAnswer, SlurmError
 from store import Store
 from store.locks.heartbeat import heartbeats

@@ -29,7 +29,7 @@ from saevx.session import Display
 from spec import Artifact
 
 if TYPE_CHECKING:
-    from saevx.dispatch.request import Counts
+    from saevx.dispatch.run_request import Counts
 
 LINE_S = 10.0
 """Minimum seconds between two lines about jobs where there is no terminal."""
