@@ -1,9 +1,9 @@
 """Paths and names of everything on disk, as docs/disk-layout.md defines them.
 
 <root>/<kind>/<key[:2]>/<key>/       a published artifact: one Zarr v3 group
-<root>/<kind>/.build/<key>.<owner>/  a draft of an artifact
+<root>/<kind>/.build/<key>.<owner>.<token>/  a draft of an artifact
 <root>/<kind>/.work/<key>/<part>/    a finished part of an artifact in progress
-<root>/<kind>/.trash/<key>.<time>/   what a collection or a repair removed
+<root>/<kind>/.trash/<key>.<time>.<token>/   what a collection or a repair removed
 <root>/<kind>/.leases/<key>/         the lease of the process that makes an artifact
 """
 

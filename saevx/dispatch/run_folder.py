@@ -28,7 +28,7 @@ import xxhash
 from saevx.dispatch.messages import Array, Outcome, Progress, RunInfo
 from saevx.errors import StoreError
 from store import Store
-from store.io import explained, replace_file
+from store.io import explained, list_folder, replace_file
 from store.locks import lease as leases
 from store.locks.liveness import age_of, may_be_alive
 from store.locks.process import ProcessId
@@ -228,11 +228,8 @@ class RunFolder:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Return the names in a folder, those of files that are being written too; they have no suffix
-    that is used here."""
-    with suppress(OSError):
-        return set(os.listdir(folder))
-    return set()
+    """Return the names in a folder, including temporary files, which callers skip by suffix."""
+    return set(list_folder(folder))
 
 
 def runs_dir(store: Store) -> Path:

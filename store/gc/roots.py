@@ -73,11 +73,11 @@ class RunRecording:
 
         They are on disk when this returns, unless there is a `problem`.
         """
-        before = len(self._targets), len(self._graph)
+        before = len(self._targets), len(self._graph), dict(self._types)
         self._targets |= dict.fromkeys(targets)
         self._types |= types or {}
         self._graph |= {ref: tuple(inputs) for ref, inputs in graph.items()}
-        if (len(self._targets), len(self._graph)) != before:
+        if (len(self._targets), len(self._graph), self._types) != before:
             self._write(self._now())
             heartbeats.add(self)
 

@@ -356,8 +356,7 @@ def test_a_follower_is_seen_and_cancelled_with_its_file(place: Place):
         targets = [Leaf(value=value, group=0, pause_s=100) for value in range(3)]
     """)
     assert place.saevx("run", file, "--follow").code == 3
-    (alone,) = place.json("status")
-    assert (alone["name"], alone["elements"]) == ("trial", [])
+    assert [run["name"] for run in place.json("status")] == ["trial"]  # submitted jobs or not
     wait_until(lambda: place.makings("begin"))
     (run,) = place.json("status")
     assert run["follower"]["running"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,10 @@ class _LogPrinter:
         self._heading = ""
         self.n_bytes: dict[Path, int] = {}
         """Bytes of each file that are printed."""
+        # A character may be split between two reads.
+        self._decoders: defaultdict[Path, IncrementalDecoder] = defaultdict(
+            lambda: getincrementaldecoder("utf-8")(errors="replace")
+        )
 
     def print_new(self) -> None:
         for job in self._jobs:
@@ -78,7 +84,7 @@ class _LogPrinter:
                 if data and heading != self._heading:
                     click.echo(f"== {heading}")
                     self._heading = heading
-                click.echo(data.decode(errors="replace"), nl=False)
+                click.echo(self._decoders[file].decode(data), nl=False)
                 self.n_bytes[file] = start + len(data)
 
 

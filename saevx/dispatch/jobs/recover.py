@@ -99,7 +99,7 @@ def recall_failures(store: Store, progress: RunProgress) -> None:
 
 
 def end_runs(store: Store, prefix: str) -> None:
-    """Mark the runs of an experiment file as ended of which nothing is queued or running.
+    """Mark as ended every run of an experiment file that has no queued or running job.
 
     Jobs that are no longer needed are not monitored: their ends are found out here.
     """
