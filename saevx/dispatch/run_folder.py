@@ -187,6 +187,12 @@ class RunFolder:
         places = [name.removesuffix(".json").rpartition(".") for name in names]
         return {(array, int(task)) for array, _, task in places if task.isdigit()}
 
+    def outcome_time(self, array: str, task: int) -> float | None:
+        """Return when an outcome was written, by the file server's clock; None without one."""
+        with suppress(OSError):
+            return (self.path / "outcomes" / f"{array}.{task}.json").stat().st_mtime
+        return None
+
     def write_outcome(self, array: str, task: int, outcome: Outcome) -> None:
         self._write(f"outcomes/{array}.{task}.json", outcome)
 

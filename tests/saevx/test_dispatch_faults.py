@@ -254,6 +254,21 @@ def test_an_artifact_that_only_its_node_sees_is_given_up_with_the_reason(
     assert f"tried {n_arrays} times" in str(error)
 
 
+def test_attempts_on_a_host_whose_clock_is_behind_are_counted(cluster: Cluster, tmp_path: Path):
+    def is_killed_an_hour_ago(folder: RunFolder, array: Array, index: int):
+        results = {array.tasks[index][0][0]: Result(status=TaskStatus.KILLED)}
+        outcome = Outcome(results=results, ended=time.time() - 3600)
+        folder.write_outcome(array.name, index, outcome)
+        return dead(TaskStatus.KILLED)
+
+    def no_more(step: int) -> None:
+        assert len(cluster.arrays) <= 2
+
+    cluster.kill, cluster.at_step = is_killed_an_hour_ago, no_more
+    (error,) = run(tmp_path, [Leaf(value=1)]).failed.values()
+    assert "tried 2 times" in str(error)
+
+
 # -- submitters that were killed
 
 

@@ -61,7 +61,7 @@ def test_a_name_that_is_not_utf_8_is_refused():
 
 @pytest.mark.parametrize("name", FILES)
 def test_runs_are_found_with_any_file_name(name: str, tmp_path: Path):
-    store, path = Store(tmp_path), f"/work/{name}.py"
+    store, path = Store(tmp_path), f"/lab/{name}.py"
     run = RunFolder.make(store, name, path)
     (run.path / "run.json").touch()
     RunFolder.make(store, name, "/elsewhere/of/this/name.py")

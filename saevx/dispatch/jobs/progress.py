@@ -22,9 +22,11 @@ from saevx.dispatch.jobs.retry import (
     read_tail,
 )
 from saevx.dispatch.messages import Outcome, Result, TaskStatus
+from saevx.dispatch.run_folder import runs_dir
 from saevx.errors import JobFailed
 from saevx.resolve.plan import Node, Plan, State
 from saevx.resolve.run import RunResult
+from store.locks.liveness import server_time
 
 if TYPE_CHECKING:
     from store import Store
@@ -53,6 +55,8 @@ class RunProgress:
         self.least_memory_gb: dict[str, float] = {}
         """Keys that ran out of memory -> memory of their next attempt."""
         self.began = time.time()
+        self._began_there = server_time(runs_dir(store))
+        """By the file server's clock, since clocks of hosts differ; None without earlier runs."""
 
     def is_present(self, key: str) -> bool:
         node = self.plan.nodes.get(key)
@@ -95,7 +99,7 @@ class RunProgress:
     ) -> None:
         """Count an attempt that did not make a key; give the key up where a retry is no use."""
         text = where(job)
-        if outcome.ended < self.began:
+        if self._is_from_earlier_run(job):
             # With other resources, or at another time, anything but an error may end well.
             is_error = result.status is TaskStatus.ERROR
             if not is_error or job.folder.info.code != self.code or self.retry_failed:
@@ -108,6 +112,10 @@ class RunProgress:
         if not all(map(may_retry, attempts)):
             del self.left[key]
             self.result.failed[key] = JobFailed(describe(attempts[0], read_tail(logs_of(job))))
+
+    def _is_from_earlier_run(self, job: Job) -> bool:
+        ended, began = job.folder.outcome_time(*job.position), self._began_there
+        return ended is not None and began is not None and ended < began
 
     def _has_inputs(self, key: str) -> bool:
         return all(self.plan.nodes[below].state is State.PRESENT for below in self.left[key].inputs)
