@@ -106,6 +106,7 @@ def test_artifacts_of_an_edited_file_are_not_evicted():
     assert (edited.returncode, gone.returncode) == (0, 0)
 
 
+@pytest.mark.slow
 def test_recorded_runs_tell_which_version_is_older():
     saevx("run", write([1]))
     key = as_json("ls", "--kind", "results")[0]["key"]

@@ -116,6 +116,7 @@ def test_the_next_run_takes_over_from_a_killed_one(place: Place):
     assert place.saevx("status").out == "nothing is queued or running\n"
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(place: Place):
     file = place.write("""
         targets = [Branch(leaf=Leaf(value=value, pause_s=0.3), value=2) for value in range(6)]

@@ -110,6 +110,7 @@ def test_status_knows_the_rate_and_the_time_left(place: Place):
         run.communicate()
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_breaks_no_word_and_has_no_empty_column(place: Place):
     run = place.start("run", "slow.py", "--jobs", "1")
     try:
