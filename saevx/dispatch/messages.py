@@ -68,7 +68,7 @@ class TaskStatus(Enum):
     """How the making of one artifact ended."""
 
     MADE = "made"
-    MADE_ELSEWHERE = "came"
+    MADE_ELSEWHERE = "made elsewhere"
     """Another process had made it."""
     PART = "part made"
     """The task made its parts. Other tasks make the others, and the last one the artifact."""

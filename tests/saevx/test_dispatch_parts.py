@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from itertools import chain
@@ -149,8 +150,10 @@ def test_status_and_logs_tell_the_parts(place: Place):
     key = next(iter(place.contents()))
     printed = place.saevx("logs", key[:10]).out
     assert printed.index("== parts 0 to 2") < printed.index("== parts 3 to 6")
-    assert f"Album {key}: part made" in printed
-    assert f"Album {key}: made" in printed
+    # Both tasks may end their parts at the same moment, and then one finds the artifact made.
+    one, other = sorted(re.findall(f"Album {key}: (.+)", printed))
+    assert one == "made"
+    assert other in ("made elsewhere", "part made")
 
 
 def test_a_cut_off_run_that_only_lacks_the_sealing_seals(place: Place, inline: Place):
