@@ -42,6 +42,7 @@ from saevx import (
     ViT,
 )
 from saevx.notebook import table
+from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.plan import make_plan
 from saevx.workspace import Workspace
@@ -86,7 +87,8 @@ class Template(NamedTuple):
 def publish(spec: Artifact, workspace: Workspace) -> Template:
     """Through the same door as a recipe, with the arrays or the table that one would write."""
     rng = np.random.default_rng(0)
-    with Context(Keys(workspace), workspace.store).batch((spec,)) as batch:
+    context = Context(Keys(workspace), workspace.store, find_recipe)
+    with context.batch((spec,)) as batch:
         draft = batch.draft(spec)
         facts: dict[str, Any] = {}
         if isinstance(spec, TraitAP):
