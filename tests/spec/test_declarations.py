@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
+from typing_extensions import TypeAliasType
 
 from spec import (
     Artifact,
@@ -67,6 +69,13 @@ def test_nested_markers_are_refused(mark: Any, base: type[Spec]) -> None:
     ):
         with pytest.raises(TypeError, match=rf"Odd\.root .*root: Annotated\[str \| None, {name}\("):
             declare(annotation, base)
+
+
+def test_markers_are_found_in_aliases_and_signatures() -> None:
+    Marked = TypeAliasType("Marked", Annotated[str, Exec()])
+    for annotation in (Marked, list[Marked] | None, Callable[[Annotated[str, Exec()]], None]):
+        with pytest.raises(TypeError, match=r"Odd\.root has Exec\(\) inside"):
+            declare(annotation)
 
 
 def test_an_outermost_marker_counts_and_since_needs_a_legacy_value() -> None:

@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from spec import DatasetError, Site
 from spec.files import fingerprint as fingerprint_module
 from spec.files.fingerprint import (
     Listing,
     digest_file,
+    digest_text,
     fingerprint_contents,
     fingerprint_found,
+    fingerprint_listing,
     stat_files,
     walk,
 )
+from spec.files.packages import package_file, package_folder
 from spec.images.folder import ImageFolder
 
 
@@ -120,6 +124,15 @@ def test_content_counts_only_with_digests() -> None:
 
     assert listing("p", "q").digest != listing("p", "r").digest
     assert listing("p", "q").digest != listing().digest
+
+
+def test_digests_are_those_of_lines_of_any_bytes() -> None:
+    lines = [b"a/1.jpg", "é".encode(), b"\xff\xfe.jpg"]
+    expected = xxhash.xxh3_128_hexdigest(b"".join(line + b"\n" for line in lines))
+    assert digest_text(map(os.fsdecode, lines)) == expected
+    rows = b"a\x005\x00p\nb\x006\x00q\n"
+    listing = Listing(Path("/x"), ("a", "b"), ("a", "b"), (5, 6), ("p", "q"))
+    assert listing.digest == xxhash.xxh3_128_hexdigest(rows)
 
 
 def test_the_fingerprint_of_a_missing_folder_is_cached(photos: Path, cache: Path) -> None:
@@ -233,6 +246,40 @@ class TestLargeSets:
         shutil.rmtree(photos)
         assert digest(photos, cache) == before
 
+    def test_sets_up_to_the_limit_are_always_listed(
+        self, photos: Path, cache: Path, listed: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        age(photos, 10**18)
+        for limit, n_listed in ((4, 2), (3, 3)):
+            monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", limit)
+            digest(photos, cache)
+            digest(photos, cache)
+            assert len(listed) == n_listed
+
+    @pytest.mark.parametrize("changed", ["", "a", "a/b"])
+    def test_all_folders_above_listed_files_count(
+        self, tmp_path: Path, cache: Path, changed: str
+    ) -> None:
+        (tmp_path / "set/a/b").mkdir(parents=True)
+        (tmp_path / "set/a/b/1.jpg").write_bytes(b"1")
+        age(tmp_path / "set", 10**18)
+        listed: list[int] = []
+
+        def list_files() -> Listing:
+            listed.append(1)
+            return Listing(tmp_path / "set", ("1",), ("a/b/1.jpg",), (1,))
+
+        def fingerprint() -> None:
+            site, find = Site(cache=cache), lambda: tmp_path / "set"
+            fingerprint_listing(site, "set", find, list_files, identity=lambda: None)
+
+        fingerprint()
+        fingerprint()
+        assert len(listed) == 1
+        os.utime(tmp_path / "set" / changed, ns=(10**18, 10**18 + 1))
+        fingerprint()
+        assert len(listed) == 2
+
 
 class TestContents:
     def test_only_the_bytes_count(self, tmp_path: Path, cache: Path) -> None:
@@ -289,8 +336,30 @@ class TestContents:
         (tmp_path / "sub/labels.txt").unlink()
         assert fingerprint_found(Site(cache=cache), "labels", find) == before
 
+    def test_sets_that_begin_alike_are_cached_apart(self, tmp_path: Path, cache: Path) -> None:
+        files = [tmp_path / str(n) for n in range(5)]
+        for file in files:
+            file.write_text(file.name)
+        sets = [files[:4], [*files[:3], files[4]]]
+        before = [fingerprint_contents(Site(cache=cache), "labels", paths) for paths in sets]
+        assert before[0] != before[1]
+        for file in files:
+            file.unlink()
+        assert before == [fingerprint_contents(Site(cache=cache), "labels", s) for s in sets]
+
     def test_unreadable_files_are_dataset_errors(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"cannot read .*gone"):
             digest_file(tmp_path / "gone")
         with pytest.raises(DatasetError, match=r"6 of 6 files are missing below .*a, a, a, a, a, "):
             stat_files(tmp_path, ["a"] * 6)
+        with pytest.raises(DatasetError, match=r"below [^:]*: a, a, a, a, a; download"):
+            stat_files(tmp_path, ["a"] * 5)
+
+
+def test_missing_packages_and_files_say_what_to_install() -> None:
+    for module in ("no_such_package", "this"):  # the second is a module, not a package
+        with pytest.raises(DatasetError, match=f"package {module} is not installed: pip install x"):
+            package_folder(module, install="x")
+    assert package_file("spec", "files/packages.py", install="x").is_file()
+    with pytest.raises(DatasetError, match=r"gone\.txt is missing: install saevx again"):
+        package_file("spec", "gone.txt", install="saevx")

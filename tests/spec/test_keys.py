@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from enum import Enum
 from typing import Annotated, Any, ClassVar
 
 import pytest
@@ -199,6 +200,59 @@ def test_forms_cached_for_other_specs_change_no_key(specs: list[Tree]):
         assert keys.of(spec.model_copy()) == keys.of(spec)
 
 
+def test_values_cached_side_by_side_keep_their_own_keys():
+    keys = Keys(Site())
+    values = [0, 0.0, 1, 1.0, True, False, None, "1", "é\u2028", (), (1,), (True,)]
+    values += [("a",), ("b",), ("a", "b"), ("ab",), Adam(), Adam(beta=0.5)]
+    for value in values * 2:
+        spec = Tree(leaf=Tip(), optimiser=Anything(value=value))
+        assert keys.of(spec) == spelled_plainly(spec)["key"]
+    assert len({keys.text(Anything(value=value)) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("value", [None, ("a", "b"), {"a": 1}])
+def test_a_spec_is_encoded_once(value: Any):
+    asked: list[Any] = []
+
+    class Counted(Anything):
+        def fingerprints(self, site: Site) -> dict[str, str]:
+            asked.append(self.value)
+            return {}
+
+    keys, spec = Keys(Site()), Counted(value=value)
+    for seed in range(4):
+        keys.of(Tree(leaf=Tip(), optimiser=spec, seed=seed))
+    assert len(asked) == 1
+    keys.of(Tree(leaf=Tip(), optimiser=Counted(value=value), seed=4))
+    assert len(asked) == (2 if isinstance(value, dict) else 1), "an equal one is compared by value"
+
+
+def test_sets_are_sorted_by_their_canonical_text():
+    text = Keys(Site()).text
+    assert text(frozenset({10, 9, 2})) == "[10,2,9]"
+    assert text(frozenset({"a", "a!"})) == '["a!","a"]'
+    assert text({1, "a", None}) == '["a",1,null]'
+    adam, plain = text(Adam()), text(Optimiser())
+    assert text(frozenset({Optimiser(), Adam()})) == f"[{adam},{plain}]"
+
+
+def test_members_of_an_enum_count_as_their_values():
+    class Mode(Enum):
+        ONE = 1
+        TWO = "two"
+        ODD = object()
+
+    text = Keys(Site()).text
+    assert text([Mode.ONE, Mode.TWO]) == '[1,"two"]'
+    with pytest.raises(SpecError, match=r"value\[0\] is a object"):
+        text([Mode.ODD])
+
+
+def test_keys_of_dicts_must_be_text():
+    with pytest.raises(SpecError, match=r"Tip\.facts\.a has the dict key 1: use text"):
+        _ = Tip(facts={"a": {1: 2}}).key
+
+
 def test_equal_specs_in_different_places_have_their_own_content():
     class Files(Spec):
         root: Annotated[str, Exec()]
@@ -259,6 +313,12 @@ def test_specs_are_frozen_and_closed():
 def test_unknown_kinds_are_refused():
     with pytest.raises(TypeError, match="kind is 'tables'"):
         type("Wrong", (Artifact,), {"kind": "tables"})
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.5, "2"])
+def test_versions_count_from_one(version: Any):
+    with pytest.raises(TypeError, match=r"version is .*; it must be 1, 2, 3"):
+        type("Wrong", (Artifact,), {"kind": "results", "version": version})
 
 
 def test_keys_do_not_depend_on_process_hash_seed_or_folder(tmp_path):

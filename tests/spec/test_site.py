@@ -80,6 +80,9 @@ class TestDatasetsThatAreGone:
         key = Keys(Site({"cub200": cub.root}, cache)).of(study())
         assert Keys(Site({}, cache)).of(study(root)) == key
         assert Keys(Site({"cub200": Path("/nowhere")}, cache)).of(study()) == key
+        images = CUB200Images(split="train", root=root)
+        listed = CUB200Images(split="train").fingerprint(Site({"cub200": cub.root}))
+        assert images.fingerprint(Site({}, cache)) == listed
         with pytest.raises(DatasetError, match="no folder"):
             Keys(Site({}, cache.parent / "other")).of(study(root))
 
@@ -179,6 +182,18 @@ class TestOneSite:
         images.n_images(site)
         images.n_images(site.frozen())
         assert len(listed) == 3
+        refreshing = site.refreshing()
+        images.n_images(refreshing)
+        images.n_images(refreshing)
+        assert len(listed) == 5
+
+    def test_the_folder_of_the_cache_is_created(self, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set/1.jpg").write_bytes(b"1")
+        images, cache = ImageFolder(root=str(tmp_path / "set")), tmp_path / "not/yet/there"
+        before = images.fingerprint(Site(cache=cache))
+        shutil.rmtree(tmp_path / "set")
+        assert images.fingerprint(Site(cache=cache)) == before
 
     def test_a_cache_that_cannot_be_written_is_ignored(self, tmp_path: Path, cub: CubTree) -> None:
         (tmp_path / "file").write_text("no folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import pytest
@@ -69,6 +70,50 @@ def test_states_come_from_the_site():
     assert html.count("<li>") == 3
     assert html.count("●") == 2
     assert "<i>short by 3 bytes</i>" in html
+
+
+class Top(Artifact):
+    kind: ClassVar = "results"
+    note: str
+    first: Study
+    last: Study
+
+
+def test_lines_connect_inputs_at_any_depth():
+    keys, grounds = Keys(Site()), [Ground(size=n) for n in range(4)]
+    first, last = (Study(left=a, right=b, named={}) for a, b in (grounds[:2], grounds[2:]))
+    lines = draw_text(build_tree(Top(note="a b", first=first, last=last), keys))
+    assert [line.partition(" size")[0].partition(" n")[0] for line in lines] == [
+        "Top",
+        "├─ Study",
+        "│  ├─ Ground",
+        "│  └─ Ground",
+        "└─ Study",
+        "   ├─ Ground",
+        "   └─ Ground",
+    ]
+
+
+def test_html_shows_what_the_text_shows():
+    class Seen(Site):
+        def state_of(self, kind: str, key: str | None) -> str:
+            return "present" if key == keys.of(Ground()) else "short <by> 3"
+
+    def text_of(html: str) -> str:
+        return re.sub(r"<.*?>", "", html)
+
+    keys, other = Keys(Site()), Ground(size=4)
+    study = Study(left=Ground(), right=other, named={"a<b": 1})
+    html = draw_html(study, Seen())
+    assert text_of(html) == (
+        f"○ Study named=a&lt;b 1 pair=7, 8 more= {keys.of(study)[:8]} short &lt;by&gt; 3"
+        f"● Ground size=3 drawn=Drawn(rate=0.5) {keys.of(Ground())[:8]} present"
+        f"○ Ground size=4 drawn=Drawn(rate=0.5) {keys.of(other)[:8]} short &lt;by&gt; 3"
+    )
+    assert "<b>Study</b> <small>named=" in html
+    assert html.count("<ul") == 2, "one for all, one for the inputs of the study"
+    assert text_of(draw_html(Drawn(), Site())) == "Drawn rate=0.5 nothing=None"
+    assert study._repr_html_() == draw_html(study, Site())
 
 
 def test_values_are_short():
