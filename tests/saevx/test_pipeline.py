@@ -17,6 +17,8 @@ from sklearn.metrics import average_precision_score
 import saevx
 from saevx import CUB200, ImageScores, RandomInit, RandomPrototypes, Shards, Squash, TraitAP, ViT
 from saevx.cli import main
+from saevx.errors import RunFailed
+from saevx.traits import scores
 from saevx.traits.train_subsets import nested_order
 from saevx.workspace import Workspace, open_workspace
 
@@ -230,6 +232,40 @@ def test_scores_name_their_images(made: tuple[CubTree, Workspace]):
     artifact = saevx.load(spec, workspace)
     assert set(artifact.table("images")["file"]) == set(tree.labels("test"))
     assert artifact.array("scores").shape == (len(tree.labels("test")), 4)
+
+
+def test_a_scorer_that_fails_fails_alone(
+    copy: tuple[Path, Workspace], monkeypatch: pytest.MonkeyPatch
+):
+    """Also with several blocks of images, and files of limited size."""
+    root, workspace = copy
+    spec: ImageScores = study(root)[0].test_scores
+    specs = [
+        spec.model_copy(update={"scorer": spec.scorer.model_copy(update={"n": n})})
+        for n in (5, 6, 7)
+    ]
+    real = scores.max_over_patches
+
+    def failing(scorer: Any, acts_npd: Any) -> Any:
+        if scorer.n_prototypes == 6:
+            raise saevx.RecipeError("these scores are not finite")
+        return real(scorer, acts_npd)
+
+    monkeypatch.setattr(scores, "max_over_patches", failing)
+    monkeypatch.setattr(scores, "TOKENS_PER_BLOCK", 3 * 4)
+    monkeypatch.setattr(scores, "SHARD_BYTES", 7 * 4 * 7)
+    with pytest.raises(RunFailed, match="these scores are not finite"):
+        saevx.run(specs, workspace)
+    acts = saevx.load(spec.shards, workspace).patches.read()
+    for one in (specs[0], specs[2]):
+        array = saevx.load(one, workspace).array("scores")
+        vectors_kd = saevx.load(one.scorer, workspace).vectors_kd
+        np.testing.assert_allclose(
+            array.read(), (acts.astype(np.float32) @ vectors_kd.T).max(axis=1), rtol=1e-4
+        )
+        assert array.grid.rows_per_shard == 7 * 7 // one.scorer.n
+    with pytest.raises(saevx.MissingArtifact):
+        saevx.load(specs[1], workspace)
 
 
 @pytest.fixture

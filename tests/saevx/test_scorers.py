@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -17,9 +19,12 @@ import saevx.prototypes.random
 import saevx.traits.scores
 import saevx.traits.trait_ap
 from saevx.datasets.labels import Labels, read_traits, trait_names
-from saevx.errors import RecipeError, SpecError
+from saevx.errors import DatasetError, RecipeError, SpecError
+from saevx.prototypes.random import draw
 from saevx.prototypes.scorer import Prototypes
 from saevx.traits.scores import max_over_patches
+from saevx.traits.train_subsets import nested_order
+from saevx.traits.trait_ap import pick_and_test, summary
 from saevx.vit.token_rows import TokenRows
 from spec import (
     CUB200,
@@ -35,7 +40,7 @@ from spec import (
     ViT,
 )
 from spec.files.site import Fingerprint
-from store import Store
+from store import Store, StoredArtifact
 
 from .cub_tree import make_cub
 
@@ -65,14 +70,19 @@ def test_scores_do_not_depend_on_the_container(acts):
     np.testing.assert_allclose(of_tensor.numpy(), expected, rtol=1e-4, atol=1e-2)
 
 
+def published(folder: Path, name: str, values: np.ndarray, files: list[str]) -> StoredArtifact:
+    """An artifact with an array of five rows in files of two, and a table of images."""
+    with Store(folder).draft("shards", "0" * 32) as draft:
+        with draft.array(name, values.shape, values.dtype, rows_per_shard=2) as writer:
+            writer.append(values)
+        draft.table("images", pl.DataFrame({"file": files}))
+        facts = {"type": "Shards", "version": 1, "canonical": "{}", "spec": {}}
+        return draft.publish(**facts, parents={}, provenance={}, attributes={})
+
+
 def test_tokens_are_scored_as_they_come(scorer, tmp_path):
     values = np.random.default_rng(1).standard_normal((5, 2, D)).astype(np.float16)
-    with Store(tmp_path).draft("shards", "0" * 32) as draft:
-        with draft.array("patches", values.shape, "float16", rows_per_shard=2) as writer:
-            writer.append(values)
-        facts = {"type": "Shards", "version": 1, "canonical": "{}", "spec": {}}
-        made = draft.publish(**facts, parents={}, provenance={}, attributes={})
-    patches = made.array("patches")
+    patches = published(tmp_path, "patches", values, ["x"]).array("patches")
     np.testing.assert_array_equal(scorer(TokenRows(patches)), scorer(values.reshape(-1, D)))
     np.testing.assert_array_equal(scorer(patches[3]), scorer(values[3]))
 
@@ -110,6 +120,90 @@ def test_the_highest_patch_is_the_score_of_the_image(scorer):
     acts = np.random.default_rng(2).standard_normal((6, 5, D)).astype(np.float32)
     expected = np.stack([(image @ VECTORS.T).max(axis=0) for image in acts])
     np.testing.assert_allclose(max_over_patches(scorer, acts), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_scores_that_are_not_finite_are_refused(bad):
+    scores = torch.zeros(6, 2)
+    scores[2:4, 1] = bad  # both patches of the second image
+    with pytest.raises(RecipeError, match="not finite"):
+        max_over_patches(lambda acts: scores, np.zeros((3, 2, D), np.float32))
+
+
+@given(st.integers(1, 40), st.data())
+def test_draws_are_different_tokens_and_nested(n_tokens, data):
+    seed = data.draw(st.integers(0, 9))
+    drawn = draw(n_tokens, n_tokens, seed)
+    assert sorted(drawn.tolist()) == list(range(n_tokens))
+    n = data.draw(st.integers(0, n_tokens))
+    np.testing.assert_array_equal(draw(n_tokens, n, seed), drawn[:n])
+    with pytest.raises(SpecError, match=f"from {n_tokens} tokens: use n of at most {n_tokens}"):
+        draw(n_tokens, n_tokens + 1, seed)
+
+
+@given(st.lists(st.text(max_size=9), unique=True), st.randoms())
+def test_train_subsets_depend_on_names_alone(names, random):
+    order = [names[i] for i in nested_order(names)]
+    assert order == sorted(names, key=lambda name: xxhash.xxh3_64_intdigest(name.encode()))
+    shuffled = random.sample(names, len(names))
+    assert [shuffled[i] for i in nested_order(shuffled)] == order
+    kept = set(names[::2])
+    assert [names[::2][i] for i in nested_order(names[::2])] == [n for n in order if n in kept]
+
+
+def test_of_equal_prototypes_the_first_is_picked():
+    rng = np.random.default_rng(3)
+    scores, labels = rng.random((20, 3), np.float32), rng.random((20, 9)) < 0.5
+    twice = np.concatenate([scores, scores], axis=1)
+    once_picked, picked = (
+        pick_and_test(s, labels, s, labels, "abcdefghi") for s in (scores, twice)
+    )
+    assert picked.equals(once_picked)
+    assert set(picked["prototype"]) == {0, 1, 2}
+
+
+def test_traits_without_positives_are_left_out_with_the_reason():
+    train = np.array([[1, 0, 1, 0], [0, 0, 1, 0]], bool)
+    test = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], bool)
+    scores = np.array([[0.5, 1], [0, 2]], np.float32)
+    frame = pick_and_test(scores, train, np.concatenate([scores, scores]), test, "abcd")
+    reasons = [None, *(f"no positives in {side}" for side in ("train", "test", "train"))]
+    assert frame["left_out"].to_list() == reasons
+    assert frame["prototype"].to_list() == [0, None, None, None]
+    assert frame["train_ap"].to_list() == [1.0, None, None, None]
+    assert frame["ap"].to_list() == [0.5, None, None, None], "a tie of both, and two above others"
+    assert frame["constant_ap"].to_list() == [0.5, 0.25, 0, 0]
+    assert frame["n_pos_train"].to_list() == [1, 0, 2, 0]
+    assert frame["n_pos_test"].to_list() == [2, 1, 0, 0]
+    assert set(frame["n_train_images"]) == {2}
+    assert set(frame["n_test_images"]) == {4}
+    assert summary(frame) == {
+        "n_traits": 4,
+        "n_scored": 1,
+        "left_out": ["b", "c", "d"],
+        "mean_ap": 0.5,
+        "mean_constant_ap": 0.5,
+    }
+    test[2, 0] = True
+    warned = summary(pick_and_test(scores, train, np.concatenate([scores, scores]), test, "abcd"))
+    assert "mean AP of 0.750: more than half" in warned["warnings"][0]
+    nothing = pick_and_test(scores, train[:, 1:2], scores, train[:, 1:2], "b")
+    assert nothing.schema == frame.schema
+    assert summary(nothing) == {"n_traits": 1, "n_scored": 0, "left_out": ["b"]}
+
+
+def test_scores_in_another_order_than_the_labels_are_refused(tmp_path):
+    values = np.arange(10, dtype=np.float32).reshape(5, 2)
+    made = published(tmp_path, "scores", values, list("abcde"))
+    read = saevx.traits.trait_ap._scores
+
+    def labels(names: str) -> Labels:
+        return Labels(tuple(names), ("t",), np.zeros((len(names), 1), bool))
+
+    np.testing.assert_array_equal(read(made, labels("abcde")), values)
+    for names in ("bacde", "abcd"):
+        with pytest.raises(DatasetError, match="not those of the labels: the dataset changed"):
+            read(made, labels(names))
 
 
 def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPrototypes:
