@@ -207,6 +207,31 @@ def test_a_batch_does_not_change_what_is_made(made: tuple[CubTree, Workspace], t
     assert {a.key for a in alone.store.scan()} == {study_key for study_key in _keys(tree, together)}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer": 2},
+        {"dtype": "float32"},
+        {"batch_size": 5},
+        {"vit": VIT.model_copy(update={"weights": RandomInit(seed=1)})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_recordings_made_together_equal_those_made_alone(
+    made: tuple[CubTree, Workspace], tmp_path: Path, change: dict[str, Any]
+):
+    images = CUB200(split="test", root=str(made[0].root)).images
+    spec = Shards(images=images, vit=VIT, layer=1, batch_size=4)
+    specs = [spec, spec.model_copy(update=change)]
+    together, alone = (open_workspace(tmp_path / name) for name in ("together", "alone"))
+    saevx.run(specs, together)
+    for one in specs:
+        saevx.run([one], alone)
+        found, expected = (saevx.load(one, store).patches for store in (together, alone))
+        assert found.grid == expected.grid
+        np.testing.assert_array_equal(found.read(), expected.read())
+
+
 def _keys(tree: CubTree, workspace: Workspace) -> set[str]:
     from saevx.resolve.plan import make_plan
     from spec import Keys

@@ -118,6 +118,8 @@ def test_layers_out_of_range_are_named():
     check_layers(vit, [0, 5])
     with pytest.raises(SpecError, match=r"no layer 6, 40: its 6 blocks are layers 0 to 5"):
         check_layers(vit, [40, 5, 6])
+    with pytest.raises(SpecError, match="no layer -1: "):
+        check_layers(vit, [0, -1])
 
 
 @pytest.mark.parametrize(
