@@ -28,7 +28,8 @@ from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
 from saevx.vit.recorder import Overflow, record, round_tokens
 from saevx.vit.recording import check, record_shards
-from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
+from spec import ImageFolder, ImageSet, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
+from spec.files.site import Fingerprint
 from store import Store
 
 VIT = ViT(name="test_vit", weights=RandomInit(seed=0), resize=Squash(size=32))
@@ -401,6 +402,15 @@ def test_preflight_accepts_specs_that_cannot_be_hashed(images):
     check([Shards(images=images, vit=vit, layer=5)], Site())
     with pytest.raises(SpecError, match="no layer 6"):
         check([Shards(images=images, vit=vit, layer=6)], Site())
+
+
+def test_preflight_refuses_image_sets_without_images():
+    class NoImages(ImageSet):
+        def fingerprint(self, site: Site) -> Fingerprint:
+            return Fingerprint("0" * 32, 0)
+
+    with pytest.raises(SpecError, match=r"NoImages\(.*has no images: choose another split"):
+        check([shards(NoImages(), 2)], Site())
 
 
 def test_preflight_names_an_unusable_device(images, monkeypatch):

@@ -160,6 +160,7 @@ class TestOneSite:
             (tmp_path / "photos" / f"{id(site)}.jpg").write_bytes(b"2")
             assert Keys(site).of(spec) != before
             assert keys.of(spec.model_copy()) == before, "one planning sees one state"
+            assert spec.images.n_images(keys.site) == spec.images.n_images(site) - 1
 
     def test_frozen_sites_list_once_and_do_not_change_their_site(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -575,6 +575,24 @@ def test_the_trash_gives_back_and_is_emptied(store: Store, make: Any) -> None:
     assert list(entries(store)) == []
 
 
+def test_the_latest_whole_artifact_is_restored(store: Store, make: Any) -> None:
+    for day in ("first", "second"):
+        put(store, make, A, attributes={"made": day})
+        run_gc(store)
+        for entry in entries(store):
+            if not entry.path.name.startswith(f"{A}.2020"):
+                stamp = {"first": "20200102", "second": "20200203"}[day]
+                entry.path.rename(entry.path.with_name(f"{A}.{stamp}T000000Z.00"))
+    first, second = entries(store)
+    assert first.moved < second.moved
+    restore(store, "results", A)
+    assert store.open("results", A).manifest.attributes == {"made": "second"}
+    put_back = store.open("results", A).path.rename(second.path)
+    (put_back / "zarr.json").unlink()
+    restore(store, "results", A)
+    assert store.open("results", A).manifest.attributes == {"made": "first"}
+
+
 def test_nothing_is_restored_over_another_or_from_what_is_damaged(store: Store, make: Any) -> None:
     put(store, make, A)
     run_gc(store)

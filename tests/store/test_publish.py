@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from store import Store, StoreError
+from store.copy import copy
+from store.io import digest
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -138,9 +140,13 @@ def test_an_artifact_repaired_meanwhile_is_put_back(
     assert store.open("results", key).manifest.attributes == {"by": "other"}
 
 
+@pytest.mark.parametrize("way", ["made", "copied"])
 def test_everything_is_on_disk_before_the_rename(
-    store: Store, key: str, make: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
+    key = digest(b'{"n":1}')
+    source = Store(tmp_path / "source")
+    make(source, key)
     log: list[tuple[str, str]] = []
     fsync, rename, write = os.fsync, os.rename, os.write
 
@@ -156,7 +162,11 @@ def test_everything_is_on_disk_before_the_rename(
         os, "write", lambda *a: (log.append(("write", path_of(a[0]))), write(*a))[1]
     )
     monkeypatch.setattr(os, "rename", logged_rename)
-    artifact = make(store, key)
+    if way == "made":
+        make(store, key)
+    else:
+        copy(source, store, "results", key)
+    artifact = store.open("results", key)
 
     (at,) = [i for i, (what, _) in enumerate(log) if what == "rename"]
     build = log[at][1]
