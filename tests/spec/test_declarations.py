@@ -1,5 +1,6 @@
 """Spec classes that would silently misbehave are refused when they are declared."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing_extensions import TypeAliasType
 
 from spec import (
     Artifact,
+    CenterCrop,
     Exec,
     ImageFolder,
     ImageSet,
+    ImgFocus,
     Keys,
     RandomInit,
     Resize,
@@ -24,6 +27,7 @@ from spec import (
     Site,
     Spec,
     SpecError,
+    Squash,
     TraitSet,
     ViT,
     Weights,
@@ -169,6 +173,41 @@ def test_users_can_declare_abstract_specs_and_must_give_a_kind() -> None:
         Base()
     with pytest.raises(ValidationError, match="NoKind has no kind: write `kind: ClassVar"):
         NoKind()
+
+
+SMALL = "vit_small_patch14_dinov2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"name": SMALL}, f"has no tag that names weights: add one, as in {SMALL}.lvd142m"),
+        (
+            {"name": f"{SMALL}.lvd142m", "weights": RandomInit()},
+            f"tag for hub weights, but weights is RandomInit: use name='{SMALL}'",
+        ),
+        (
+            {"name": "vit_base_patch14_dinov2", "weights": ImgFocus()},
+            f"fit {SMALL}, not vit_base_patch14_dinov2",
+        ),
+        ({"name": SMALL, "weights": ImgFocus(), "resize": Squash(size=55)}, "14 px, such as 42"),
+        ({"name": SMALL, "weights": ImgFocus(), "resize": Squash(size=9)}, "14 px, such as 14"),
+    ],
+)
+def test_vits_whose_fields_do_not_fit_are_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        ViT(**fields)
+
+
+def test_vits_know_their_patches_where_their_name_includes_them() -> None:
+    vit = ViT(name=f"{SMALL}.lvd142m")
+    assert vit.resize == CenterCrop(size=224)
+    assert (vit.patch_size, vit.n_patches) == (14, 16 * 16)
+    assert ViT(name=SMALL, weights=ImgFocus(), resize=Squash(size=42)).n_patches == 9
+    unknown = ViT(name="test_vit", weights=RandomInit())
+    assert (unknown.patch_size, unknown.n_patches) == (None, None)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        RandomInit(layer_scale=0)
 
 
 class TestInputs:

@@ -283,9 +283,13 @@ def test_other_files_and_damaged_artifacts_are_not_listed(store: Store, put: Any
         (shelf / name).mkdir()
         shutil.copy(shelf / key_of(1) / "zarr.json", shelf / name)
     shutil.copytree(shelf / key_of(1), shelf / key_of(2))  # the manifest is another's
+    shutil.copytree(put(store, key_of(3), "shards").path, shelf / key_of(3))
     (store.root / "results" / "README").write_text("notes")
     (store.root / "results" / "zz").mkdir()
-    assert [entry.key for entry in listed(store)] == [key_of(1)]
+    assert [(entry.kind, entry.key) for entry in listed(store)] == [
+        ("shards", key_of(3)),
+        ("results", key_of(1)),
+    ]
 
 
 def test_newer_layouts_are_reported_and_not_remembered(store: Store, put: Any) -> None:

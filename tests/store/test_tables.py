@@ -51,6 +51,7 @@ def test_any_zarr_reader_can_rebuild_a_table(publish: Any, frame: pl.DataFrame) 
                 values = [None if code < 0 else words[code] for code in values]
             elif entry["nulls"]:
                 valid = group[entry["name"] + ".valid"][:]
+                assert not array[:][~valid].any()
                 values = [v if ok else None for v, ok in zip(values, valid, strict=True)]
             np.testing.assert_equal(values, frame[entry["name"]].to_list())
 
