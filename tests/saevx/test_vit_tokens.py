@@ -67,7 +67,11 @@ def test_facts(one_file):
     assert len(one_file) == N
     assert one_file.grid == (2, 2)
     assert one_file.dtype == np.float16
-    assert one_file.mean.shape == (D,)
+    values_nd = one_file.patches.read().reshape(N, D).astype(np.float64)
+    np.testing.assert_allclose(one_file.mean, values_nd.mean(axis=0))
+    assert one_file.variance == pytest.approx(values_nd.var(axis=0).sum())
+    assert one_file.mean_square == pytest.approx(np.square(values_nd).sum(axis=1).mean())
+    assert one_file.cls.shape == (N_IMAGES, 1, D)
     assert one_file.images == [f"{i}.png" for i in range(N_IMAGES)]
     assert one_file.artifact.key in repr(one_file)
 

@@ -219,12 +219,15 @@ def test_numpy_reads_a_stored_array(store: Store, key: str, make: Any) -> None:
 def test_a_pickled_array_holds_no_rows(store: Store, key: str, publish: Any) -> None:
     values = np.arange(100_000, dtype="float64")
     with store.draft("shards", key) as draft:
-        draft.write("x", values)
+        draft.write("x", values, {"unit": "tokens"})
         array = publish(draft).array("x")
     array.memmaps()
     pickled = pickle.dumps(array)
     assert len(pickled) < 2_000
-    np.testing.assert_array_equal(pickle.loads(pickled)[:], values)
+    copied = pickle.loads(pickled)
+    np.testing.assert_array_equal(copied[:], values)
+    assert same(copied.read(), values)
+    assert copied.attributes == {"unit": "tokens"}
 
 
 def shard_of(artifact: Any) -> Path:

@@ -84,7 +84,7 @@ def test_drafts_of_other_hosts_and_keys_stay(
         (name,) = set(entries(store, ".build")) - before
         return name
 
-    mine, elsewhere, other_key = leave(key), leave(key, "elsewhere"), leave("b" * 32)
+    mine, elsewhere, other_key = leave(key), leave(key, "elsewhere"), leave(key[:-1] + "0")
     foreign = f"{key}.what is this"
     (store.root / "results" / ".build" / foreign).mkdir()
     make(store, key)

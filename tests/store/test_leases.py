@@ -287,6 +287,11 @@ def test_the_local_clock_does_not_matter(
         assert store.lease(KIND, key) is None
 
 
+def test_no_heartbeat_has_a_negative_age(store: Store, key: str) -> None:
+    leave(store, key, age_s=-1e6, **ELSEWHERE)
+    assert only(store).age_s == 0
+
+
 def test_without_the_file_servers_clock_no_owner_is_dead(
     store: Store, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from store import Store, StoreError
 from store.copy import copy
-from store.io import digest
+from store.io import digest, replace_file
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -196,3 +196,32 @@ def test_new_folders_are_durable(
     monkeypatch.setattr(os, "fsync", lambda fd: synced.add(os.readlink(f"/proc/self/fd/{fd}")))
     make(store, key)
     assert {str(store.root.parent), str(store.root), str(store.root / "results")} <= synced
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_replaced_file_is_on_disk_before_and_its_name_after_the_rename(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, durable: bool
+) -> None:
+    file, log = tmp_path / "record.json", list[str]()
+    replace = os.replace
+
+    def logged_replace(source: Path, target: Path) -> None:
+        log.append(f"{source.name} becomes {target.name}")
+        replace(source, target)
+
+    def logged_fsync(fd: int) -> None:
+        log.append(f"flush {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+
+    monkeypatch.setattr(os, "replace", logged_replace)
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    for text in (b"old", b"new"):
+        log.clear()
+        replace_file(file, text[:1], text[1:], durable=durable)
+        assert file.read_bytes() == text
+        (rename,) = (entry for entry in log if "becomes" in entry)
+        scratch = rename.partition(" ")[0]
+        assert rename == f"{scratch} becomes record.json"
+        assert log == (
+            [f"flush {scratch}", rename, f"flush {tmp_path.name}"] if durable else [rename]
+        )
+    assert os.listdir(tmp_path) == ["record.json"]
