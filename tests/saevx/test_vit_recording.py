@@ -375,6 +375,13 @@ def test_moments_are_those_of_numpy_in_any_parts(tokens_npd, data):
     np.testing.assert_allclose(merged.mean_square, (flat**2).sum(axis=1).mean(), rtol=1e-9)
 
 
+def test_equal_tokens_have_no_variance():
+    for value in np.linspace(0.1, 3, 30):
+        moments = Moments(5)
+        moments.add_image(np.full((7, 5), value))
+        assert 0 <= moments.variance < 1e-12  # rounding alone would make some negative
+
+
 def test_preflight_names_every_fault(images, tmp_path):
     unknown = ViT(name="vit_smal", weights=RandomInit())
     specs = [
