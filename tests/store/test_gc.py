@@ -593,6 +593,24 @@ def test_the_latest_whole_artifact_is_restored(store: Store, make: Any) -> None:
     assert store.open("results", A).manifest.attributes == {"made": "first"}
 
 
+def test_the_trash_lists_the_oldest_of_a_kind_first(store: Store, make: Any) -> None:
+    for key, kind in ((A, "results"), (B, "results"), (A, "shards")):
+        put(store, make, key, kind=kind)
+    run_gc(store)
+    days = {(B, "results"): "20200101", (A, "shards"): "20200102", (A, "results"): "20200103"}
+    for entry in entries(store):
+        stamp = days[entry.key, entry.kind]
+        entry.path.rename(entry.path.with_name(f"{entry.key}.{stamp}T000000Z.00"))
+    listed = [(entry.kind, entry.key, entry.moved) for entry in entries(store, "results")]
+    new_year = 1577836800.0
+    assert listed == [("results", B, new_year), ("results", A, new_year + 2 * 86400)]
+    assert [entry.kind for entry in entries(store)] == ["shards", "results", "results"]
+    restore(store, "results", B)  # A is later, and is left alone
+    assert [entry.key for entry in entries(store, "results")] == [A]
+    with pytest.raises(MissingArtifact, match=f"results/{B}.* nothing of that key is in the trash"):
+        restore(store, "results", B)
+
+
 def test_nothing_is_restored_over_another_or_from_what_is_damaged(store: Store, make: Any) -> None:
     put(store, make, A)
     run_gc(store)

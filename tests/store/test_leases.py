@@ -85,6 +85,7 @@ def test_a_key_has_one_owner_at_a_time(store: Store, key: str) -> None:
         found = only(store)
         assert (found.kind, found.key, found.may_be_alive) == (KIND, key, True)
         assert found.file.process == ProcessId.here()
+        assert str(found) == f"{ProcessId.here().host} (process {os.getpid()})"
         assert 0 <= found.age_s < 5
         assert str(os.getpid()) in str(found)
         assert not lease.lost
@@ -234,6 +235,7 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("echo '77|77|N/A|RUNNING|ann|n1|None|a|b'", True),
         ("echo '77|70|3|COMPLETING|ann|n1|None|a'", True),
+        ("echo '77|77|N/A|SUSPENDED|ann|n1|None|a'", True),
         ("echo '77|77|N/A|PENDING|ann||BeginTime|a'", False),  # put back into the queue
         ("echo '77|77|N/A|COMPLETED|ann||None|a'", False),
         # 77 is an array, and its last task
