@@ -143,8 +143,9 @@ def test_prototypes_are_drawn_by_their_seed(copy: tuple[Path, Workspace]):
         np.testing.assert_array_equal(
             saevx.load(spec, workspace).vectors_kd, tokens_nd[np.array(drawn)]
         )
-        stored = workspace.store.open("checkpoints", spec.key).array("tokens").read()
-        assert stored.tolist() == drawn
+        artifact = workspace.store.open("checkpoints", spec.key)
+        assert artifact.array("tokens").read().tolist() == drawn
+        assert artifact.array("prototypes").dtype == np.float32
 
 
 def test_only_new_artifacts_are_made(copy: tuple[Path, Workspace]):

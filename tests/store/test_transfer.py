@@ -15,6 +15,8 @@ from store.artifact.manifest import Manifest, encode_manifest
 from store.copy import copy
 from store.gc.scan import below
 from store.io import digest
+from store.layout import owner_of
+from store.locks.process import ProcessId
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -42,6 +44,18 @@ def content(artifact: StoredArtifact) -> dict[str, bytes]:
 def left_over(store: Store) -> list[str]:
     found = [path for path in store.root.rglob(".build/*")] if store.root.exists() else []
     return [path.name for path in found]
+
+
+def test_a_copy_in_progress_bears_the_name_of_its_process(
+    store: Store, target: Store, make: Any
+) -> None:
+    """So that a later copy removes it if this process dies."""
+    made = thing(store, make)
+    seen: set[str] = set()
+    copy(store, target, "results", made.key, lambda n_bytes: seen.update(left_over(target)))
+    (name,) = seen
+    assert name.startswith(f"{made.key}.")
+    assert ProcessId.parse(owner_of(name)) == ProcessId.here()
 
 
 @pytest.mark.parametrize("kind", ["results", "shards"])
