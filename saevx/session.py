@@ -49,6 +49,10 @@ class Display:
         """Return the function that is called with the progress of jobs."""
         return nullcontext(lambda counts: None)
 
+    def digests(self, n_files: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Return the function that is called with the number of files read to identify them."""
+        return nullcontext(lambda n_read: None)
+
     def warn(self, problems: Iterable[str]) -> None:
         for problem in problems:
             warnings.warn(problem, SaevxWarning, stacklevel=2)
@@ -66,6 +70,7 @@ class Session:
     ) -> None:
         self.experiment, self.workspace, self.execution = experiment, workspace, execution
         self.display = display or Display()
+        workspace.show_progress = self.display.digests
         self.keys, self.store = Keys(workspace), workspace.store
         self.recording = RunRecording(
             self.store, experiment.path if experiment.is_file else None, experiment.name

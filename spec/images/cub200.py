@@ -21,16 +21,18 @@ and metadata/ of each.
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from spec.errors import DatasetError
-from spec.files.fingerprint import Listing, fingerprint_found, place_of, stat_files
+from spec.files.fingerprint import fingerprint_found, place_of
+from spec.files.listing import Listing, stat_files
 from spec.files.site import Fingerprint, Site
 from spec.images.base import ImageSet, TraitSet
-from spec.images.folder import list_folder
+from spec.images.folder import list_photos
 from spec.keys.markers import Exec
 
 Split = Literal["train", "test"]
@@ -170,12 +172,11 @@ def _list_official(root: Path, home: Path, split: Split) -> Listing:
         raise DatasetError(f"{splits} has no image in the split {split!r}")
     inside = "" if home == root else f"{home.relative_to(root).as_posix()}/"
     paths = tuple(f"{inside}images/{name}" for name in files)
-    sizes = tuple(stat.st_size for stat in stat_files(root, paths))
-    return Listing(root=root, files=files, paths=paths, sizes=sizes)
+    return Listing(root, files, paths, stat_files(root, paths))
 
 
 def _list_tree(root: Path, split: Split) -> Listing:
-    found = list_folder(root / split)
+    found = list_photos(root / split)
     wrong = [name for name in found.files if not _is_image_name(name)]
     if wrong:
         raise DatasetError(
@@ -184,7 +185,7 @@ def _list_tree(root: Path, split: Split) -> Listing:
         )
     paths = tuple(f"{split}/{name}" for name in found.files)
     folders = tuple(f"{split}/{folder}" if folder else split for folder in found.folders)
-    return Listing(root=root, files=found.files, paths=paths, sizes=found.sizes, folders=folders)
+    return replace(found, root=root, paths=paths, folders=folders)
 
 
 def _is_image_name(name: str) -> bool:

@@ -11,7 +11,6 @@ by base, so no variant of a training image is in the test set.
 import json
 import os
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +19,8 @@ import xxhash
 from pydantic import Field
 
 from spec.errors import DatasetError
-from spec.files.fingerprint import Listing, digest_file, fingerprint_found, stat_files
+from spec.files.fingerprint import fingerprint_found
+from spec.files.listing import Listing, stat_files
 from spec.files.packages import package_file, package_folder
 from spec.files.site import Fingerprint, Site
 from spec.images.base import ImageSet, TraitSet
@@ -49,24 +49,7 @@ class OpenMojiImages(ImageSet):
         folder = self.folder(site)
         chosen = [emoji for emoji in emojis(self.skin_tones) if emoji.split == self.split]
         files = tuple(emoji.file for emoji in chosen)
-        sizes = tuple(stat.st_size for stat in stat_files(folder, files))
-        digests = tuple(digest_file(folder / file) for file in files)
-        return Listing(root=folder, files=files, paths=files, sizes=sizes, digests=digests)
-
-    def fingerprint(self, site: Site) -> Fingerprint:
-        name = f"OpenMojiImages(split={self.split!r}, skin_tones={self.skin_tones})"
-
-        def is_current(stamp: str) -> bool:
-            stats: dict[str, list[int]] = json.loads(stamp)
-            return stats == _stats(stats) and str(svg_folder()) in stats
-
-        def compute() -> tuple[Fingerprint, str]:
-            before = _stats([str(svg_folder()), str(names_file())])
-            listing = self.listing(site)
-            files = _stats(str(listing.root / path) for path in listing.paths)
-            return Fingerprint(listing.digest, len(listing)), json.dumps(before | files)
-
-        return site.fingerprint(name, is_current, compute, lambda: name)
+        return Listing(folder, files, files, stat_files(folder, files))
 
 
 class OpenMoji(TraitSet):
@@ -172,15 +155,3 @@ def _stem(text: str) -> str:
 
 def _with_mtime(path: Path) -> tuple[str, int]:
     return str(path), os.stat(path).st_mtime_ns
-
-
-def _stats(paths: Iterable[str]) -> dict[str, list[int]]:
-    """Return size and mtime of files and folders; missing ones are left out."""
-    stats: dict[str, list[int]] = {}
-    for path in paths:
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue
-        stats[path] = [stat.st_size, stat.st_mtime_ns]
-    return stats

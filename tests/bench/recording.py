@@ -64,7 +64,7 @@ def first_images(images: ImageSet, n: int) -> ImageSource:
         listing,
         files=listing.files[:n],
         paths=listing.paths[:n],
-        sizes=listing.sizes[:n],
+        stats=listing.stats[:n],
         digests=listing.digests and listing.digests[:n],
     )
     return dataclasses.replace(source, listing=cut)

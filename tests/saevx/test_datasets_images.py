@@ -16,10 +16,11 @@ from PIL import Image
 from saevx.datasets import decoder, open_images
 from saevx.datasets.photos import check_whole, decode_photo
 from spec import DatasetError, ImageSet, Site
+from spec.files import digests as digests_module
 from spec.files import fingerprint as fingerprint_module
-from spec.files.fingerprint import Listing
+from spec.files.listing import Listing
 from spec.images.cub200 import CUB200Images
-from spec.images.folder import ImageFolder, list_folder
+from spec.images.folder import ImageFolder, list_photos
 
 from .cub_tree import make_cub
 
@@ -259,8 +260,8 @@ class TestSource:
         self, folder: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Large sets are not listed at every plan; a second run must still succeed.
-        monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
-        monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -(10**12))
+        monkeypatch.setattr(fingerprint_module, "STAT_AT_MOST", 0)
+        monkeypatch.setattr(digests_module, "SETTLED_NS", -(10**12))
         folder.fingerprint(Site(cache=tmp_path / "cache"))
         path = Path(folder.root) / "a/1.png"
         with path.open("ab") as file:
@@ -277,7 +278,7 @@ class TestSource:
                 return tmp_path
 
             def listing(self, site: Site) -> Listing:
-                return list_folder(tmp_path)
+                return list_photos(tmp_path)
 
         decoder.register(Shades, lambda images: _shade)
         source = open_images(Shades(), Site())

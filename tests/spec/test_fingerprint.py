@@ -5,24 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spec import DatasetError, Site
+from spec.files import digests as digests_module
 from spec.files import fingerprint as fingerprint_module
-from spec.files.fingerprint import (
-    Listing,
-    digest_file,
-    digest_text,
-    fingerprint_contents,
-    fingerprint_found,
-    fingerprint_listing,
-    stat_files,
-    walk,
-)
+from spec.files.digests import decode, digest_file, digest_files, encode
+from spec.files.fingerprint import fingerprint_contents, fingerprint_found, fingerprint_listing
+from spec.files.listing import FileStat, Listing, digest_text, list_files, stat_files
 from spec.files.packages import package_file, package_folder
 from spec.images.folder import ImageFolder
 
@@ -54,12 +52,12 @@ def age(root: Path, ns: int) -> None:
 
 
 def test_walk_returns_accepted_files_sorted(photos: Path) -> None:
-    found = walk(photos, lambda name: name.endswith("g"))
+    found = list_files(photos, lambda name: name.endswith("g"))
     assert found.files == ("a/one.jpg",)
     assert found.folders == ("", "a", "b")
     listing = ImageFolder(root=str(photos)).listing(Site())
     assert listing.files == ("a/one.jpg", "a/two.PNG", "b/three.webp", "four.tiff")
-    assert listing.sizes == tuple(len(name) for name in listing.files)
+    assert [stat.size for stat in listing.stats] == [len(name) for name in listing.files]
 
 
 def test_unreadable_folders_are_all_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +70,7 @@ def test_unreadable_folders_are_all_named(photos: Path, monkeypatch: pytest.Monk
         return real(path)
 
     monkeypatch.setattr(os, "scandir", deny)
-    message = r"2 folders below .* cannot be read: .*/a \(Permission denied\), .*/b/sub \("
+    message = r"2 paths below .* cannot be read: .*/a \(Permission denied\), .*/b/sub \("
     with pytest.raises(DatasetError, match=message):
         ImageFolder(root=str(photos)).listing(Site())
 
@@ -87,7 +85,7 @@ def test_links_are_followed_but_not_in_cycles(photos: Path, tmp_path: Path) -> N
     (tmp_path / "more/in/x.jpg").write_bytes(b"x")
     (tmp_path / "more/back").symlink_to(photos)
     (photos / "more").symlink_to(tmp_path / "more")
-    assert walk(photos, lambda name: name == "x.jpg").files == ("more/in/x.jpg",)
+    assert list_files(photos, lambda name: name == "x.jpg").files == ("more/in/x.jpg",)
 
 
 def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
@@ -120,7 +118,8 @@ def test_a_changed_size_name_or_file_changes_the_digest(photos: Path, cache: Pat
 
 def test_content_counts_only_with_digests() -> None:
     def listing(*digests: str) -> Listing:
-        return Listing(Path("/x"), ("a", "b"), ("a", "b"), (1, 2), digests or None)
+        stats = (FileStat(1, 0, 0, 0), FileStat(2, 0, 0, 0))
+        return Listing(Path("/x"), ("a", "b"), ("a", "b"), stats, digests or None)
 
     assert listing("p", "q").digest != listing("p", "r").digest
     assert listing("p", "q").digest != listing().digest
@@ -131,7 +130,8 @@ def test_digests_are_those_of_lines_of_any_bytes() -> None:
     expected = xxhash.xxh3_128_hexdigest(b"".join(line + b"\n" for line in lines))
     assert digest_text(map(os.fsdecode, lines)) == expected
     rows = b"a\x005\x00p\nb\x006\x00q\n"
-    listing = Listing(Path("/x"), ("a", "b"), ("a", "b"), (5, 6), ("p", "q"))
+    stats = (FileStat(5, 0, 0, 0), FileStat(6, 0, 0, 0))
+    listing = Listing(Path("/x"), ("a", "b"), ("a", "b"), stats, ("p", "q"))
     assert listing.digest == xxhash.xxh3_128_hexdigest(rows)
 
 
@@ -156,16 +156,178 @@ def test_the_fingerprint_of_an_emptied_folder_is_cached(photos: Path, cache: Pat
 def test_a_damaged_cache_only_costs_time(photos: Path, cache: Path, text: str) -> None:
     before = digest(photos, cache)
     for file in cache.iterdir():
-        file.write_text(text)
+        file.write_text(text)  # of fingerprints and of digests
     assert digest(photos, cache) == before
 
 
+@pytest.fixture
+def everything_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember digests of files that have just been written."""
+    monkeypatch.setattr(digests_module, "SETTLED_NS", -(10**12))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were read for their digests."""
+    names: list[str] = []
+    real = digests_module._digest
+
+    def spy(path: str | Path, block: bytearray) -> str:
+        names.append(os.path.basename(path))
+        return real(path, block)
+
+    monkeypatch.setattr(digests_module, "_digest", spy)
+    return names
+
+
+@pytest.mark.usefixtures("everything_is_settled")
+class TestContentOfImages:
+    def test_files_of_equal_size_that_are_swapped_change_the_digest(
+        self, photos: Path, cache: Path
+    ) -> None:
+        (photos / "a/one.jpg").write_bytes(b"first")
+        (photos / "a/two.PNG").write_bytes(b"other")
+        before = digest(photos, cache)
+        for name, content in (("one.jpg", b"other"), ("two.PNG", b"first")):
+            (photos / "a" / name).write_bytes(content)
+        assert digest(photos, cache) != before
+
+    def test_sets_of_equal_names_and_sizes_differ(self, tmp_path: Path) -> None:
+        for plate in ("A", "B"):
+            (tmp_path / plate).mkdir()
+            (tmp_path / plate / "well.tif").write_bytes(plate.encode() * 100)
+        assert digest(tmp_path / "A") != digest(tmp_path / "B")
+
+    def test_a_link_that_is_re_pointed_changes_the_digest(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        (tmp_path / "set").mkdir()
+        for name in ("old", "new"):
+            (tmp_path / name).write_bytes(name.encode())
+            os.utime(tmp_path / name, ns=(1, 1))
+        link = tmp_path / "set/photo.jpg"
+        link.symlink_to(tmp_path / "old")
+        before = digest(tmp_path / "set", cache)
+        link.unlink()
+        link.symlink_to(tmp_path / "new")
+        assert digest(tmp_path / "set", cache) != before
+
+    def test_only_files_that_changed_are_read_again(
+        self, photos: Path, cache: Path, read: list[str]
+    ) -> None:
+        before = digest(photos, cache)
+        assert sorted(read) == ["four.tiff", "one.jpg", "three.webp", "two.PNG"]
+        read.clear()
+        assert digest(photos, cache) == before
+        assert read == []
+        was = (photos / "b/three.webp").stat()
+        (photos / "b/three.webp").write_bytes(b"B/three.webp")
+        os.utime(photos / "b/three.webp", ns=(was.st_atime_ns, was.st_mtime_ns))
+        assert digest(photos, cache) != before
+        assert read == ["three.webp"]
+
+    def test_what_was_just_written_is_read_again(
+        self, photos: Path, cache: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A second write within the resolution of the file system's clock would not show.
+        monkeypatch.setattr(digests_module, "SETTLED_NS", 10**18)
+        assert digest(photos, cache) == digest(photos, cache)
+        assert len(read) == 8
+
+    def test_a_site_without_a_cache_reads_each_file_once(
+        self, photos: Path, read: list[str]
+    ) -> None:
+        images, site = ImageFolder(root=str(photos)), Site().frozen()
+        assert images.fingerprint(site).digest == images.digested_listing(site).digest
+        assert len(read) == 4
+
+    def test_a_set_identified_by_its_listing_is_not_read(
+        self, photos: Path, cache: Path, read: list[str]
+    ) -> None:
+        images = ImageFolder(root=str(photos), identity="listing")
+        before = images.fingerprints(Site(cache=cache))
+        (photos / "a/one.jpg").write_bytes(b"x" * len("a/one.jpg"))
+        assert images.fingerprints(Site(cache=cache)) == before
+        assert before.keys() == {"listing"}
+        (photos / "a/one.jpg").write_bytes(b"longer than before")
+        assert images.fingerprints(Site(cache=cache)) != before
+        assert read == []
+
+    def test_all_unreadable_files_are_named(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def deny(path: str | Path, block: bytearray) -> str:
+            raise DatasetError(f"cannot read {path}: Permission denied")
+
+        monkeypatch.setattr(digests_module, "_digest", deny)
+        with pytest.raises(DatasetError, match=r"one\.jpg: Perm.*two\.PNG.*three.*four\.tiff"):
+            digest(photos)
+
+    def test_progress_counts_the_files_to_read(self, photos: Path, cache: Path) -> None:
+        seen: list[int] = []
+
+        @contextmanager
+        def show(n_files: int) -> Iterator[Callable[[int], None]]:
+            seen.append(n_files)
+            yield seen.append
+
+        site = Site(cache=cache)
+        site.show_progress = show
+        images = ImageFolder(root=str(photos))
+        images.fingerprint(site)
+        assert seen == [4, 4]
+        (photos / "four.tiff").write_bytes(b"4")
+        images.fingerprint(site)
+        images.fingerprint(site)
+        assert seen == [4, 4, 1, 1]
+
+    @given(st.lists(st.binary(max_size=3_000_000 // 40), max_size=40))
+    def test_digests_equal_those_of_a_plain_loop(self, contents: list[bytes]) -> None:
+        with TemporaryDirectory() as folder:
+            names = [str(i) for i in range(len(contents))]
+            for name, content in zip(names, contents, strict=True):
+                Path(folder, name).write_bytes(content)
+            stats = stat_files(Path(folder), names)
+            found, remembered = digest_files(Path(folder), names, stats, {})
+        assert found == [xxhash.xxh3_128_hexdigest(content) for content in contents]
+        assert decode(encode(remembered)) == remembered
+
+
+def test_files_larger_than_a_block_are_digested_whole(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "x").write_bytes(content)
+    assert digest_file(tmp_path / "x") == xxhash.xxh3_128_hexdigest(content)
+
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(
+    st.dictionaries(
+        st.builds(FileStat, int64, int64, int64, int64),
+        st.binary(min_size=16, max_size=16).map(bytes.hex),
+    ),
+    st.data(),
+)
+def test_digests_round_trip_and_damage_is_noticed(
+    digests: dict[FileStat, str], data: st.DataObject
+) -> None:
+    encoded = encode(digests)
+    assert decode(encoded) == digests
+    if digests:
+        i = data.draw(st.integers(0, len(encoded) - 1))
+        damaged = bytearray(encoded)
+        damaged[i] ^= 1 << data.draw(st.integers(0, 7))
+        assert decode(bytes(damaged)) == {}
+        assert decode(encoded[:i]) == {}
+
+
 class TestLargeSets:
-    """Sets above RELIST_AT_MOST files are listed again when the mtime of a folder changes."""
+    """Sets above STAT_AT_MOST files are listed again when the mtime of a folder changes."""
 
     @pytest.fixture(autouse=True)
     def _everything_is_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
+        monkeypatch.setattr(fingerprint_module, "STAT_AT_MOST", 0)
 
     @pytest.fixture
     def listed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -267,11 +429,13 @@ class TestLargeSets:
 
         def list_files() -> Listing:
             listed.append(1)
-            return Listing(tmp_path / "set", ("1",), ("a/b/1.jpg",), (1,))
+            return Listing(tmp_path / "set", ("1",), ("a/b/1.jpg",), (FileStat(1, 0, 0, 0),))
 
         def fingerprint() -> None:
             site, find = Site(cache=cache), lambda: tmp_path / "set"
-            fingerprint_listing(site, "set", find, list_files, identity=lambda: None)
+            fingerprint_listing(
+                site, "set", find, list_files, by_content=False, identity=lambda: None
+            )
 
         fingerprint()
         fingerprint()
@@ -298,9 +462,24 @@ class TestContents:
     ) -> None:
         file = tmp_path / "labels.txt"
         file.write_text("1 a\n")
+        monkeypatch.setattr(digests_module, "SETTLED_NS", -(10**12))
         before = fingerprint_contents(Site(cache=cache), "labels", [file])
         monkeypatch.setattr(fingerprint_module, "digest_file", lambda path: pytest.fail("read"))
         assert fingerprint_contents(Site(cache=cache), "labels", [file]) == before
+
+    @pytest.mark.usefixtures("everything_is_settled")
+    def test_a_link_to_another_file_of_equal_size_and_mtime_is_noticed(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        for name in ("old", "new"):
+            (tmp_path / name).write_text(name)
+            os.utime(tmp_path / name, ns=(1, 1))
+        link = tmp_path / "weights.safetensors"
+        link.symlink_to("old")
+        before = fingerprint_contents(Site(cache=cache), "weights", [link])
+        link.unlink()
+        link.symlink_to("new")
+        assert fingerprint_contents(Site(cache=cache), "weights", [link]) != before
 
     def test_a_change_while_reading_is_noticed_next_time(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from spec import DatasetError, Site
+from spec.files import digests as digests_module
 from spec.files import fingerprint as fingerprint_module
 from spec.images import openmoji
 from spec.images.cub200 import CUB200, CUB200Images, find_labels, read_pairs
@@ -57,11 +58,10 @@ class TestCub:
         sets = [CUB200(split=split, root=str(cub.root)) for cub in (official, tree)]
         listings = [traits.images.listing(site) for traits in sets]
         assert listings[0].files == listings[1].files == tuple(sorted(official.labels(split)))
-        assert listings[0].sizes == listings[1].sizes
         assert sets[0].fingerprints(site) == sets[1].fingerprints(site)
         for listing in listings:
-            for path, size in zip(listing.paths, listing.sizes, strict=True):
-                assert (listing.root / path).stat().st_size == size
+            for path, stat in zip(listing.paths, listing.stats, strict=True):
+                assert (listing.root / path).stat().st_size == stat.size
 
     def test_root_may_be_the_archive_folder_itself(self, official: CubTree) -> None:
         outer = CUB200(split="train", root=str(official.root))
@@ -78,7 +78,7 @@ class TestCub:
     def test_an_image_added_to_an_empty_class_is_noticed(
         self, tree: CubTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", 0)
+        monkeypatch.setattr(fingerprint_module, "STAT_AT_MOST", 0)
         (tree.root / "train/999.New").mkdir()
         for folder in [tree.root, *(p for p in tree.root.rglob("*") if p.is_dir())]:
             os.utime(folder, ns=(10**18, 10**18))
@@ -114,7 +114,7 @@ class TestCub:
         labels = official.file("image_attribute_labels.txt")
         labels.write_text(labels.read_text().replace("27.708", "27.709"))
         after = traits.fingerprints(Site())
-        assert after["listing"] == before["listing"]
+        assert after["images"] == before["images"]
         assert after["labels"] != before["labels"]
 
     def test_the_fingerprints_of_a_purged_dataset_are_cached(
@@ -270,10 +270,10 @@ class TestOpenMoji:
     def test_unchanged_drawings_are_not_read_again(
         self, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(digests_module, "SETTLED_NS", -(10**12))
         images = OpenMojiImages(split="train")
         before = images.fingerprint(Site(cache=tmp_path / "cache"))
-        monkeypatch.setattr(openmoji, "digest_file", lambda path: pytest.fail("read"))
-        monkeypatch.setattr(openmoji, "_emojis", lambda *a: pytest.fail("names read"))
+        monkeypatch.setattr(digests_module, "_digest", lambda *a: pytest.fail("read"))
         assert images.fingerprint(Site(cache=tmp_path / "cache")) == before
 
     def test_the_fingerprints_of_an_uninstalled_package_are_cached(

@@ -28,7 +28,7 @@ from spec import (
     WeightsFile,
     vit,
 )
-from spec.files.fingerprint import Listing
+from spec.files.listing import Listing
 from spec.keys.identity import portable_name
 
 from ..saevx.cub_tree import CubTree, make_cub

@@ -43,13 +43,16 @@ def plan(
     cost estimated from similar artifacts in the store. A staged experiment is planned up to the
     first stage whose targets are not all in the store.
     """
+    from saevx.cli.run.progress import TerminalDisplay
     from saevx.dispatch.execution import Execution
     from saevx.experiments.load import load_experiment
     from saevx.session import Session
     from saevx.workspace import open_workspace
 
     experiment = load_experiment(file)
-    session = Session(experiment, open_workspace(store), Execution(executor, None, profile))
+    execution = Execution(executor, None, profile)
+    display = TerminalDisplay(experiment.name, quiet=as_json)
+    session = Session(experiment, open_workspace(store), execution, display)
     plans = list(session.plans())
     complete = plans[-1].done or not experiment.is_staged
     arrays = None

@@ -55,16 +55,20 @@ class TerminalDisplay(Display):
 
     @contextmanager
     def batches(self) -> Iterator[Listener]:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with _bars(self._console, *columns) as bars:
+        with _bars(self._console, *_rated_columns()) as bars:
             yield BatchProgress(self._console, bars)
+
+    @contextmanager
+    def digests(self, n_files: int) -> Iterator[Callable[[int], None]]:
+        with _bars(self._console, *_rated_columns()) as bars:
+            if bars is None:
+                yield lambda n_read: None
+                return
+            began = time.monotonic()
+            task = bars.add_task("reading files to identify them", total=n_files, rate="files")
+            yield lambda n_read: bars.update(
+                task, completed=n_read, rate=_rate(n_read, "files", began)
+            )
 
     @contextmanager
     def counts(self) -> Iterator[Callable[[Counts], None]]:
@@ -83,6 +87,22 @@ def _bars(out: Console, *columns: ProgressColumn) -> Iterator[Progress | None]:
         return
     with Progress(TextColumn("{task.description}"), *columns, console=out) as bars:
         yield bars
+
+
+def _rated_columns() -> tuple[ProgressColumn, ...]:
+    return (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def _rate(done: int, unit: str, began: float) -> str:
+    wall_s = time.monotonic() - began
+    return f"{unit}, {done / wall_s:,.1f}/s" if wall_s > 0.5 else unit
 
 
 class BatchProgress(Listener):
@@ -133,8 +153,7 @@ class BatchProgress(Listener):
     def _advance(self, done: int, total: int, unit: str) -> None:
         assert self._bars is not None
         assert self._task is not None
-        wall_s = time.monotonic() - self._began
-        rate = f"{unit}, {done / wall_s:,.1f}/s" if wall_s > 0.5 else unit
+        rate = _rate(done, unit, self._began)
         self._bars.update(self._task, completed=done, total=total, rate=rate)
 
 
