@@ -21,10 +21,9 @@ from saevx.recipes import find_recipe
 from saevx.resolve.lookup import load_stored, plain
 from saevx.resolve.run import Listener
 from saevx.session import Display, Session
-from saevx.user_types import is_user_defined
 from saevx.workspace import Workspace, open_workspace
 from spec import Artifact, Keys, Kind
-from spec.document import known_types
+from spec.keys.type_names import is_user_defined, named_types
 
 if TYPE_CHECKING:
     import polars as pl
@@ -152,7 +151,7 @@ def _code_of(things: Iterable[Any]) -> Path | None:
 def _load_key(key: str, store: Store) -> Any:
     artifact = find_by_prefix(store, key).artifact
     stored = store.open(artifact.kind, artifact.key)
-    known = known_types().get(stored.manifest.type)
+    known = named_types().get(stored.manifest.type)
     if (
         known is not None
         and issubclass(known, Artifact)

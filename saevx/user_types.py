@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from saevx.errors import StoreError
 from spec import Artifact
-from spec.document import known_types
+from spec.keys.type_names import is_user_defined, named_types
 
 if TYPE_CHECKING:
     from store import Store
     from store.gc.records import Run
 
 
-def is_user_defined(thing: Any) -> bool:
-    """Return whether a type or function was declared outside saevx."""
-    return str(thing.__module__).partition(".")[0] not in ("spec", "saevx")
-
-
-def versions_of(types: Iterable[type]) -> dict[str, int]:
-    """Return the version of each artifact type among `types`, by name."""
-    return {found.__name__: found.version for found in types if issubclass(found, Artifact)}
+def artifact_versions() -> dict[str, int]:
+    """Return the version of each artifact type of this process, by its name in keys."""
+    types = named_types().items()
+    return {name: found.version for name, found in types if issubclass(found, Artifact)}
 
 
 def declared_types() -> dict[str, int]:
@@ -34,8 +30,9 @@ def declared_types() -> dict[str, int]:
 
     The version of a description, which is no artifact, is 0.
     """
-    found = [known for known in known_types().values() if is_user_defined(known)]
-    return {known.__name__: 0 for known in found} | versions_of(found)
+    versions = artifact_versions()
+    types = named_types().items()
+    return {name: versions.get(name, 0) for name, found in types if is_user_defined(found)}
 
 
 class DeclaredTypes:
@@ -43,11 +40,11 @@ class DeclaredTypes:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = sorted(runs, key=lambda run: run.began)
-        self.versions = versions_of(known_types().values())
+        self.versions = artifact_versions()
         """Current versions of artifact types; the highest where two files declare one name."""
         for run in self._runs:
             for name, version in run.types.items():
-                if version and name not in known_types():
+                if version and name not in named_types():
                     self.versions[name] = max(version, self.versions.get(name, version))
 
     @classmethod
@@ -64,7 +61,7 @@ class DeclaredTypes:
 
     def doubt(self, name: str) -> str | None:
         """Return why a type may differ from its recorded declaration; None if it does not."""
-        doubt = None if name in known_types() else f"the spec type {name} is not known here"
+        doubt = None if name in named_types() else f"the spec type {name} is not known here"
         for run in self._runs if doubt else ():
             if name in run.types and run.path:
                 changed = _change_since(run)

@@ -9,12 +9,15 @@ from spec.files.site import current_site
 from spec.keys.key import Keys
 from spec.keys.markers import check_markers
 from spec.keys.model import ArtifactModel, Kind, SpecModel
+from spec.keys.type_names import check_type_names
 from spec.tree import draw_html
 
 RESERVED = {
     "kind": "a class attribute: write `kind: ClassVar[Kind] = ...`",
-    "version": "the version of the recipe, a class attribute: write `version: ClassVar[int] = 2`, "
+    "version": "the version of the type, a class attribute: write `version: ClassVar[int] = 2`, "
     "or say of what the field is the version, as in `data_version`",
+    "namespace": "what stands before the type's name in keys, a class attribute",
+    "formerly": "the type's former names in keys, a class attribute",
     "key": "computed from all fields",
 }
 """Names that no field can have, and what they mean."""
@@ -52,7 +55,10 @@ class Spec(SpecModel):
     """A description: what an image set, a ViT, an optimiser or an artifact is.
 
     Specs are frozen and accept declared fields only. A spec within another one counts inline in
-    the other's key: its type name and all fields except those marked `Exec`.
+    the other's key: its type name, its version and all fields except those marked `Exec`.
+
+    Raise `version` when the meaning of a type or of its recipe changes: specs of this type, and all
+    that is made from them, then get new keys.
 
     Declare a class that only groups its subclasses as `class Weights(Spec, abstract=True)`; it
     cannot be built.
@@ -69,6 +75,9 @@ class Spec(SpecModel):
         cls._abstract = abstract
         _check_field_names(cls)
         check_markers(cls.__name__, cls.model_fields)
+        check_type_names(cls)
+        if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
+            raise TypeError(f"{cls.__name__}.version is {cls.version!r}; it must be 1, 2, 3, ...")
 
     @classmethod
     def is_abstract(cls) -> bool:
@@ -89,8 +98,7 @@ class Spec(SpecModel):
 class Artifact(Spec, ArtifactModel, abstract=True):
     """A spec whose result is stored under its key.
 
-    `kind` is the part of the store that holds it. Raise `version` when the meaning of the recipe
-    changes: this type, and all that is made from it, then get new keys.
+    `kind` is the part of the store that holds it.
     """
 
     @classmethod
@@ -99,8 +107,6 @@ class Artifact(Spec, ArtifactModel, abstract=True):
         kind = getattr(cls, "kind", None)
         if kind is not None and kind not in get_args(Kind):
             raise TypeError(f"{cls.__name__}.kind is {kind!r}; it must be one of {get_args(Kind)}")
-        if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
-            raise TypeError(f"{cls.__name__}.version is {cls.version!r}; it must be 1, 2, 3, ...")
 
     @classmethod
     def is_abstract(cls) -> bool:

@@ -1,6 +1,6 @@
 """Conversion of specs to JSON documents that a person can read, and back.
 
-    {"type": "Shards", "kind": "shards", "version": 1, "key": "...", "fields": {...}}
+    {"type": "Shards", "version": 1, "kind": "shards", "key": "...", "fields": {...}}
 
 Unlike in a key, nested artifacts are written out whole. Sets become lists. Documents in manifests
 leave `Exec` fields out, since those hold paths; documents for other processes keep them.
@@ -13,6 +13,7 @@ from spec.errors import SpecError
 from spec.keys.canonical import plain
 from spec.keys.key import Keys
 from spec.keys.markers import Since, is_exec
+from spec.keys.type_names import named_types, type_name
 
 Document = dict[str, Any]
 
@@ -26,9 +27,9 @@ def to_document(spec: Spec, keys: Keys, *, with_exec: bool = False) -> Document:
         raise SpecError(f"{where} is a {type(value).__name__}, which cannot be written as JSON")
 
     name = type(spec).__name__
-    document: Document = {"type": name}
+    document: Document = {"type": type_name(type(spec)), "version": type(spec).version}
     if isinstance(spec, Artifact):
-        document |= {"kind": spec.kind, "version": type(spec).version, "key": keys.of(spec)}
+        document |= {"kind": spec.kind, "key": keys.of(spec)}
     content = spec.fingerprints(keys.site)
     if content:
         document["content"] = content
@@ -46,8 +47,8 @@ def from_document(document: Document) -> Spec:
     Raises SpecError when no imported module defines its type, and pydantic's ValidationError when
     its fields do not fit today's type.
     """
-    found = known_types().get(document["type"])
-    if found is None:
+    found = named_types().get(document["type"])
+    if found is None or not issubclass(found, Spec):
         raise SpecError(
             f"no spec type {document['type']!r} is defined: import the module that defines it"
         )
@@ -69,14 +70,3 @@ def _value(value: Any) -> Any:
     if isinstance(value, list):
         return [_value(item) for item in value]
     return value
-
-
-def known_types() -> dict[str, type[Spec]]:
-    """Return the spec types of all imported modules by name; the later one for equal names."""
-    types: dict[str, type[Spec]] = {}
-    waiting: list[type[Spec]] = [Spec]
-    for found in waiting:
-        types[found.__name__] = found
-        # In order of declaration: a notebook cell that runs again declares its types again.
-        waiting.extend(found.__subclasses__())
-    return types

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from saevx.user_types import DeclaredTypes, documents_in
 from saevx.workspace import Workspace
 from spec import DatasetError, Site, Spec, from_document
-from spec.document import known_types
 from spec.files.site import Fingerprint
+from spec.keys.type_names import named_types
 from store.artifact.manifest import Manifest
 from store.check.report import Finding
 
@@ -70,8 +70,8 @@ class Sources:
         return filled
 
     def _look_for(self, document: dict[str, Any], text: str) -> str | None:
-        spec_type = known_types().get(document["type"])
-        if spec_type is None:
+        spec_type = named_types().get(document["type"])
+        if spec_type is None or not issubclass(spec_type, Spec):
             return None
         missing, changed = "", ""
         for place in self._candidates(spec_type, document):
@@ -154,9 +154,11 @@ def count(n: int) -> str:
 
 
 def _title(document: dict[str, Any]) -> str:
+    spec_type = named_types().get(document["type"])
+    defaults = {n: info.default for n, info in spec_type.model_fields.items()} if spec_type else {}
     fields = ", ".join(
         f"{name}={value!r}"
         for name, value in document["fields"].items()
-        if value is not None and not isinstance(value, dict | list)
+        if not isinstance(value, dict | list) and value != defaults.get(name)
     )
     return f"{document['type']}({fields})"

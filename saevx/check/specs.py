@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from saevx.check.sources import Sources, check_sources, count, sourced_in
 from saevx.resolve.provenance import CodeVersion
-from saevx.user_types import DeclaredTypes, documents_in, versions_of
+from saevx.user_types import DeclaredTypes, artifact_versions, documents_in
 from saevx.workspace import Workspace
 from spec import Artifact, Keys, SpecError, from_document
-from spec.document import known_types
+from spec.keys.type_names import named_types
 from store.artifact.manifest import Manifest
 from store.check.report import Finding, Severity
 
@@ -60,8 +60,8 @@ def _check_types(manifests: Iterable[Manifest], versions: Mapping[str, int]) -> 
 def _check_keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Finding]:
     """Find specs to which this code gives another key, and specs that it cannot read."""
     keys = Keys(sources.site)
-    known = known_types()
-    versions = versions_of(known.values())
+    known = named_types()
+    versions = artifact_versions()
     advice = "check what changed in the spec type since; mark a field added later with Since"
     for manifest in manifests:
         if (

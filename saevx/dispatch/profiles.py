@@ -187,10 +187,10 @@ def lint_profile(profile: Profile, plan: Plan, keys: Keys) -> list[str]:
     """
     from saevx.query.flatten import explode
     from spec import to_document
-    from spec.document import known_types
+    from spec.keys.type_names import all_types
 
-    types = known_types()
-    fields = {"type", "key", *(name for found in types.values() for name in found.model_fields)}
+    types = {found.__name__ for found in all_types()}
+    fields = {"type", "key", *(name for found in all_types() for name in found.model_fields)}
     found = [
         f"profile {profile.name}: recipes.{name}: no type of spec has that name"
         for name in profile.recipes

@@ -20,8 +20,9 @@ from saevx.dispatch.signals import defer_signals
 from saevx.experiments.load import copy_in
 from saevx.resolve.context import Context
 from saevx.resolve.plan import Node
-from saevx.user_types import declared_types, is_user_defined
+from saevx.user_types import declared_types
 from spec import to_document
+from spec.keys.type_names import is_user_defined
 from store.errors import NoAnswer, SlurmError
 from store.layout import KINDS
 from store.locks.heartbeat import heartbeats

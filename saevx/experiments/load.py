@@ -19,6 +19,7 @@ from typing import Any
 from saevx.errors import ExperimentError
 from saevx.experiments.experiment import Experiment, user_error
 from saevx.experiments.shadowed import refuse_shadowed_modules
+from spec.keys.type_names import EXPERIMENT_MODULE
 
 CODE = "SAEVX_CODE"
 """Environment variable: the folder of a copy of the code, from which experiments are read."""
@@ -61,7 +62,7 @@ def import_file(path: Path, copy: Path | None = None) -> ModuleType:
     for beside the file that runs. Raises ExperimentError when it raises.
     """
     source = copy or path
-    name = f"saevx_experiment_{path.stem}"
+    name = f"{EXPERIMENT_MODULE}{path.stem}"
     loader = _loader_of(copy)(name, str(copy)) if copy else None
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:

@@ -79,11 +79,11 @@ class Value(NamedTuple):
 
     @classmethod
     def of(cls, shown: str, *values: Scalar | Period) -> Value:
-        return cls(shown, {type_name(value): value for value in values})
+        return cls(shown, {type_in_words(value): value for value in values})
 
     def holds(self, found: Scalar, operator: str) -> bool | None:
         """Compare with what a field has; None if their types do not compare."""
-        by_type, name = self.by_type, type_name(found)
+        by_type, name = self.by_type, type_in_words(found)
         if "null" in by_type or name == "null":
             same = name in by_type
             return {"=": same, "!=": not same}.get(operator, False)
@@ -100,7 +100,7 @@ class Value(NamedTuple):
         return _OPERATORS[operator](found, by_type[name])
 
 
-def type_name(value: Scalar | Period) -> str:
+def type_in_words(value: Scalar | Period) -> str:
     """Return the type of a value as messages call it."""
     if value is None:
         return "null"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from saevx.query.conditions import Condition, Where, parse, refuse, type_name
+from saevx.query.conditions import Condition, Where, parse, refuse, type_in_words
 from saevx.query.flatten import FORM, facts_of, short_names
 from store.artifact.manifest import read_manifest
 from store.errors import CorruptArtifact, NewerLayout
@@ -18,6 +19,7 @@ from store.index.reader import Scalar
 from store.layout import home
 
 if TYPE_CHECKING:
+    from spec import Artifact
     from store import Store
 
 _ABSENT: Any = object()
@@ -83,13 +85,14 @@ def search(
     store: Store,
     *,
     kind: str | None = None,
-    type: str | None = None,
+    type: str | builtins.type[Artifact] | None = None,
     where: Where = None,
     versions: Mapping[str, int] | None = None,
     fields: Iterable[str] = (),
 ) -> Found:
     """Return the artifacts that meet all conditions.
 
+    A `type` given as text may leave out the namespace of a user's type.
     An artifact counts as older when the store, or `versions`, has a higher version of its type.
     `fields` are those that rows will be asked for, besides those of the conditions.
     Raises QueryError and StoreError.
@@ -115,12 +118,26 @@ def search(
             short_names=short.get(_form(entry), {}) if short else {},
         )
         for entry in entries
-        if type is None or entry.type == type
+        if type is None or is_called(entry.type, type)
     ]
     rows.sort(key=lambda row: row.entry.created)
     for condition in conditions:
         rows = _select(rows, condition)
     return Found(rows, known, {entry.type for entry in entries}, newer)
+
+
+def is_called(name: str, type: str | builtins.type[Artifact]) -> bool:
+    """Return whether a stored type name is that of a spec type, or what a user calls it."""
+    if isinstance(type, str):
+        return type in (name, bare_name(name))
+    from spec.keys.type_names import type_name
+
+    return name == type_name(type)
+
+
+def bare_name(type_name: str) -> str:
+    """Return the name of a type without its namespace."""
+    return type_name.rpartition(".")[2]
 
 
 Form = tuple[str, str, int, int]
@@ -171,9 +188,9 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return a suggestion for an unknown name; "" if no known one is similar."""
     from difflib import get_close_matches
 
-    end = name.rpartition(".")[2]
+    end = bare_name(name)
     parts = [field for field in sorted(known) if name in field.split(".")]
-    parts += [field for field in sorted(known, key=len) if field.rpartition(".")[2] == end]
+    parts += [field for field in sorted(known, key=len) if bare_name(field) == end]
     near = dict.fromkeys(parts[:5] + get_close_matches(name, sorted(known), 3))
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -207,6 +224,8 @@ def _select(rows: list[Row], condition: Condition) -> list[Row]:
         if found is _ABSENT:
             continue
         holds = condition.holds(found)
+        if name == "type" and holds is (condition.operator == "!="):
+            holds = condition.holds(bare_name(str(found)))
         if holds:
             kept.append(row)
         if holds is None:
@@ -215,7 +234,9 @@ def _select(rows: list[Row], condition: Condition) -> list[Row]:
             any_compared = True
     if odd is not None and not any_compared:
         shown = repr(odd) if isinstance(odd, str) else str(odd).lower()
-        refuse(f"{condition} cannot be decided: {name} is {type_name(odd)}, as in {name}={shown}")
+        refuse(
+            f"{condition} cannot be decided: {name} is {type_in_words(odd)}, as in {name}={shown}"
+        )
     return kept
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from saevx.errors import SaevxWarning, SpecError
 from saevx.query.conditions import Where, refuse
 from saevx.query.flatten import explode
-from saevx.query.search import did_you_mean, search
+from saevx.query.search import bare_name, did_you_mean, is_called, search
 from saevx.recipes import find_recipe
 from saevx.resolve.lookup import load_stored, open_input
-from saevx.user_types import versions_of
-from spec import Artifact, Keys, Spec, to_document
-from spec.document import known_types
+from saevx.user_types import artifact_versions
+from spec import Artifact, Keys, to_document
+from spec.keys.model import SpecModel
+from spec.keys.type_names import named_types, type_name
 from store.index.reader import Scalar
 
 if TYPE_CHECKING:
@@ -84,15 +85,15 @@ def found_table(
     Damaged tables are left out, with a SaevxWarning. Raises QueryError, StoreError, and SpecError
     for what is not one table.
     """
-    types = known_types()
-    name = spec.__name__ if isinstance(spec, type) else spec
-    found = search(store, kind=kind, type=name, where=where, versions=versions_of(types.values()))
+    types = named_types()
+    found = search(store, kind=kind, type=spec, where=where, versions=artifact_versions())
     if found.newer:
         raise found.newer[0]
     if isinstance(spec, type):
-        types[spec.__name__] = spec
-    elif name is not None and name not in found.types | types.keys():
-        refuse(f"no artifact in {store.root} is of type {name!r}{did_you_mean(name, found.types)}")
+        types[type_name(spec)] = spec
+    elif spec is not None and not any(is_called(t, spec) for t in found.types | types.keys()):
+        names = found.types | set(map(bare_name, found.types))
+        refuse(f"no artifact in {store.root} is of type {spec!r}{did_you_mean(spec, names)}")
     frames, columns = [], []
     for row in found.rows:
         if row.is_older and not older_versions:
@@ -107,7 +108,7 @@ def found_table(
     return joined(frames, columns)
 
 
-def _frame(stored: StoredArtifact, spec_type: type[Spec] | None) -> pl.DataFrame:
+def _frame(stored: StoredArtifact, spec_type: type[SpecModel] | None) -> pl.DataFrame:
     """Return what `saevx.load` returns, or for an unknown type, the only table.
 
     Raises SpecError when that is not one frame.
@@ -130,5 +131,5 @@ def _frame(stored: StoredArtifact, spec_type: type[Spec] | None) -> pl.DataFrame
     holds = ", ".join([*(f"table {t!r}" for t in tables), *map(repr, stored.arrays())])
     raise SpecError(
         f"{name} {stored.key} does not load as one table, since it holds {holds}: use saevx.load, "
-        f"or declare which table to read: @recipe({name}, load=lambda a: a.table(...))"
+        f"or declare which table to read: @recipe({bare_name(name)}, load=lambda a: a.table(...))"
     )

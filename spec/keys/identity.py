@@ -6,6 +6,7 @@ from spec.errors import SpecError
 from spec.keys.canonical import canonical_json, plain
 from spec.keys.markers import is_exec
 from spec.keys.model import SpecModel
+from spec.keys.type_names import type_name
 
 
 def portable_name(spec: SpecModel) -> str | None:
@@ -33,4 +34,4 @@ def _plain_spec(value: Any, where: str) -> Any:
             fields[name] = plain(getattr(value, name), f"{where}.{name}", _plain_spec)
         elif info.is_required():
             raise _NeedsPath
-    return {type(value).__name__: fields}
+    return {type_name(type(value)): fields}

@@ -1,14 +1,13 @@
 """Keys: xxh3_128 over the canonical JSON of {type, version, fields}.
 
 Within the fields an artifact counts by its own key (a Merkle graph), and any other spec inline with
-its type name. The value of a field decides, not its annotation: a subclass counts with its own name
-and all its fields where the annotation names its base.
+its type name and version. The value of a field decides, not its annotation: a subclass counts with
+its own name and all its fields where the annotation names its base.
 """
 
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import xxhash
@@ -18,8 +17,7 @@ from spec.files.site import Site
 from spec.keys.canonical import canonical_json, plain
 from spec.keys.markers import Since, check_markers, is_exec
 from spec.keys.model import ArtifactModel, SpecModel
-
-_quoted = lru_cache(canonical_json)  # for type names, which repeat
+from spec.keys.type_names import check_is_only, type_name
 
 _ATOMS = frozenset({int, bool, float, type(None)})
 
@@ -59,6 +57,7 @@ class Keys:
         # Equal specs that were built separately, such as the ViT of each target, are encoded once.
         self._by_value: dict[Hashable, CanonicalForm] = {}
         self._fields_of: dict[type[SpecModel], tuple[KeyField, ...]] = {}
+        self._names: dict[type[SpecModel], str] = {}
 
     def of(self, artifact: ArtifactModel) -> str:
         """Return the key of an artifact: 32 hex digits."""
@@ -110,13 +109,19 @@ class Keys:
         return tuple(values)
 
     def _encode(self, spec: SpecModel, where: str) -> CanonicalForm:
-        name = _quoted(type(spec).__name__)
+        name, version = self._name_of(type(spec)), type(spec).version
+        text = f'{{"fields":{self._fields(spec, where)},"type":{name},"version":{version}}}'
         if not isinstance(spec, ArtifactModel):
-            return CanonicalForm(f'{{"fields":{self._fields(spec, where)},"type":{name}}}')
-        fields = self._fields(spec, type(spec).__name__)
-        text = f'{{"fields":{fields},"type":{name},"version":{type(spec).version}}}'
+            return CanonicalForm(text)
         key = xxhash.xxh3_128_hexdigest(text.encode())
         return CanonicalForm(f'{{"key":"{key}","type":{name}}}', text, key)
+
+    def _name_of(self, spec_type: type[SpecModel]) -> str:
+        """Return the name of a type as JSON. Raises SpecError if another type has it too."""
+        if spec_type not in self._names:
+            check_is_only(spec_type)
+            self._names[spec_type] = canonical_json(type_name(spec_type))
+        return self._names[spec_type]
 
     def _fields(self, spec: SpecModel, where: str) -> str:
         """Return the canonical JSON of all that counts in a spec, by name."""

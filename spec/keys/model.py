@@ -18,6 +18,15 @@ class SpecModel(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=False
     )
 
+    version: ClassVar[int] = 1
+    """Raised by hand when the meaning of a type changes. It counts in keys."""
+    namespace: ClassVar[str | None] = None
+    """What stands before the name of a user's type in keys. By default it is the module that
+    declares the type, or the name of an experiment's file without .py."""
+    formerly: ClassVar[tuple[str, ...]] = ()
+    """Names that the type had in keys before it was renamed or moved, the oldest first. The oldest
+    one still counts in keys, so that artifacts made under it are found."""
+
     def fingerprints(self, site: Site) -> dict[str, str]:
         """Return digests of the files that the spec points at; they count in keys like fields."""
         return {}
@@ -27,7 +36,6 @@ class ArtifactModel(SpecModel):
     """A model with a key of its own, by which it counts in the keys of other models."""
 
     kind: ClassVar[Kind]
-    version: ClassVar[int] = 1
 
     def derived(self) -> "Mapping[str, ArtifactModel]":
         """Return artifacts that follow from the fields; they count in the key like fields."""

@@ -76,16 +76,16 @@ def test_plan_says_why_and_makes_nothing():
 def test_ls_and_show():
     saevx("run", write(SQUARES))
     rows = as_json("ls", "--kind", "results")
-    assert [row["type"] for row in rows] == ["Square"] * 3
+    assert [row["type"] for row in rows] == ["toy.Square"] * 3
     assert {row["fields"]["value"] for row in rows} == {1, 2, 3}
     listing = saevx("ls", "--columns", "value,number").stdout
     assert listing.splitlines()[0].split()[-2:] == ["value", "number"]
     assert "6 artifacts" in listing
     key = rows[0]["key"]
     shown = saevx("show", key[:6])
-    assert shown.stdout.startswith(f"● Square  {key[:8]}\n└─ ● Number value=")
+    assert shown.stdout.startswith(f"● toy.Square  {key[:8]}\n└─ ● toy.Number value=")
     assert "wall_s" in shown.stdout
-    assert as_json("show", key)["spec"] == {**as_json("show", key)["spec"], "type": "Square"}
+    assert as_json("show", key)["spec"] == {**as_json("show", key)["spec"], "type": "toy.Square"}
 
 
 def test_show_of_a_result_whose_inputs_are_gone():
@@ -94,7 +94,7 @@ def test_show_of_a_result_whose_inputs_are_gone():
     saevx("run", write(SQUARES))
     shutil.rmtree(".saevx/checkpoints")
     key = as_json("ls")[0]["key"]
-    assert "└─ ○ Number" in saevx("show", key).stdout
+    assert "└─ ○ toy.Number" in saevx("show", key).stdout
 
 
 def test_show_needs_a_unique_prefix():
@@ -517,7 +517,7 @@ def test_output_is_written_whatever_the_encoding_of_a_terminal_or_pipe(encoding:
     assert {result.exit_code for result in shown.values()} == {0}
     if encoding != "ascii":  # where click takes the terminal for one of UTF-8
         assert "-> \\u65e5\\u672c" in shown["ls"].stdout
-    assert "`- * Number value=1" in shown["show"].stdout
+    assert "`- * toy.Number value=1" in shown["show"].stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -97,7 +97,7 @@ def test_artifacts_of_an_edited_file_are_not_evicted():
     file = Path(write([1]))
     assert saevx("run", str(file)).returncode == 0
     os.utime(file, (2e9, 2e9))
-    where = f"the spec type Acts is not known here: {file.resolve()}"
+    where = f"the spec type counts.Acts is not known here: {file.resolve()}"
     edited = saevx(*GIVE_UP, "--dry-run")
     assert f"{where} was edited after its latest run; run it again" in edited.stdout
     file.rename("elsewhere.py")
@@ -125,7 +125,7 @@ def test_recorded_runs_tell_which_version_is_older():
     why = as_json("why", key, "--grace", "0")
     assert (why["reason"], why["detail"]) == (
         "older version",
-        "version 1 of Counted, which is at 3 now",
+        "version 1 of counts.Counted, which is at 3 now",
     )
     stale = as_json("gc", "--grace", "0", "--dry-run")["stale"]
     assert [item["reason"] for item in stale] == ["older version"]
@@ -136,11 +136,11 @@ def test_without_records_the_store_tells_which_version_is_older():
     saevx("run", write([1], version=2))
     for file in Path(".saevx/.runs").glob("*/*.json"):
         record = json.loads(file.read_text())
-        assert record.pop("types") == {"Acts": 1, "Counted": 2}
+        assert record.pop("types") == {"counts.Acts": 1, "counts.Counted": 2}
         file.write_text(json.dumps(record))  # as one that an earlier saevx wrote
     stale = as_json("gc", "--grace", "0", "--dry-run")["stale"]
     assert [(item["reason"], item["detail"]) for item in stale] == [
-        ("older version", "version 1 of Counted, which is at 2 now")
+        ("older version", "version 1 of counts.Counted, which is at 2 now")
     ]
     (found,) = [f for f in as_json("doctor") if f["topic"] == "types" and f["where"] == "Acts"]
     assert "not known here" in found["what"]

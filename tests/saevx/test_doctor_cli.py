@@ -156,9 +156,9 @@ def grow_one(photos: Path) -> None:
     [
         (move_away, "ImageFolder() cannot be found: there is no folder"),
         (empty, "ImageFolder() cannot be found: there is no image below"),
-        (add_one, "has changed: listing"),
-        (rename_one, "has changed: listing"),
-        (grow_one, "has changed: listing"),
+        (add_one, "has changed: images"),
+        (rename_one, "has changed: images"),
+        (grow_one, "has changed: images"),
     ],
 )
 def test_datasets(photos: Path, harm: Callable[[Path], None], says: str):
@@ -242,7 +242,9 @@ def test_specs_whose_key_changed_are_reported(photos: Path):
     assert what.startswith("warning: specs: has another key in this code")
     declare(seen=Seen)
     (what,) = whats()
-    assert what.startswith("warning: specs: cannot be read as Judged by this code")
+    assert what.startswith(
+        "warning: specs: cannot be read as tests.saevx.test_doctor_cli.Judged by this code"
+    )
     declare(seen=Seen, n=int)
     assert findings() == []
 

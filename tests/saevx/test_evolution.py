@@ -30,11 +30,9 @@ def base_type(version: int = 1, name: str = "Base", **fields: Any) -> type[Artif
     """`Base` at some point in time: its fields and its recipe."""
     annotations = {"size": int, **{field: kind for field, (kind, _) in fields.items()}}
     defaults = {field: default for field, (_, default) in fields.items()}
-    made = type(
-        name,
-        (Artifact,),
-        {"__annotations__": annotations, "kind": "checkpoints", "version": version, **defaults},
-    )
+    body = {"__annotations__": annotations, "__module__": __name__, "namespace": "toy"}
+    facts = {"kind": "checkpoints", "version": version}
+    made = type(name, (Artifact,), {**body, **facts, **defaults})
 
     @recipe(made, load=lambda artifact: int(artifact.array("size").read()[0]))
     def make(batch: Batch[Any]) -> None:
@@ -134,13 +132,13 @@ def test_listings_mark_an_older_version(workspace: Workspace):
     assert [row.is_older for row in search(workspace.store).rows] == [False, False]
     newer = base_type(version=2)
     by_specs = json.loads(listed(workspace, "--older", "--json").stdout)
-    assert [(row["type"], row["version"]) for row in by_specs] == [("Base", 1)]
+    assert [(row["type"], row["version"]) for row in by_specs] == [("toy.Base", 1)]
     run(newer(size=4), workspace)
     rows = json.loads(listed(workspace, "--json").stdout)
     assert [(row["type"], row["version"], row["state"]) for row in rows] == [
-        ("Base", 1, "older version"),
-        ("Table", 1, None),
-        ("Base", 2, None),
+        ("toy.Base", 1, "older version"),
+        (f"{__name__}.Table", 1, None),
+        ("toy.Base", 2, None),
     ]
     assert "older version" in listed(workspace).stdout
 

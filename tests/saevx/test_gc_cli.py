@@ -54,7 +54,7 @@ def key_of(value: int, type_name: str = "Square") -> str:
     for artifact in store.scan():
         spec = artifact.manifest.spec["fields"]
         spec = spec.get("number", {"fields": spec})["fields"]
-        if artifact.manifest.type == type_name and spec["value"] == value:
+        if artifact.manifest.type == f"toy.{type_name}" and spec["value"] == value:
             return artifact.key
     raise LookupError(value)
 
@@ -74,8 +74,8 @@ def test_gc_collects_what_the_latest_runs_do_not_want():
     assert "latest run of" in shown
     assert "other.py, finished" in shown
     assert [line.split()[:4] for line in shown.splitlines() if "not reached" in line] == [
-        ["checkpoints", "not", "reached", "Number"],
-        ["results", "not", "reached", "Square"],
+        ["checkpoints", "not", "reached", "toy.Number"],
+        ["results", "not", "reached", "toy.Square"],
     ]
     assert key_of(2) in shown
     assert values() == [1, 2, 3, 4]
@@ -145,7 +145,7 @@ def test_pins_keep_and_are_listed():
     key = key_of(1)
     assert saevx("pin").stdout == "nothing is pinned\n"
     said = saevx("pin", key[:10], "--note", "figure 3")
-    assert "pinned Square" in said.stdout
+    assert "pinned toy.Square" in said.stdout
     assert "and 1 that it is made from" in said.stdout
     saevx("run", squares(2))
     assert gc()["stale"] == []
@@ -164,9 +164,9 @@ def test_why_prints_the_chain_or_the_reason():
     saevx("run", squares(1))
     saevx("run", squares(2))
     alive = saevx("why", "--grace", "0", key_of(2, "Number")).stdout.splitlines()
-    assert alive[0].startswith("Number")
+    assert alive[0].startswith("toy.Number")
     assert "squares.py, finished" in alive[1]
-    assert [line.strip()[:9] for line in alive[2:]] == ["└─ Square", "└─ Number"]
+    assert [line.strip()[:9] for line in alive[2:]] == ["└─ toy.Sq", "└─ toy.Nu"]
     stale = saevx("why", "--grace", "0", key_of(1)).stdout
     assert "is stale: not reached" in stale
     assert "no artifact" in saevx("why", "abcdef0123456789").stderr
@@ -227,8 +227,8 @@ def test_results_of_older_versions():
     saevx("run", squares(2))
     found = as_json("gc", "--grace", "0", "--dry-run")["stale"]
     reasons = {item["type"]: item["reason"] for item in found}
-    assert reasons == {"Square": "older version", "Number": "not reached"}
-    assert "version 1 of Square" in saevx("why", "--grace", "0", key).stdout
+    assert reasons == {"toy.Square": "older version", "toy.Number": "not reached"}
+    assert "version 1 of toy.Square" in saevx("why", "--grace", "0", key).stdout
 
 
 def test_keep_results_evicts_inputs_and_keeps_tables():
@@ -247,7 +247,7 @@ def test_keep_results_evicts_inputs_and_keeps_tables():
     assert values() == [1, 2]
     assert as_json("show", number)["provenance"] == before
     shown = saevx("show", square).stdout
-    (line,) = [line for line in shown.splitlines() if "Number value=1" in line]
+    (line,) = [line for line in shown.splitlines() if "toy.Number value=1" in line]
     assert line.endswith("(given up; a run makes it again)")
     assert "given up by `saevx gc`" in saevx("show", number).stdout
     assert as_json("run", "squares.py")["made"] == 0
@@ -263,7 +263,7 @@ def test_what_cannot_be_recomputed_is_kept():
     sys.modules["toy"].Number.version = 2
     done = gc("--kind", "checkpoints", "--keep-results")
     assert done["moved"] == []
-    assert "version 1 of Number, which is at 2" in done["kept"][0]["why"]
+    assert "version 1 of toy.Number, which is at 2" in done["kept"][0]["why"]
 
 
 def test_an_input_removed_during_a_run_is_recomputed():

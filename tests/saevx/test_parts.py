@@ -46,6 +46,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 class Cake(Artifact):
     kind: ClassVar = "checkpoints"
+    namespace: ClassVar = "cakes"  # whatever the name of this module in a process
     value: int
     n: int = 4
     group: int = 0

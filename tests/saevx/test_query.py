@@ -20,7 +20,7 @@ from saevx import QueryError, SaevxWarning, SpecError
 from saevx.notebook import run, table
 from saevx.query.conditions import parse
 from saevx.query.flatten import explode, facts_of
-from saevx.query.search import BUILT_IN, in_order, search
+from saevx.query.search import BUILT_IN, bare_name, in_order, search
 from saevx.resolve.batch import Batch
 from saevx.resolve.recipe import recipe
 from saevx.workspace import Workspace, open_workspace
@@ -232,9 +232,11 @@ def test_full_paths_mean_the_same_in_artifacts_of_all_types(tmp_path: Path):
 
     def types(where: str, **rest: Any) -> list[str]:
         found = search(workspace.store, kind="results", where=where, **rest)
-        return sorted(row.entry.type for row in found.rows)
+        return sorted(bare_name(row.entry.type) for row in found.rows)
 
     assert types("layer=2") == ["Finding"]
+    assert types("type=Finding") == ["Finding"]
+    assert types("type!=Finding") == ["Framed", "Framed"]
     assert types("layer=12") == ["Framed"]
     assert types("picture.layer=2") == ["Finding", "Framed"]
     assert types("picture.layer>=1") == ["Finding", "Framed", "Framed"]
@@ -252,7 +254,7 @@ def test_a_full_path_to_a_field_named_like_a_built_in_one(tmp_path: Path):
     run([Boxed(framed=Framed(picture=Picture(layer=1), layer=2, size=77))], workspace)
     for where in ("framed.size=77", "spec.size=77"):
         found = search(workspace.store, where=where, type="Boxed").rows
-        assert [row.entry.type for row in found] == ["Boxed"]
+        assert [row.entry.type for row in found] == [f"{__name__}.Boxed"]
     assert search(workspace.store, where="size=77", type="Boxed").rows == []
 
 
@@ -398,7 +400,7 @@ def test_a_table_over_the_store(workspace: Workspace):
 def test_a_table_over_several_types(workspace: Workspace):
     frame = table(store=workspace)
     assert frame.height == 13
-    other = frame.filter(pl.col("type") == "Other")
+    other = frame.filter(pl.col("type") == f"{__name__}.Other")
     assert other["spec.layer"].to_list() == ["top"]
     assert other["trait"].to_list() == other["n_train"].to_list() == [None]
 
@@ -419,10 +421,10 @@ def test_artifacts_without_a_table_are_refused(workspace: Workspace):
         table(store=workspace, kind="tables")  # type: ignore[arg-type]
 
 
-def test_unknown_types_are_read_if_they_hold_one_table(
+def test_unnamed_types_are_read_if_they_hold_one_table(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("saevx.query.tables.known_types", dict)
+    monkeypatch.setattr("saevx.query.tables.named_types", dict)
     assert table(store=workspace, spec="Finding").height == 12
     with pytest.raises(SpecError, match=r"Picture .* holds 0 tables: import the module"):
         table(store=workspace, kind="checkpoints")

@@ -55,6 +55,7 @@ def log(what):
 
 class Slow(Artifact):
     kind: ClassVar = "checkpoints"
+    namespace: ClassVar = "two_runs"  # whatever the name of this module in a process
     value: int
     group: int = 0
     pause_s: Annotated[float, Exec()] = 0.0
@@ -62,6 +63,7 @@ class Slow(Artifact):
 
 class Double(Artifact):
     kind: ClassVar = "results"
+    namespace: ClassVar = "two_runs"  # whatever the name of this module in a process
     slow: Slow
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import spec
 from spec import Keys, Site, SpecError
-from spec.document import known_types
+from spec.keys.type_names import named_types
 
 
 class Source(spec.Artifact):
@@ -36,20 +36,24 @@ def test_nested_artifacts_are_written_out_whole() -> None:
     made = Made(source=source, loose=Loose(value=frozenset({2, 10})))
     fields: dict[str, Any] = {"size": 1}
     document: dict[str, Any] = {
-        "type": "Made",
+        "type": f"{__name__}.Made",
         "kind": "results",
         "version": 1,
         "key": keys.of(made),
         "fields": {
             "source": {
-                "type": "Source",
+                "type": f"{__name__}.Source",
                 "kind": "shards",
                 "version": 3,
                 "key": keys.of(source),
                 "content": {"files": "abc"},
                 "fields": fields,
             },
-            "loose": {"type": "Loose", "fields": {"value": [10, 2]}},
+            "loose": {
+                "type": f"{__name__}.Loose",
+                "version": 1,
+                "fields": {"value": [10, 2]},
+            },
         },
     }
     assert spec.to_document(made, keys) == document
@@ -84,6 +88,6 @@ def test_a_type_declared_again_replaces_the_first():
         return Twice
 
     first, second = declare(1), declare(2)
-    assert known_types()["Twice"] is second
-    found = spec.from_document({"type": "Twice", "fields": {}})
+    assert named_types()[f"{__name__}.Twice"] is second
+    found = spec.from_document({"type": f"{__name__}.Twice", "fields": {}})
     assert type(found) is second is not first

@@ -42,6 +42,13 @@ class Tree(Artifact):
     seed: int = 0
 
 
+def declared(name: str, base: type[Artifact], **fields: tuple[Any, Any]) -> type[Artifact]:
+    """Return a subclass with annotated fields, as a module declares it."""
+    annotations = {field: kind for field, (kind, _) in fields.items()}
+    values = {field: value for field, (_, value) in fields.items()}
+    return type(name, (base,), {"__annotations__": annotations, "__module__": __name__, **values})
+
+
 def canonical(artifact: Artifact) -> Any:
     return json.loads(Keys(Site()).canonical(artifact))
 
@@ -51,11 +58,15 @@ def test_key_is_the_hash_of_canonical_json_of_type_version_and_fields():
     text = Keys(Site()).canonical(tree)
     assert tree.key == xxhash.xxh3_128_hexdigest(text.encode())
     assert canonical(tree) == {
-        "type": "Tree",
+        "type": "tests.spec.test_keys.Tree",
         "version": 1,
         "fields": {
-            "leaf": {"type": "Tip", "key": tree.leaf.key},
-            "optimiser": {"type": "Optimiser", "fields": {"lr": 0.001}},
+            "leaf": {"type": "tests.spec.test_keys.Tip", "key": tree.leaf.key},
+            "optimiser": {
+                "type": "tests.spec.test_keys.Optimiser",
+                "version": 1,
+                "fields": {"lr": 0.001},
+            },
             "seed": 0,
         },
     }
@@ -105,13 +116,13 @@ def test_defaults_count():
         pass
 
     before = Leaf2(size=5)
-    changed = type("Leaf2", (Tip,), {"__annotations__": {"rate": float}, "rate": 0.25})
+    changed = declared("Leaf2", Tip, rate=(float, 0.25))
     assert changed(size=5).key != before.key
     assert changed(size=5, rate=0.5).key == before.key
 
 
 def test_version_counts():
-    newer = type("Tip", (Tip,), {"version": 2, "__annotations__": {"version": ClassVar[int]}})
+    newer = declared("Tip", Tip, version=(ClassVar[int], 2))
     assert newer().key != Tip().key
 
 
@@ -165,11 +176,12 @@ def spelled_plainly(spec: Spec) -> Any:
         return 0.0 if value == 0 and type(value) is float else value
 
     fields = {n: data(getattr(spec, n)) for n in type(spec).model_fields if n != "device"}
+    name = f"{__name__}.{type(spec).__name__}"
     if not isinstance(spec, Artifact):
-        return {"type": type(spec).__name__, "fields": fields}
-    body = {"type": type(spec).__name__, "version": spec.version, "fields": fields}
+        return {"type": name, "version": spec.version, "fields": fields}
+    body = {"type": name, "version": spec.version, "fields": fields}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return {"type": type(spec).__name__, "key": xxhash.xxh3_128_hexdigest(text.encode())}
+    return {"type": name, "key": xxhash.xxh3_128_hexdigest(text.encode())}
 
 
 class Anything(Optimiser):
@@ -272,23 +284,16 @@ def test_equal_specs_in_different_places_have_their_own_content():
 
 def test_a_type_that_is_defined_again_is_another_type():
     keys = Keys(Site())
-    older, newer = (
-        type("Tip", (Tip,), {"version": v, "__annotations__": {"version": ClassVar[int]}})
-        for v in (1, 2)
-    )
+    older, newer = (declared("Tip", Tip, version=(ClassVar[int], v)) for v in (1, 2))
     assert keys.of(older()) == keys.of(Tip()) != keys.of(newer())
 
 
 def test_since_keeps_old_keys_and_follows_a_later_default():
     def leaf(default: int) -> type[Artifact]:
-        fields = {"size": int, "depth": Annotated[int, Since(legacy=0)]}
-        return type(
-            "Grown",
-            (Artifact,),
-            {"__annotations__": fields, "kind": "checkpoints", "depth": default},
-        )
+        depth = Annotated[int, Since(legacy=0)], default
+        return declared("Grown", Tip, depth=depth)
 
-    old = type("Grown", (Artifact,), {"__annotations__": {"size": int}, "kind": "checkpoints"})
+    old = declared("Grown", Tip)
     assert leaf(0)(size=1).key == old(size=1).key
     assert leaf(0)(size=1, depth=2).key != old(size=1).key
     assert leaf(2)(size=1).key == leaf(0)(size=1, depth=2).key
@@ -327,6 +332,7 @@ def test_keys_do_not_depend_on_process_hash_seed_or_folder(tmp_path):
         "vit = ViT(name='vit_small_patch14_dinov2', weights=RandomInit(seed=3))\n"
         "class Many(Artifact):\n"
         "    kind = 'results'\n"
+        "    namespace: __import__('typing').ClassVar = 'mine'\n"
         "    vit: ViT\n"
         "    tags: frozenset[str]\n"
         "print(Many(vit=vit, tags=frozenset('abcdefgh')).key)\n"

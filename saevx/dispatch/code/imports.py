@@ -19,6 +19,7 @@ from pathlib import Path
 
 from saevx.dispatch.code.files import N_FILES, code_files, is_code
 from saevx.errors import SaevxWarning
+from spec.keys.type_names import EXPERIMENT_MODULE
 
 PACKAGES = ("saevx", "spec", "store")
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,7 +32,7 @@ def imported(experiment: Path) -> Iterator[tuple[str, Path]]:
     """Yield the imported files, whole packages, with their paths relative to the search path."""
     foreign = _foreign_folders()
     loaded = {name.partition(".")[0] for name in list(sys.modules) if name != "__main__"}
-    queue = [name for name in sorted(loaded) if not name.startswith("saevx_experiment_")]
+    queue = [name for name in sorted(loaded) if not name.startswith(EXPERIMENT_MODULE)]
     queue += _imported_names(experiment)
     seen = set(sys.stdlib_module_names)
     while queue:
