@@ -9,7 +9,8 @@ from spec.files.site import current_site
 from spec.keys.key import Keys
 from spec.keys.markers import check_markers
 from spec.keys.model import ArtifactModel, Kind, SpecModel
-from spec.keys.type_names import check_type_names
+from spec.keys.type_names import check_type_names, file_of
+from spec.keys.values import exact
 from spec.tree import draw_html
 
 RESERVED = {
@@ -75,6 +76,7 @@ class Spec(SpecModel):
         cls._abstract = abstract
         _check_field_names(cls)
         check_markers(cls.__name__, cls.model_fields)
+        cls._file = file_of(cls.__module__)
         check_type_names(cls)
         if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
             raise TypeError(f"{cls.__name__}.version is {cls.version!r}; it must be 1, 2, 3, ...")
@@ -86,10 +88,10 @@ class Spec(SpecModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_concrete(cls, data: Any) -> Any:
+    def _check_data(cls, data: Any) -> Any:
         if cls.is_abstract():
             raise ValueError(_why_abstract(cls))
-        return data
+        return exact(cls, data) if isinstance(data, dict) else data
 
     def _repr_html_(self) -> str:
         return draw_html(self, current_site())

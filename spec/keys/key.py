@@ -8,6 +8,7 @@ its own name and all its fields where the annotation names its base.
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import xxhash
@@ -17,7 +18,7 @@ from spec.files.site import Site
 from spec.keys.canonical import canonical_json, plain
 from spec.keys.markers import Since, check_markers, is_exec
 from spec.keys.model import ArtifactModel, SpecModel
-from spec.keys.type_names import check_is_only, type_name
+from spec.keys.type_names import check_is_only, present_types, type_name
 
 _ATOMS = frozenset({int, bool, float, type(None)})
 
@@ -119,7 +120,7 @@ class Keys:
     def _name_of(self, spec_type: type[SpecModel]) -> str:
         """Return the name of a type as JSON. Raises SpecError if another type has it too."""
         if spec_type not in self._names:
-            check_is_only(spec_type)
+            check_is_only(spec_type, chain(present_types(), self._names))
             self._names[spec_type] = canonical_json(type_name(spec_type))
         return self._names[spec_type]
 

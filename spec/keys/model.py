@@ -1,7 +1,7 @@
 """What keys and trees read of a spec. `Spec` and `Artifact` in base.py build on these models."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,16 @@ class SpecModel(BaseModel):
     formerly: ClassVar[tuple[str, ...]] = ()
     """Names that the type had in keys before it was renamed or moved, the oldest first. The oldest
     one still counts in keys, so that artifacts made under it are found."""
+
+    _file: ClassVar[str] = ""
+    """The file that declares the type; "" in a notebook."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields replaced. Raises ValidationError as the class does."""
+        if not update:
+            return super().model_copy(deep=deep)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**fields | dict(update))
 
     def fingerprints(self, site: Site) -> dict[str, str]:
         """Return digests of the files that the spec points at; they count in keys like fields."""

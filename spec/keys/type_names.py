@@ -4,7 +4,7 @@ Without the namespace, two people's `KMeans` with equal fields would share artif
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,13 @@ def _namespace(spec_type: type[SpecModel]) -> str:
         return spec_type.namespace
     module = spec_type.__module__
     if module in ("__main__", "__mp_main__"):
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file is None:
+        if not spec_type._file:
             raise SpecError(
                 f"{spec_type.__name__} is declared in a notebook or at a prompt, so its name alone "
                 "may be that of another type tomorrow: give its class a namespace, as in "
                 '`namespace: ClassVar[str] = "my_study"`, or declare it in a file'
             )
-        return Path(file).stem
+        return Path(spec_type._file).stem
     return module.removeprefix(EXPERIMENT_MODULE)
 
 
@@ -77,30 +76,39 @@ def _is_dotted(name: object) -> bool:
     return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
-def check_is_only(spec_type: type[SpecModel]) -> None:
-    """Raise SpecError if another type of this process has the same name in keys.
+def check_is_only(spec_type: type[SpecModel], others: Iterable[type[SpecModel]]) -> None:
+    """Raise SpecError if one of the other types has the same name in keys.
 
     A notebook's cell that runs again, and a module that is reloaded, declare a type anew: the later
     declaration replaces the earlier one.
     """
-    name = type_name(spec_type)
-    for other in all_types():
-        if other.__name__ != spec_type.__name__ and not former_names(other):
-            continue
-        if _home(other) != _home(spec_type) and _name_or_none(other) == name:
+    name, home = type_name(spec_type), _home(spec_type)
+    for other in others:
+        if _home(other) != home and _name_or_none(other) == name:
             raise SpecError(
-                f"two spec types are called {name} in keys, so they would share artifacts: "
-                f"{_home(spec_type)} and {_home(other)}; give one of the classes a namespace of "
-                'its own, as in `namespace: ClassVar[str] = "my_study"`'
+                f"two spec types are called {name} in keys, so they would share artifacts: {home} "
+                f"and {_home(other)}; give one of the classes a namespace of its own, as in "
+                '`namespace: ClassVar[str] = "my_study"`'
             )
 
 
-def _home(spec_type: type) -> str:
+def _home(spec_type: type[SpecModel]) -> str:
     """Return where a type is declared. Local classes are told apart by their module alone."""
-    file = getattr(sys.modules.get(spec_type.__module__), "__file__", "")
     inside = spec_type.__qualname__
     place = spec_type.__name__ if "<locals>" in inside else inside
-    return f"{spec_type.__module__}.{place}" + (f" of {file}" if file else "")
+    return f"{spec_type.__module__}.{place}" + (f" of {spec_type._file}" if spec_type._file else "")
+
+
+def present_types() -> Iterator[type[SpecModel]]:
+    """Yield `all_types` but those of modules that another file has replaced since."""
+    for found in all_types():
+        if file_of(found.__module__) == found._file:
+            yield found
+
+
+def file_of(module: str) -> str:
+    """Return the file of an imported module; "" for a notebook."""
+    return getattr(sys.modules.get(module), "__file__", None) or ""
 
 
 def _name_or_none(spec_type: type[SpecModel]) -> str | None:

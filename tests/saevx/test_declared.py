@@ -142,7 +142,9 @@ def test_without_records_the_store_tells_which_version_is_older():
     assert [(item["reason"], item["detail"]) for item in stale] == [
         ("older version", "version 1 of counts.Counted, which is at 2 now")
     ]
-    (found,) = [f for f in as_json("doctor") if f["topic"] == "types" and f["where"] == "Acts"]
+    (found,) = [
+        f for f in as_json("doctor") if f["topic"] == "types" and f["where"] == "counts.Acts"
+    ]
     assert "not known here" in found["what"]
 
 

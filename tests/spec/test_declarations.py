@@ -5,13 +5,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SerializeAsAny, ValidationError
 from typing_extensions import TypeAliasType
 
+import spec
+from saevx.experiments.load import import_file
 from spec import (
+    CUB200,
     Artifact,
     CenterCrop,
     Exec,
@@ -35,6 +41,8 @@ from spec import (
     to_document,
 )
 from spec.tree import build_tree
+
+from ..saevx.cub_tree import make_cub
 
 VIT = ViT(name="vit_small_patch14_dinov2", weights=RandomInit())
 
@@ -286,3 +294,167 @@ def test_names_refuse_values_without_json() -> None:
 
     with pytest.raises(SpecError, match=r"Odd\.root is a bytes"):
         portable_name(declare(Any)(root=b"x"))
+
+
+class TestValues:
+    def test_a_set_where_order_counts_is_refused(self) -> None:
+        for names in ({"a", "b"}, frozenset("ab")):
+            with pytest.raises(ValidationError, match="traits is a set, whose order differs"):
+                CUB200(split="train", traits=names)  # type: ignore[arg-type]
+
+        class Nested(Spec):
+            grids: tuple[tuple[int, ...], ...]
+            some: frozenset[int] = frozenset()
+
+        with pytest.raises(ValidationError, match=r"grids\[1\] is a set"):
+            Nested(grids=[(1,), {2, 3}])  # type: ignore[list-item]
+        assert Nested(grids=((1,),), some={2, 3}).some == {2, 3}
+
+    @given(st.integers(-(2**63), 2**63 - 1))
+    def test_numpy_integers_keep_their_value(self, value: int) -> None:
+        class Numbers(Spec):
+            one: int
+            many: tuple[int, ...] = ()
+            named: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
+
+        number = np.int64(value)
+        found = Numbers(one=number, many=[number], named={"x": number})
+        assert (found.one, found.many, found.named) == (value, (value,), {"x": value})
+        assert Keys(Site()).text(found) == Keys(Site()).text(
+            Numbers(one=value, many=(value,), named={"x": value})
+        )
+
+    @pytest.mark.parametrize("value", [True, False, np.True_])
+    def test_booleans_are_no_numbers(self, value: Any) -> None:
+        with pytest.raises(ValidationError, match=r"layer is (True|False): write the number"):
+            Shards(images=ImageFolder(root="/x"), vit=VIT, layer=value)
+        with pytest.raises(ValidationError, match="layer_scale is"):
+            RandomInit(layer_scale=value)
+
+    def test_booleans_are_kept_where_they_are_expected(self) -> None:
+        class Flags(Spec):
+            flag: bool
+            either: int | bool = 0
+            anything: Any = None
+            word: Literal[True, "auto"] = "auto"
+
+        flags = Flags(flag=np.True_, either=True, anything=True, word=True)
+        assert [flags.flag, flags.either, flags.anything, flags.word] == [True] * 4
+        assert all(type(value) is bool for value in dict(flags).values())
+
+    def test_a_copy_is_checked_like_a_new_spec(self) -> None:
+        shards = Shards(images=ImageFolder(root="/x"), vit=VIT, layer=3)
+        assert shards.model_copy(update={"layer": 4}) == Shards(
+            images=ImageFolder(root="/x"), vit=VIT, layer=4
+        )
+        for update in ({"layer": "three"}, {"layer": True}, {"layr": 3}, {"vit": None}):
+            with pytest.raises(ValidationError):
+                shards.model_copy(update=update)
+
+
+class TestVersions:
+    def test_the_version_of_a_description_counts(self) -> None:
+        class Seen(Artifact):
+            kind: ClassVar = "results"
+            lens: SerializeAsAny[Spec]
+
+        def lens(number: int) -> Spec:
+            class Lens(Spec):
+                version: ClassVar[int] = number
+
+            return Lens()
+
+        assert Seen(lens=lens(1)).key == Seen(lens=lens(1)).key != Seen(lens=lens(2)).key
+
+    def test_the_version_of_a_trait_set_counts(self, tmp_path: Path) -> None:
+        cub = make_cub(tmp_path)
+        before = Keys(Site()).text(CUB200(split="train", root=str(cub.root)))
+        assert '"type":"CUB200","version":1}' in before
+
+    @pytest.mark.parametrize("version", [0, -1, True, "2", 1.5])
+    def test_versions_are_whole_numbers_from_one(self, version: Any) -> None:
+        with pytest.raises(TypeError, match=r"version is .*; it must be 1, 2, 3"):
+            type("Odd", (Spec,), {"version": version, "__annotations__": {"version": ClassVar}})
+
+
+class TestNames:
+    """Types that share a name, in modules of their own."""
+
+    @staticmethod
+    def declare(tmp_path: Path, stem: str, body: str = "", folder: str = "") -> type[Artifact]:
+        file = tmp_path / folder / f"{stem}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            "from typing import ClassVar\nfrom spec import Artifact\n"
+            "class KMeans(Artifact):\n"
+            '    kind: ClassVar = "checkpoints"\n'
+            f"{body}    k: int = 8\n"
+        )
+        found: type[Artifact] = import_file(file).KMeans
+        return found
+
+    def test_types_of_two_files_do_not_share_keys(self, tmp_path: Path) -> None:
+        mine, theirs = (self.declare(tmp_path, stem) for stem in ("mine", "theirs"))
+        assert mine().key != theirs().key
+        assert to_document(mine(), Keys(Site()))["type"] == "mine.KMeans"
+
+    def test_a_type_shaped_like_a_built_in_one_has_its_own_key(self) -> None:
+        class HubWeights(Weights):
+            pass
+
+        ours = spec.HubWeights()
+        assert Keys(Site()).text(HubWeights()) != Keys(Site()).text(ours)
+
+    def test_a_namespace_replaces_the_name_of_the_file(self, tmp_path: Path) -> None:
+        body = '    namespace: ClassVar = "lab.birds"\n'
+        named = self.declare(tmp_path, "study", body)
+        assert to_document(named(), Keys(Site()))["type"] == "lab.birds.KMeans"
+        for namespace in ("", "a b", "a..b", 3):
+            with pytest.raises(TypeError, match="must be a dotted name"):
+                type("Odd", (Spec,), {"namespace": namespace})
+
+    def test_a_type_that_moved_keeps_its_keys(self, tmp_path: Path) -> None:
+        before = self.declare(tmp_path, "old")
+        document, key = to_document(before(k=3), Keys(Site())), before(k=3).key
+        moved = self.declare(tmp_path, "new", '    formerly = ("old.KMeans", "older.KMeans")\n')
+        with pytest.raises(SpecError, match="two spec types are called"):
+            _ = moved(k=3).key
+        del before, sys.modules["saevx_experiment_old"]
+        assert moved(k=3).key == key
+        assert type(from_document(document)) is moved
+        assert type(from_document({**document, "type": "older.KMeans"})) is moved
+        assert self.declare(tmp_path, "newest")(k=3).key != key
+        with pytest.raises(TypeError, match="must be a tuple of former names"):
+            type("Odd", (Spec,), {"formerly": "old.KMeans"})
+
+    def test_two_types_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        one = self.declare(tmp_path, "study", folder="a")
+        other = self.declare(tmp_path, "study", folder="b")
+        assert other().k == 8
+        with pytest.raises(SpecError, match=r"two spec types are called study\.KMeans .*namespace"):
+            _ = one().key
+        named = [self.declare(tmp_path, s, '    namespace: ClassVar = "lab"\n') for s in "xy"]
+        with pytest.raises(SpecError, match=r"are called lab\.KMeans .*_x.* and .*_y"):
+            _ = named[0]().key
+
+    def test_a_cell_that_runs_again_replaces_its_type(self, tmp_path: Path) -> None:
+        before = self.declare(tmp_path, "study")().key
+        assert self.declare(tmp_path, "study")().key == before
+
+    @pytest.mark.parametrize(
+        ("namespace", "printed"), [("", "is declared in a notebook"), ("lab", "lab.KMeans")]
+    )
+    def test_types_of_a_notebook_need_a_namespace(self, namespace: str, printed: str) -> None:
+        code = (
+            "from typing import ClassVar\nfrom spec import *\n"
+            "class KMeans(Artifact):\n"
+            "    kind: ClassVar = 'checkpoints'\n"
+            f"    namespace: ClassVar = {namespace or None!r}\n"
+            "try: print(to_document(KMeans(), Keys(Site())))\n"
+            "except SpecError as error: print(error)\n"
+        )
+        here = Path(__file__).resolve().parents[2]
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here
+        )
+        assert printed in ran.stdout
