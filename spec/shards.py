@@ -1,11 +1,12 @@
 """Recorded activations of one layer."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from spec.base import Artifact
 from spec.images.base import ImageSet
+from spec.keys.markers import Exec
 from spec.keys.model import Kind
 from spec.vit import ViT
 
@@ -14,8 +15,8 @@ class Shards(Artifact):
     """The residual stream of `vit` after block `layer` (from 0), for every image of `images`.
 
     Holds patch tokens (n_images, n_patches, d) and, if the ViT has one, the class token
-    (n_images, 1, d). `batch_size`, the images per forward pass, is part of the key because it
-    changes the last bits of floating-point sums.
+    (n_images, 1, d). `batch_size`, the images per forward pass, does not count in the key. Like the
+    device it may change the last bits of activations; artifacts record both.
     """
 
     kind: ClassVar[Kind] = "shards"
@@ -24,4 +25,4 @@ class Shards(Artifact):
     vit: ViT
     layer: int = Field(ge=0)
     dtype: Literal["float16", "float32"] = "float16"
-    batch_size: int = Field(32, ge=1)
+    batch_size: Annotated[int, Exec(), Field(ge=1)] = 32

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING
 
 from spec import SpecError
 
 if TYPE_CHECKING:
     import torch
+
+
+def describe(on: torch.device) -> dict[str, str | int]:
+    """Return what, besides the batch size, may change the last bits of a result on a device."""
+    import torch
+
+    if on.type == "cuda":
+        return {"device": on.type, "device_name": torch.cuda.get_device_name(on)}
+    return {
+        "device": on.type,
+        "device_name": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def device() -> torch.device:

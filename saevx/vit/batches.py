@@ -60,14 +60,11 @@ def batches(
 ) -> Generator[ImageBatch, None, None]:
     """Yield images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
 
-    `start` must be a multiple of `batch_size`, so that an image is always at the same place of the
-    same batch. Raises what `source.load` raises, in the order of the images. Before a DatasetError
+    Raises what `source.load` raises, in the order of the images. Before a DatasetError
     is raised, all images not yet decoded are checked, so that the error names every broken one;
     `on_check` is called with the number of checked images.
     """
     stop = len(source) if stop is None else stop
-    if start % batch_size:
-        raise ValueError(f"start must be a multiple of batch_size={batch_size}, not {start}")
 
     def decode(i: int) -> NDArray[np.float32]:
         return preprocess(source.load(i))

@@ -30,17 +30,21 @@ SHARD_BYTES = 256 << 20
 """Approximate size of a file of patch tokens."""
 
 MAX_ROWS_PER_SHARD = 1 << 16
-"""Most images in a file, unless one batch has more: the index has an entry for each."""
+"""Most images in a file: the index has an entry for each."""
+
+WHOLE_BATCHES = 64
+"""A file of at least so many images holds a multiple of them, so that no batch of a usual size is
+cut by its end."""
 
 
-def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str, batch_size: int) -> int:
-    """Return the images per shard file: about SHARD_BYTES of tokens, in whole batches.
+def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str) -> int:
+    """Return the images per shard file: about SHARD_BYTES of tokens, at most all images.
 
-    It is limited by MAX_ROWS_PER_SHARD and by the batches of the set.
+    It does not depend on the batch size, which is not part of the key.
     """
     image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
-    n_batches = min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD) // batch_size
-    return min(max(1, n_batches), -(-n_images // batch_size)) * batch_size
+    rows = max(1, min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD))
+    return min(n_images, rows if rows < WHOLE_BATCHES else rows - rows % WHOLE_BATCHES)
 
 
 class LayerPart:
@@ -82,8 +86,12 @@ class LayerPart:
         if self._cls is not None:
             self._cls.abandon()
 
-    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Close the arrays and return the attributes that `join` needs, including `facts`."""
+    def finish(self, facts: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+        """Close the arrays and return the attributes that `join` needs.
+
+        `facts` must be the same for all parts of a layer. `computed` says on what they were
+        computed, which may change the last bits.
+        """
         self._patches.close()
         if self._cls is not None:
             self._cls.close()
@@ -92,6 +100,7 @@ class LayerPart:
             "n_tokens": self._moments.n_tokens,
             "sum_squares": self._moments.sum_squares,
             "facts": {"grid": list(self._facts.grid), **facts},
+            "computed": computed,
         }
 
 
@@ -133,15 +142,38 @@ def join(
     for part in parts:
         moments.merge(_moments_of(part, d))
     draft.write("mean", moments.mean)
+    computed = _unique([part.manifest.attributes["computed"] for part in parts])
     return {
         "n_images": len(images),
         "n_patches": n_patches,
+        "computed": computed,
+        "warnings": _differences(computed),
         "d_model": d,
         "n_tokens": moments.n_tokens,
         "variance": moments.variance,
         "mean_square": moments.mean_square,
         **facts,
     }
+
+
+def _differences(computed: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a warning if parts were computed by different hardware or packages."""
+    found = []
+    for name in ("device_name", "torch", "timm", "pillow"):
+        values = sorted({each[name] for each in computed})
+        if len(values) > 1:
+            found.append(f"{name} {' and '.join(values)}")
+    if not found:
+        return []
+    return [
+        f"its images were recorded with different {', '.join(found)}, between which the last bits "
+        "of activations may differ"
+    ]
+
+
+def _unique(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each value once, in order."""
+    return [value for i, value in enumerate(values) if value not in values[:i]]
 
 
 def _moments_of(part: store.StoredArtifact, d: int) -> Moments:

@@ -41,6 +41,15 @@ class ViTFacts:
     def n_patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How pixels are resampled and normalised, as JSON."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
 
 @dataclass(frozen=True)
 class LoadedViT:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from saevx.compute.device import device
+from saevx.compute.device import describe, device
 from saevx.errors import SaevxError
 from saevx.resolve.batch import Batch
 from saevx.resolve.parts import Parts, Todo
@@ -60,7 +61,7 @@ def _rows_per_shard(spec: Shards, n_images: int) -> int:
     from saevx.vit.layer_part import rows_per_shard
     from saevx.vit.model import inspect_vit
 
-    return rows_per_shard(n_images, inspect_vit(spec.vit), spec.dtype, spec.batch_size)
+    return rows_per_shard(n_images, inspect_vit(spec.vit), spec.dtype)
 
 
 def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
@@ -73,6 +74,9 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
     first = batch.specs[0]
     source = open_images(first.images, batch.site)
     vit = load_vit(first.vit, site=batch.site)
+    facts = {"weights_revision": vit.revision, **vit.facts.preprocessing}
+    versions = {name: metadata.version(name) for name in ("torch", "timm", "pillow")}
+    computed = {**describe(vit.device), "batch_size": first.batch_size, **versions}
     rows = _rows_per_shard(first, len(source))
     ranges = {
         index: range(len(source))[index * rows : (index + 1) * rows] for index in todo.indices
@@ -108,8 +112,8 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
                 sinks[layer].abandon()
                 batch.fail(spec, failed[layer])
             else:
-                facts = sinks[layer].finish({"weights_revision": vit.revision})
-                part.publish(spec, attributes=facts)
+                attributes = sinks[layer].finish(facts, computed)
+                part.publish(spec, attributes=attributes)
         n_done += len(images)
 
 

@@ -42,7 +42,7 @@ IMAGE_BYTES = 4 * 64 * 2
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three files, of 4, 4 and 3 images."""
-    monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 5 * IMAGE_BYTES)
+    monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 4 * IMAGE_BYTES)
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # nobody pulls a plug
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -158,7 +158,7 @@ vit_parts.be_killed(*sys.argv[1:])
 def be_killed(images: str, store: str) -> None:
     """The kill comes in the middle of the second file."""
     torch.set_num_threads(1)
-    saevx.vit.layer_part.SHARD_BYTES = 5 * IMAGE_BYTES
+    saevx.vit.layer_part.SHARD_BYTES = 4 * IMAGE_BYTES
     real, n_calls = LoadedViT.residual, 0
 
     def residual(self: LoadedViT, pixels: Any, layers: Any) -> Any:
@@ -346,3 +346,18 @@ def test_sealing_needs_neither_weights_nor_images(
     assert not failed
     for layer in (1, 2):
         assert files_of(made[layer]) == files_of(whole[layer])
+
+
+def test_parts_of_different_devices_are_joined_with_a_warning(
+    images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, spec = tmp_path / "store", shards(images, 1)
+    record_partly([spec], store, monkeypatch, 4)
+    other = {"device": "cuda", "device_name": "NVIDIA H100"}
+    monkeypatch.setattr(saevx.vit.recording, "describe", lambda on: other)
+    made, failed = run([spec], store)
+    assert not failed
+    attributes = made[1].manifest.attributes
+    assert [each["device"] for each in attributes["computed"]] == ["cpu", "cuda"]
+    (warning,) = attributes["warnings"]
+    assert "different device_name NVIDIA H100 and" in warning

@@ -22,8 +22,8 @@ from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
 from saevx.vit.batches import AHEAD, batches
-from saevx.vit.layer_part import MAX_ROWS_PER_SHARD, SHARD_BYTES, rows_per_shard
-from saevx.vit.model import LoadedViT, ViTFacts, load_vit
+from saevx.vit.layer_part import MAX_ROWS_PER_SHARD, SHARD_BYTES, WHOLE_BATCHES, rows_per_shard
+from saevx.vit.model import LoadedViT, ViTFacts, inspect_vit, load_vit
 from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
 from saevx.vit.recorder import Overflow, record, round_tokens
@@ -148,11 +148,6 @@ def test_parts_equal_the_whole(vit):
     for layer, sink in whole.items():
         assert sink.names == parts[layer].names == Pictures().files
         assert torch.equal(sink.all, parts[layer].all)
-
-
-def test_parts_must_begin_with_a_batch(vit):
-    with pytest.raises(ValueError, match="start must be a multiple of batch_size="):
-        record(Pictures(), vit, VIT.resize, {0: Memory()}, batch_size=BATCH_SIZE, start=3)
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 4))
@@ -335,16 +330,36 @@ def test_registers_are_dropped(n_prefix, has_cls, kept):
     assert rounded.flags.c_contiguous
 
 
-@given(st.integers(1, 200_000), st.integers(1, 64), st.integers(1, 2000), st.integers(1, 300),
+@given(st.integers(1, 200_000), st.integers(1, 64), st.integers(1, 2000),
        st.sampled_from(["float16", "float32"]))  # fmt: skip
-def test_a_file_holds_whole_batches_of_about_its_size(n_images, side, d, batch_size, dtype):
-    rows = rows_per_shard(n_images, facts_of(1, True, (side, side), d), dtype, batch_size)
+def test_a_file_holds_images_of_about_its_size(n_images, side, d, dtype):
+    rows = rows_per_shard(n_images, facts_of(1, True, (side, side), d), dtype)
     n_bytes = side * side * d * np.dtype(dtype).itemsize
-    assert rows % batch_size == 0
-    assert batch_size <= rows < n_images + batch_size
-    assert rows == batch_size or (rows * n_bytes <= SHARD_BYTES and rows <= MAX_ROWS_PER_SHARD)
-    more = rows + batch_size
-    assert rows >= n_images or more * n_bytes > SHARD_BYTES or more > MAX_ROWS_PER_SHARD
+    assert 1 <= rows <= n_images
+    assert rows == 1 or (rows * n_bytes <= SHARD_BYTES and rows <= MAX_ROWS_PER_SHARD)
+    assert rows == n_images or rows < WHOLE_BATCHES or rows % WHOLE_BATCHES == 0
+    more = rows + WHOLE_BATCHES
+    assert rows == n_images or more * n_bytes > SHARD_BYTES or more > MAX_ROWS_PER_SHARD
+
+
+def test_another_batch_size_gives_the_same_numbers_to_rounding(images, tmp_path):
+    spec = shards(images, 3, dtype="float32")
+    other = spec.model_copy(update={"batch_size": 3})
+    keys = Keys(Site())
+    assert keys.of(spec) == keys.of(other)
+    (one, _), (two, _) = run([spec], tmp_path / "one"), run([other], tmp_path / "two")
+    again, _ = run([spec], tmp_path / "again")
+    assert again[3].manifest.files == one[3].manifest.files
+    for name in ("patches", "cls"):
+        np.testing.assert_allclose(
+            one[3].array(name).read(), two[3].array(name).read(), rtol=1e-4, atol=1e-5
+        )
+    assert [made[3].manifest.attributes["computed"][0]["batch_size"] for made in (one, two)] == [
+        BATCH_SIZE,
+        3,
+    ]
+    assert one[3].manifest.attributes["computed"][0]["threads"] == torch.get_num_threads()
+    assert one[3].manifest.attributes["mean"] == list(inspect_vit(VIT).mean)
 
 
 def test_few_images_make_small_files(images, tmp_path):
