@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from spec.base import Artifact
+from spec.images.base import ImageSet
 from spec.keys.model import Kind
 from spec.shards import Shards
 
@@ -13,8 +14,15 @@ class Scorer(Artifact, abstract=True):
     """Maps activations (B, d) to scores (B, K), fitted on `shards`."""
 
     kind: ClassVar[Kind] = "checkpoints"
+    uses_labels: ClassVar[bool] = False
+    """Whether fitting, or choosing among fits, uses labels. Such a scorer is not tested on images
+    that it was fitted on."""
 
     shards: Shards
+
+    def fit_images(self) -> tuple[ImageSet, ...]:
+        """Return the image sets that fitting reads."""
+        return (self.shards.images,)
 
 
 class RandomPrototypes(Scorer):

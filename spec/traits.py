@@ -8,6 +8,8 @@ from spec.base import Artifact
 from spec.errors import SpecError
 from spec.files.site import Site
 from spec.images.base import TraitSet
+from spec.images.overlap import Overlap, overlap
+from spec.keys.markers import Exec
 from spec.keys.model import Kind
 from spec.prototypes import Scorer
 from spec.scores import ImageScores
@@ -17,12 +19,17 @@ SAME_IMAGES = (
     'use another split, such as split="test"'
 )
 
+SHOWN = 3
+"""Shared images named in an error."""
+
 
 class TraitAP(Artifact):
     """For each trait, the prototype with the highest train AP, and its test AP.
 
     The prototype is picked on `n_train` images, or on all when None. The subsets are nested: the
     64 images contain the 16.
+
+    Train and test sets that share images, by name or content, are refused unless `allow_overlap`.
     """
 
     kind: ClassVar[Kind] = "results"
@@ -31,6 +38,7 @@ class TraitAP(Artifact):
     train: SerializeAsAny[TraitSet]
     test: SerializeAsAny[TraitSet]
     n_train: Annotated[int, Field(ge=1)] | None = None
+    allow_overlap: Annotated[bool, Exec()] = False
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
@@ -38,14 +46,34 @@ class TraitAP(Artifact):
             raise ValueError(SAME_IMAGES)
         return self
 
-    def check_images_differ(self, site: Site) -> None:
-        """Raise SpecError when train and test are the same images on disk.
+    def check_overlap(self, site: Site) -> None:
+        """Raise SpecError when test images were trained on.
 
-        Specs that differ, such as by root or by the size of drawings, may list the same images.
+        Refused are images that are in the train set too, unless `allow_overlap`, and images on
+        which a scorer that uses labels was fitted.
         """
-        train, test = (side.images.fingerprint(site) for side in (self.train, self.test))
-        if train.digest == test.digest:
+        train, test = self.train.images, self.test.images
+        shared = overlap(test, train, site)
+        if shared.n_images == test.n_images(site) == train.n_images(site):
             raise SpecError(f"{self.train!r} and {self.test!r}: {SAME_IMAGES}")
+        if shared.n_images and not self.allow_overlap:
+            raise SpecError(
+                f"{self.train!r} and {self.test!r} share {_in_words(shared)}: take them out of one "
+                "of the sets, or pass allow_overlap=True if they are meant to be in both"
+            )
+        if self.scorer.uses_labels:
+            for images in self.scorer.fit_images():
+                if (shared := overlap(test, images, site)).n_images:
+                    raise SpecError(
+                        f"{type(self.scorer).__name__} used labels of {_in_words(shared)} of "
+                        f"{self.test!r}: fit it on other images, such as those of the train set"
+                    )
+
+    def n_fit(self, site: Site) -> int:
+        """Return how many of the test images the scorer was fitted on, without their labels."""
+        test = self.test.images
+        found = [overlap(test, images, site) for images in self.scorer.fit_images()]
+        return len({name for shared in found for names in shared for name in names})
 
     @property
     def train_scores(self) -> ImageScores:
@@ -62,3 +90,14 @@ class TraitAP(Artifact):
 
     def inputs(self) -> dict[str, Artifact]:
         return self.derived()
+
+
+def _in_words(shared: Overlap) -> str:
+    names = (*shared.by_content, *shared.by_name)
+    more = ", ..." if len(names) > SHOWN else ""
+    how = ", ".join(
+        f"{len(found)} by {what}"
+        for what, found in (("content", shared.by_content), ("name", shared.by_name))
+        if found
+    )
+    return f"{len(names)} images ({how}), such as {', '.join(names[:SHOWN])}{more}"

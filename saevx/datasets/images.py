@@ -95,9 +95,7 @@ def open_images(images: ImageSet, site: Site) -> ImageSource:
 
 def current_listing(images: ImageSet, site: Site) -> Listing:
     """List the images of a set. Raises DatasetError if they are not those of its key."""
-    listing = (
-        images.digested_listing(site) if images.is_identified_by_content() else images.listing(site)
-    )
+    listing = images.known_listing(site)
     if listing.digest != images.fingerprint(site).digest:
         # The next plan must not use the cached fingerprint, or it would fail here again.
         images.fingerprint(site.refreshing())

@@ -33,12 +33,15 @@ def check(specs: Sequence[TraitAP], site: Site) -> None:
     different traits, and traits without labels.
     """
     keys = Keys(site)
-    sides = {keys.text((spec.train, spec.test)): spec for spec in specs}
+    sides = {
+        (keys.text((spec.train, spec.test)), keys.of(spec.scorer), spec.allow_overlap): spec
+        for spec in specs
+    }
     faults = []
     traits: dict[str, tuple[str, ...] | None] = {}
     for spec in sides.values():
         try:
-            spec.check_images_differ(site)
+            spec.check_overlap(site)
         except SpecError as error:
             faults.append(str(error))
         for side in (spec.train, spec.test):
@@ -92,6 +95,8 @@ def _trait_difference(train: Sequence[str], test: Sequence[str]) -> str:
 )
 def trait_ap(batch: Batch[TraitAP]) -> None:
     """Read one pair of score arrays for every n_train of the batch."""
+    import polars as pl
+
     first = batch.specs[0]
     train = read_labels(first.train, batch.site)
     test = read_labels(first.test, batch.site)
@@ -104,7 +109,7 @@ def trait_ap(batch: Batch[TraitAP]) -> None:
         chosen = np.sort(order[: spec.n_train])
         frame = pick_and_test(
             train_scores[chosen], train.y[chosen], test_scores, test.y, train.traits
-        )
+        ).with_columns(pl.lit(spec.n_fit(batch.site), pl.Int64).alias("n_test_fitted"))
         batch.draft(spec).table("traits", frame)
         batch.publish(spec, summary(frame))
         batch.progress(done, len(batch.specs), "tables")

@@ -39,8 +39,13 @@ class ImageSet(Spec, abstract=True):
         """Return whether the bytes of the files count, not only their names and sizes."""
         return True
 
-    def digested_listing(self, site: Site) -> Listing:
-        """List the files with the digest of each; reads those that changed since the last time."""
+    def known_listing(self, site: Site) -> Listing:
+        """List the files, with the digest of each for a set identified by content.
+
+        Reads the files that changed since the last time.
+        """
+        if not self.is_identified_by_content():
+            return self.listing(site)
         name = f"{self!r} at {place_of(lambda: self.folder(site))}"
         return with_digests(site, name, self.listing(site))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_scores_in_another_order_than_the_labels_are_refused(tmp_path):
 
 def random_prototypes(folder: Path, n: int, name: str = "test_vit") -> RandomPrototypes:
     for i in range(3):
-        (folder / f"{i}.png").write_bytes(b"x" * i)
+        (folder / f"{folder.name}{i}.png").write_bytes(folder.name.encode() + b"x" * i)
     vit = ViT(name=name, weights=RandomInit(), resize=Squash(size=32))
     return RandomPrototypes(shards=Shards(images=ImageFolder(root=str(folder)), vit=vit, layer=0),
                             n=n)  # fmt: skip
@@ -269,7 +270,7 @@ def tables(tmp_path: Path, train: TraitSet, test: TraitSet, **fields) -> TraitAP
 def tagged(folder: Path, n: int, *tags: str, **fields) -> Tagged:
     folder.mkdir(exist_ok=True)
     for i in range(n):
-        (folder / f"{i}.png").write_bytes(b"x" * i)
+        (folder / f"{folder.name}{i}.png").write_bytes(folder.name.encode() + b"x" * i)
     return Tagged(root=str(folder), tags=list(tags), **fields)
 
 
@@ -311,5 +312,6 @@ def test_traits_are_compared_without_reading_labels(tmp_path):
 
 
 def test_train_and_test_of_the_same_images_are_refused(tmp_path):
-    train, test = tagged(tmp_path / "a", 3, "red"), tagged(tmp_path / "b", 3, "red")
+    train = tagged(tmp_path / "a", 3, "red")
+    test = train.model_copy(update={"root": str(shutil.copytree(train.root, tmp_path / "b"))})
     assert "the same images" in faults(tables(tmp_path, train, test))

@@ -238,7 +238,7 @@ class TestContentOfImages:
         self, photos: Path, read: list[str]
     ) -> None:
         images, site = ImageFolder(root=str(photos)), Site().frozen()
-        assert images.fingerprint(site).digest == images.digested_listing(site).digest
+        assert images.fingerprint(site).digest == images.known_listing(site).digest
         assert len(read) == 4
 
     def test_a_set_identified_by_its_listing_is_not_read(

@@ -24,11 +24,13 @@ from spec import (
     Site,
     SpecError,
     TraitAP,
+    TraitSet,
     ViT,
     WeightsFile,
     vit,
 )
 from spec.files.listing import Listing
+from spec.files.site import Fingerprint
 from spec.keys.identity import portable_name
 
 from ..saevx.cub_tree import CubTree, make_cub
@@ -149,6 +151,17 @@ class Photos(Artifact):
     images: ImageFolder
 
 
+class Labelled(TraitSet):
+    folder: ImageFolder
+
+    @property
+    def images(self) -> ImageFolder:
+        return self.folder
+
+    def label_fingerprint(self, site: Site) -> Fingerprint:
+        return Fingerprint("0" * 32, 1)
+
+
 class TestOneSite:
     def test_new_keys_see_changed_files(self, tmp_path: Path, cache: Path) -> None:
         (tmp_path / "photos").mkdir()
@@ -223,8 +236,8 @@ class TestSameImages:
         test = CUB200(split="train", root=str(copy))
         spec = TraitAP(scorer=study(str(cub.root)).scorer, train=train, test=test)
         with pytest.raises(SpecError, match=r"copy.*train and test are the same images"):
-            spec.check_images_differ(Site())
-        study(str(cub.root)).check_images_differ(Site())
+            spec.check_overlap(Site())
+        study(str(cub.root)).check_overlap(Site())
 
 
 def test_cached_fingerprints_tell_where_files_are(tmp_path: Path, cache: Path) -> None:
@@ -249,3 +262,66 @@ def test_cached_fingerprints_tell_where_files_are(tmp_path: Path, cache: Path) -
     (tmp_path / "moved").rename(folder)
     assert images.fingerprint(Site(cache=cache)) == before
     assert Site(cache=cache).cached_places() == [str(folder)]
+
+
+class TestOverlap:
+    @pytest.fixture
+    def sides(self, tmp_path: Path) -> tuple[Path, Path]:
+        """Two sets of four images, of which none is in both."""
+        for side in ("train", "test"):
+            (tmp_path / side).mkdir()
+            for i in range(4):
+                (tmp_path / side / f"{side} {i}.jpg").write_bytes(f"{side} {i}".encode())
+        return tmp_path / "train", tmp_path / "test"
+
+    @staticmethod
+    def spec(sides: tuple[Path, Path], identity: str = "content", **fields: object) -> TraitAP:
+        train, test = (
+            Labelled(folder=ImageFolder(root=str(side), identity=identity))  # type: ignore[arg-type]
+            for side in sides
+        )
+        scorer = RandomPrototypes(
+            shards=Shards(images=train.images, vit=study().scorer.shards.vit, layer=1), n=1
+        )
+        return TraitAP(**{"scorer": scorer, "train": train, "test": test, **fields})
+
+    def test_sets_that_share_no_image_pass(self, sides: tuple[Path, Path]) -> None:
+        spec = self.spec(sides)
+        spec.check_overlap(Site())
+        assert spec.n_fit(Site()) == 0
+
+    def test_shared_content_and_names_are_counted(self, sides: tuple[Path, Path]) -> None:
+        _, test = sides
+        (test / "copy.jpg").write_bytes(b"train 0")
+        (test / "train 1.jpg").write_bytes(b"train 1")
+        for i in (2, 3):
+            (test / f"train {i}.jpg").write_bytes(b"another picture")
+        message = r"share 4 images \(2 by content, 2 by name\), such as copy.jpg, train 1.jpg, tra"
+        with pytest.raises(SpecError, match=message):
+            self.spec(sides).check_overlap(Site())
+        allowed = self.spec(sides, allow_overlap=True)
+        allowed.check_overlap(Site())
+        assert Keys(Site()).of(allowed) == Keys(Site()).of(self.spec(sides))
+        assert allowed.n_fit(Site()) == 4
+
+    def test_sets_identified_by_listing_share_names(self, sides: tuple[Path, Path]) -> None:
+        (sides[1] / "copy.jpg").write_bytes(b"train 0")
+        self.spec(sides, "listing").check_overlap(Site())
+        (sides[1] / "train 0.jpg").write_bytes(b"")
+        with pytest.raises(SpecError, match=r"share 1 images \(1 by name\), such as train 0.jpg:"):
+            self.spec(sides, "listing").check_overlap(Site())
+
+    def test_a_scorer_that_used_labels_of_test_images_is_refused(
+        self, sides: tuple[Path, Path]
+    ) -> None:
+        class Probe(RandomPrototypes):
+            uses_labels: ClassVar[bool] = True
+
+        shards = self.spec(sides).scorer.shards
+        self.spec(sides, scorer=Probe(shards=shards, n=1)).check_overlap(Site())
+        on_test = shards.model_copy(update={"images": ImageFolder(root=str(sides[1]))})
+        with pytest.raises(SpecError, match="Probe used labels of 4 images"):
+            self.spec(sides, scorer=Probe(shards=on_test, n=1)).check_overlap(Site())
+        unsupervised = self.spec(sides, scorer=RandomPrototypes(shards=on_test, n=1))
+        unsupervised.check_overlap(Site())
+        assert unsupervised.n_fit(Site()) == 4
