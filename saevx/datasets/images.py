@@ -64,8 +64,8 @@ class ImageSource:
         known, digest = self.listing.digests, xxhash.xxh3_128_hexdigest(data)
         if known is not None and digest != known[i]:
             raise DatasetError(
-                f"{path} does not hold the bytes that it had when the set was identified: restore "
-                "the file, or run again to use the set as it is now"
+                f"{path} does not hold the bytes that it had when the set was identified or "
+                "first recorded: restore the file, or run again to use the set as it is now"
             )
         self.digests[i] = digest
         return data

@@ -2,7 +2,8 @@
 
     patches  (n_images, n_patches, d)  patch tokens, row by row of the image
     cls      (n_images, 1, d)          the class token, where the ViT has one
-    images   table                     column `file`: the names of the images
+    images   table                     columns `file`, the names of the images, and `xxh3`, the
+                                       digests of their bytes
 
 Registers and distillation tokens are dropped.
 """
@@ -21,7 +22,6 @@ from saevx.vit.recorder import round_tokens
 from spec import DatasetError
 
 if TYPE_CHECKING:
-    import polars as pl
     import torch
 
     import store
@@ -62,7 +62,7 @@ class LayerPart:
     ) -> None:
         self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
         n_images, d = len(names), facts.d_model
-        draft.table("images", _name_table(names))
+        self._names = _checked(names)
         options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
         self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
         self._cls = (
@@ -86,16 +86,21 @@ class LayerPart:
         if self._cls is not None:
             self._cls.abandon()
 
-    def finish(self, facts: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, digests: Sequence[str], facts: dict[str, Any], computed: dict[str, Any]
+    ) -> dict[str, Any]:
         """Close the arrays and return the attributes that `join` needs.
 
-        `facts` must be the same for all parts of a layer. `computed` says on what they were
-        computed, which may change the last bits.
+        `digests` are those of the images' bytes. `facts` must be the same for all parts of a layer.
+        `computed` says on what the tokens were computed, which may change their last bits.
         """
+        import polars as pl
+
         self._patches.close()
         if self._cls is not None:
             self._cls.close()
         self._draft.write("sum", self._moments.sum_d)
+        self._draft.table("images", pl.DataFrame({"file": self._names, "xxh3": list(digests)}))
         return {
             "n_tokens": self._moments.n_tokens,
             "sum_squares": self._moments.sum_squares,
@@ -184,9 +189,7 @@ def _moments_of(part: store.StoredArtifact, d: int) -> Moments:
     return found
 
 
-def _name_table(names: Sequence[str]) -> pl.DataFrame:
-    import polars as pl
-
+def _checked(names: Sequence[str]) -> list[str]:
     for name in names:
         try:
             name.encode()
@@ -194,4 +197,4 @@ def _name_table(names: Sequence[str]) -> pl.DataFrame:
             raise DatasetError(
                 f"the file name {name!r} is not valid UTF-8: rename the file"
             ) from error
-    return pl.DataFrame({"file": list(names)}, schema={"file": pl.String})
+    return list(names)

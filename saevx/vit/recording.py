@@ -6,6 +6,7 @@ A recording is made in parts, one per shard file: after a kill it resumes at the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from saevx.errors import SaevxError
 from saevx.resolve.batch import Batch
 from saevx.resolve.parts import Parts, Todo
 from saevx.resolve.recipe import recipe
-from spec import Keys, Shards, Site, SpecError, ViT
+from spec import Keys, Shards, Site, SpecError, ViT, to_document
 
 if TYPE_CHECKING:
     import store
+    from saevx.datasets.images import ImageSource
 
 
 def check(specs: Sequence[Shards], site: Site) -> None:
@@ -73,6 +75,8 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
 
     first = batch.specs[0]
     source = open_images(first.images, batch.site)
+    if source.listing.digests is None:
+        source = _with_earlier_digests(source, batch)
     vit = load_vit(first.vit, site=batch.site)
     facts = {"weights_revision": vit.revision, **vit.facts.preprocessing}
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pillow")}
@@ -112,9 +116,23 @@ def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
                 sinks[layer].abandon()
                 batch.fail(spec, failed[layer])
             else:
-                attributes = sinks[layer].finish(facts, computed)
+                digests = [source.digests[i] for i in images]
+                attributes = sinks[layer].finish(digests, facts, computed)
                 part.publish(spec, attributes=attributes)
         n_done += len(images)
+
+
+def _with_earlier_digests(source: ImageSource, batch: Batch[Shards]) -> ImageSource:
+    """Return the source with the digests that an earlier recording of the set has met, if any.
+
+    Then an image that has changed since is an error, though the key of the set is the same.
+    """
+    images = to_document(batch.specs[0].images, Keys(batch.site))
+    for stored in batch.store.scan("shards"):
+        if stored.manifest.spec["fields"].get("images") == images:
+            digests = tuple(stored.table("images")["xxh3"])
+            return replace(source, listing=replace(source.listing, digests=digests))
+    return source
 
 
 @recipe(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Collection
@@ -29,6 +31,7 @@ from saevx.vit.preprocess import Preprocess
 from saevx.vit.recorder import Overflow, record, round_tokens
 from saevx.vit.recording import check, record_shards
 from spec import ImageFolder, ImageSet, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
+from spec.files.digests import digest_file
 from spec.files.site import Fingerprint
 from store import Store
 
@@ -456,3 +459,42 @@ def test_threads_do_not_change_the_recording(vit):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+class TestChangedImages:
+    """Layers of one ViT must not be recorded from different pictures."""
+
+    @pytest.fixture
+    def images(self, images, tmp_path):
+        return ImageFolder(root=str(shutil.copytree(images.root, tmp_path / "images")))
+
+    @staticmethod
+    def change(images: ImageFolder) -> None:
+        """Write another picture of the same size in bytes, with the same mtime."""
+        path = Path(images.root) / "03.png"
+        was, data = path.stat(), bytearray(path.read_bytes())
+        data[-20] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+    def test_a_set_identified_by_content_gets_a_new_key(self, images, tmp_path):
+        spec = shards(images, 1)
+        before = Keys(Site(cache=tmp_path)).of(spec)
+        self.change(images)
+        assert Keys(Site(cache=tmp_path)).of(spec) != before
+
+    def test_a_set_identified_by_listing_is_compared_with_earlier_recordings(
+        self, images, tmp_path
+    ):
+        listed = images.model_copy(update={"identity": "listing"})
+        made, _ = run([shards(listed, 1)], tmp_path)
+        table = made[1].table("images")
+        folder = Path(images.root)
+        assert table["xxh3"].to_list() == [digest_file(folder / name) for name in table["file"]]
+        made, failed = run([shards(listed, 2)], tmp_path)
+        assert not failed
+        assert made[2].table("images").equals(table)
+        self.change(images)
+        assert Keys(Site()).of(shards(listed, 2)) == made[2].key
+        with pytest.raises(DatasetError, match=r"03\.png does not hold the bytes that it had when"):
+            run([shards(listed, 3)], tmp_path)
