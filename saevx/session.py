@@ -16,6 +16,7 @@ from saevx.resolve.context import Context
 from saevx.resolve.plan import Plan, graph_of, make_plan
 from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.run import Listener, RunResult, input_vanished, run_plan
+from saevx.resolve.source_code import source_digests
 from saevx.user_types import declared_types
 from spec import Artifact, Keys
 from store.gc.collector import wait_for_collectors
@@ -78,14 +79,21 @@ class Session:
         self._results: list[Artifact] = []
 
     @cached_property
+    def sources(self) -> dict[str, str]:
+        """Digests of the code of the user's types."""
+        return source_digests()
+
+    @cached_property
     def context(self) -> Context:
         """The context that plans run in; made when first needed, since it asks git for commits."""
-        return Context(self.keys, self.store, find_recipe, CodeVersion.of(self.experiment.path))
+        return Context(
+            self.keys, self.store, find_recipe, CodeVersion.of(self.experiment.path, self.sources)
+        )
 
     def plans(self) -> Iterator[Plan]:
         """Yield the plan of each stage, up to the first that lacks a target."""
         for specs in self.experiment.stages(self._load_stage):
-            plan = make_plan(specs, self.keys, self.store)
+            plan = make_plan(specs, self.keys, self.store, self.sources)
             yield plan
             if not plan.done:
                 return
@@ -102,7 +110,7 @@ class Session:
         graph = self.recording.known(targets) or graph_of(specs, self.keys)
         self.recording.want(targets, graph, declared_types())
         wait_for_collectors(self.store)
-        return make_plan(specs, self.keys, self.store)
+        return make_plan(specs, self.keys, self.store, self.sources)
 
     def make(self, plan: Plan) -> tuple[Plan, RunResult]:
         """Make what a plan lacks. Where an input was removed meanwhile, plan and make again.

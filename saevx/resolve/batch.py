@@ -170,7 +170,7 @@ class Batch(Generic[A]):
                 name: {"kind": parent.kind, "key": self._keys.of(parent)}
                 for name, parent in spec.inputs().items()
             },
-            "provenance": self._code.provenance(watch, n_batch=n_batch),
+            "provenance": self._code.provenance(watch, type_name=document["type"], n_batch=n_batch),
         }
 
     def accept(self, spec: A, made: StoredArtifact) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from saevx.resolve.lookup import look_up, warnings_of
 from spec import Artifact, Keys
 
 if TYPE_CHECKING:
-    from store import Store
+    from store import Store, StoredArtifact
     from store.gc.records import Graph
 
 
@@ -61,8 +61,16 @@ class Plan:
 
 
 @gc_paused()
-def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
+def make_plan(
+    targets: Iterable[Artifact],
+    keys: Keys,
+    store: Store,
+    sources: Mapping[str, str] | None = None,
+) -> Plan:
     """Plan the targets that the store lacks, the inputs of these that it lacks, and so on.
+
+    `sources` are the digests of the code of users' types: artifacts that other code made get a
+    warning.
 
     Raise CorruptArtifact if the store has an artifact of another spec under one of their keys.
     """
@@ -79,7 +87,7 @@ def make_plan(targets: Iterable[Artifact], keys: Keys, store: Store) -> Plan:
         if inputs_done:
             ordered[key] = found[key]
         elif key not in found:
-            node = found[key] = _look_up(spec, key, keys, store, count_parts)
+            node = found[key] = _look_up(spec, key, keys, store, count_parts, sources or {})
             stack.append((spec, key, True))
             if node.state is State.TO_MAKE:
                 inputs = {keys.of(artifact): artifact for artifact in spec.inputs().values()}
@@ -95,13 +103,25 @@ def _look_up(
     keys: Keys,
     store: Store,
     count_parts: Callable[[str], dict[str, int]],
+    sources: Mapping[str, str],
 ) -> Node:
     found = look_up(spec, keys, store)
     if not isinstance(found, str):
-        return Node(spec, key, State.PRESENT, "in the store", warnings=warnings_of(found))
+        warnings = (*warnings_of(found), *_other_code(found, sources))
+        return Node(spec, key, State.PRESENT, "in the store", warnings=warnings)
     n_parts = count_parts(spec.kind).get(key, 0)
     parts = f", but {n_parts} part{'s' * (n_parts > 1)} of it" if n_parts else ""
     return Node(spec, key, State.TO_MAKE, found + parts)
+
+
+def _other_code(stored: StoredArtifact, sources: Mapping[str, str]) -> Iterator[str]:
+    name = stored.manifest.type
+    made_by = stored.manifest.provenance.get("source")
+    if name in sources and made_by and made_by != sources[name]:
+        yield (
+            f"made by other code: {name} or its recipe has changed since; raise its version to "
+            "make it again, or give the class a namespace if it is another type"
+        )
 
 
 def _explain(nodes: dict[str, Node], targets: Container[str]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,19 @@ class CodeVersion:
     """Commit and dirtiness of saevx's own checkout; None where it is not in one."""
     experiment_code: dict[str, Any] | None
     """The same of the experiment's file, or in a notebook of the current folder."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Name of a user's type -> digest of the code that makes it."""
 
     @classmethod
-    def of(cls, experiment: Path | None = None) -> CodeVersion:
+    def of(
+        cls, experiment: Path | None = None, sources: dict[str, str] | None = None
+    ) -> CodeVersion:
         """Return the present version of saevx and of an experiment."""
         name = str(experiment) if experiment else None
         place = experiment.resolve() if experiment else Path.cwd()
-        return cls(name, _commit(Path(__file__).resolve()), _commit(place))
+        return cls(name, _commit(Path(__file__).resolve()), _commit(place), sources or {})
 
-    def provenance(self, watch: Stopwatch, *, n_batch: int) -> dict[str, Any]:
+    def provenance(self, watch: Stopwatch, *, type_name: str, n_batch: int) -> dict[str, Any]:
         """Return the provenance of an artifact made in this process since `watch` began.
 
         Its times are those of all the `n_batch` artifacts that were made together.
@@ -67,6 +71,7 @@ class CodeVersion:
             "code": self.code,
             "experiment": Path(self.experiment).name if self.experiment else None,
             "experiment_code": self.experiment_code,
+            "source": self.sources.get(type_name),
         }
 
 

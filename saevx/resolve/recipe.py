@@ -57,6 +57,11 @@ def recipe(
     return declare
 
 
+def declared_recipes() -> list[Recipe[Any]]:
+    """Return the recipes of all modules imported so far."""
+    return list(_recipes.values())
+
+
 FindRecipe = Callable[[type[Artifact]], Recipe[Any]]
 
 

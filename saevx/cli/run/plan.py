@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saevx.cli.common.options import clear_errors, json_option, store_option, warn
+from saevx.cli.common.units import some
 
 if TYPE_CHECKING:
     from saevx.dispatch.cost import ArrayEstimate
@@ -104,6 +105,7 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
     out = console()
     n_present = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
     out.print(f"{name}: {n_present} of {len(plan.targets)} targets are in the store", markup=False)
+    warn_of(plan)
     if plan.done:
         return
     out.print(f"to make: {count_by_type(node.spec for node in plan.to_make)}", markup=False)
@@ -117,6 +119,15 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
         out.print(table(["key", *columns, "why"], shown))
         if len(rows) < len(nodes):
             out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
+
+
+def warn_of(plan: Plan) -> None:
+    """Print each warning about what the store has, once, with the artifacts that it concerns."""
+    found: dict[str, list[str]] = {}
+    for node in plan.nodes.values():
+        for text in node.warnings:
+            found.setdefault(text, []).append(f"{type(node.spec).__name__} {node.key}")
+    warn(f"{some(names)}: {text}" for text, names in found.items())
 
 
 def _print_arrays(lines: list[ArrayEstimate]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saevx.cli.common.units import things
+from saevx.cli.common.units import some, things
 
 if TYPE_CHECKING:
     from saevx.experiments.report import Report
@@ -54,9 +54,10 @@ class RunSummary:
             state = node.state.value if key not in outcome.failed else "failed"
             state = "blocked" if key in outcome.blocked else state
             self.targets.append({"key": key, "type": name, "state": state})
-            made = store.find(node.spec.kind, key) if key in new else None
+        for key, node in plan.nodes.items():
+            made = store.find(node.spec.kind, key) if key in new and key in plan.targets else None
             for text in warnings_of(made) if made else node.warnings:
-                self.warnings.setdefault(text, []).append(f"{name} {key}")
+                self.warnings.setdefault(text, []).append(f"{type(node.spec).__name__} {key}")
         self.made += len(outcome.made)
         self.came += len(outcome.made_elsewhere)
         self.blocked += len(outcome.blocked)
@@ -77,12 +78,12 @@ class RunSummary:
         for path in self.report:
             click.echo(f"saved {path}")
         for text, where in self.warnings.items():
-            click.echo(f"warning: {_some(where)}: {text}", err=True)
+            click.echo(f"warning: {some(where)}: {text}", err=True)
         by_reason: dict[str, list[str]] = {}
         for what, why in self.failed.items():
             by_reason.setdefault(why, []).append(what)
         for why, specs in by_reason.items():
-            click.echo(f"failed: {_some(specs)}\n{indent(why, '  ')}", err=True)
+            click.echo(f"failed: {some(specs)}\n{indent(why, '  ')}", err=True)
         if self.blocked:
             click.echo(f"{self.blocked} not made, because an input failed", err=True)
         present = sum(target["state"] == "present" for target in self.targets)
@@ -92,8 +93,3 @@ class RunSummary:
             f"{self.experiment}: {present} of {len(self.targets)} targets are in the store; "
             f"{did}; {self.wall_s:.1f} s"
         )
-
-
-def _some(names: list[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
