@@ -7,12 +7,13 @@ who can write there could make them run code. A run records the types that it de
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from saevx.errors import StoreError
 from spec import Artifact
-from spec.keys.type_names import is_user_defined, named_types
+from spec.keys.type_names import former_names, is_user_defined, named_types, type_name
 
 if TYPE_CHECKING:
     from store import Store
@@ -78,6 +79,31 @@ def _change_since(run: Run) -> str | None:
     except OSError:
         return "is not there any more"
     return "was edited after its latest run; run it again" if edited else None
+
+
+def notes_on_names(specs: Iterable[Artifact], store: Store) -> Iterator[str]:
+    """Yield what a plan says about types that were renamed, or may have been.
+
+    Reads which types the store has if user-defined types are among the specs.
+    """
+    from saevx.query.search import bare_name, catalogue
+
+    known = named_types()
+    stored: dict[str, Counter[str]] = {}
+    for spec_type in dict.fromkeys(type(spec) for spec in specs):
+        if not is_user_defined(spec_type):
+            continue
+        name, kind = type_name(spec_type), spec_type.kind
+        if former_names(spec_type):
+            yield f"{spec_type.__name__} keeps the keys of its former name, {name}"
+        if kind not in stored:
+            stored[kind] = Counter(entry.type for entry in catalogue(store).entries(kind))
+        for other, n in sorted(stored[kind].items()):
+            if other not in known and bare_name(other) == bare_name(name):
+                yield (
+                    f"the store has {n} of {other}: if {spec_type.__name__} is that type under a "
+                    f'new name, write `formerly = ("{other}",)` in its class to find them'
+                )
 
 
 def documents_in(value: Any) -> Iterator[dict[str, Any]]:

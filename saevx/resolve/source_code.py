@@ -74,8 +74,18 @@ def _source(thing: FunctionType | type) -> str:
         return ""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+            node.body = node.body[1:]
+        if isinstance(node, ast.ClassDef):
+            node.body = [line for line in node.body if not _names_type(line)]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.body = node.body or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _names_type(line: ast.stmt) -> bool:
+    """Return whether a line of a class sets its name in keys, and no more."""
+    targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+    return any(isinstance(t, ast.Name) and t.id in ("formerly", "namespace") for t in targets)
 
 
 def _uses(thing: FunctionType | type) -> Iterator[tuple[str, str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -67,6 +68,12 @@ def saevx(*words: str) -> Result:
     return result
 
 
+def anew(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run saevx in a process that knows no type of this one."""
+    command = [sys.executable, "-m", "saevx", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "a function that the recipe calls": {"plus": " + 1"},
     "a constant of a helper": {"helpers": HELPERS.replace("SCALE = 2", "SCALE = 3")},
@@ -108,3 +115,19 @@ def test_jobs_record_the_same_digest() -> None:
     (key, *_) = [row["key"] for row in json.loads(saevx("ls", "--json").stdout)]
     shown = json.loads(saevx("show", key, "--json").stdout)
     assert len(shown["provenance"]["source"]) == 32
+
+
+def test_a_plan_tells_of_artifacts_under_a_former_name() -> None:
+    write()
+    saevx("run", "points.py")
+    Path("points.py").rename("dots.py")
+    said = anew("plan", "dots.py")
+    assert "to make: 1 Points" in said.stdout
+    assert "note: the store has 1 of points.Points: if Points is that type" in said.stderr
+    code = Path("dots.py").read_text()
+    Path("dots.py").write_text(
+        code.replace("    n: int = 3", '    n: int = 3\n    formerly = ("points.Points",)')
+    )
+    said = anew("plan", "dots.py")
+    assert "1 of 1 targets are in the store" in said.stdout
+    assert "other code" not in said.stderr

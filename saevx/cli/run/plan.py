@@ -48,6 +48,7 @@ def plan(
     from saevx.dispatch.execution import Execution
     from saevx.experiments.load import load_experiment
     from saevx.session import Session
+    from saevx.user_types import notes_on_names
     from saevx.workspace import open_workspace
 
     experiment = load_experiment(file)
@@ -66,6 +67,8 @@ def plan(
             document["arrays"] = [line.document for line in arrays]
         click.echo(json.dumps(document))
         return
+    for note in notes_on_names((node.spec for node in plans[-1].to_make), session.store):
+        click.echo(f"note: {note}", err=True)
     for stage in plans:
         _print(experiment.name, stage, session.keys, None if show_all else SHOWN_PER_TYPE)
     if arrays:
