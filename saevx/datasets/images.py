@@ -12,7 +12,7 @@ import xxhash
 from PIL import Image
 
 from saevx.datasets.photos import decode_photo
-from spec import DatasetError, ImageSet, Site
+from spec import DatasetError, ImageSet, Site, Spec, SpecError
 from spec.files.listing import Listing
 
 _BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
@@ -86,6 +86,26 @@ class ImageSource:
                 f"cannot decode {self.path(i)} ({len(data):,} bytes): {reason}; download or copy "
                 "it again, or remove it from the set"
             ) from error
+
+
+def check_reads_fields(images: ImageSet) -> None:
+    """Raise SpecError if a subclass adds a field, and neither lists nor decodes files by it.
+
+    Two values of the field would be two keys of the same images.
+    """
+    spec_type = type(images)
+    lists = next(base for base in spec_type.__mro__ if "listing" in vars(base))
+    added = unread_fields(spec_type, lists)
+    if added and spec_type not in decoder.registry:
+        raise SpecError(
+            f"{spec_type.__name__} adds {', '.join(added)} to {lists.__name__}, which does not "
+            f"read them: define `listing` in {spec_type.__name__}, or register a decoder for it"
+        )
+
+
+def unread_fields(spec_type: type[Spec], base: type) -> list[str]:
+    """Return the fields that a type adds to a base, which knows nothing of them."""
+    return sorted(spec_type.model_fields.keys() - getattr(base, "model_fields", {}).keys())
 
 
 def open_images(images: ImageSet, site: Site) -> ImageSource:

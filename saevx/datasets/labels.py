@@ -11,7 +11,7 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
-from saevx.datasets.images import current_listing
+from saevx.datasets.images import current_listing, unread_fields
 from spec import DatasetError, Site, SpecError, TraitSet
 
 
@@ -81,7 +81,17 @@ def read_labels(trait_set: TraitSet, site: Site) -> Labels:
 
 
 def check_traits(trait_set: TraitSet, site: Site) -> None:
-    """Raise SpecError when a trait set names unknown traits. Reads no labels."""
+    """Raise SpecError when a trait set names unknown traits, or has a field that is not read.
+
+    Reads no labels.
+    """
+    spec_type = type(trait_set)
+    reader = next((base for base in spec_type.__mro__ if base in read_traits.registry), object)
+    if reader is not object and (added := unread_fields(spec_type, reader)):
+        raise SpecError(
+            f"{spec_type.__name__} adds {', '.join(added)} to {reader.__name__}, whose reader does "
+            f"not read them: register one for {spec_type.__name__} with read_traits.register"
+        )
     if trait_set.traits is not None:
         check_known(trait_set.traits, trait_names(trait_set, site))
 

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 from saevx.compute.device import device
 from saevx.compute.numerics import exact_float32
 from saevx.vit.weights import build, create
-from spec import Site, SpecError, ViT
+from spec import (
+    CenterCrop,
+    HubWeights,
+    ImgFocus,
+    RandomInit,
+    Resize,
+    Site,
+    SpecError,
+    Squash,
+    ViT,
+    Weights,
+    WeightsFile,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +114,29 @@ def check_layers(vit: ViT, layers: Collection[int]) -> None:
 
 def inspect_vit(vit: ViT) -> ViTFacts:
     """Return the facts of a ViT, without weights. Raises SpecError when timm cannot build it."""
+    check_types(vit)
     return _inspect(vit.name, vit.resize.size)
+
+
+READ = {
+    ViT: (ViT,),
+    Weights: (HubWeights, WeightsFile, ImgFocus, RandomInit),
+    Resize: (CenterCrop, Squash),
+}
+"""The types of ViTs, weights and resize policies that recording knows."""
+
+
+def check_types(vit: ViT) -> None:
+    """Raise SpecError for a type that recording does not know, such as a subclass with a field that
+    it would not read: two values of that field would be two keys of the same activations.
+    """
+    for value, base in ((vit, ViT), (vit.weights, Weights), (vit.resize, Resize)):
+        if type(value) not in READ[base]:
+            names = " or ".join(known.__name__ for known in READ[base])
+            raise SpecError(
+                f"recording knows nothing of {type(value).__name__}, nor reads its fields: use "
+                f"{names}"
+            )
 
 
 @lru_cache

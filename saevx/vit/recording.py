@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def check(specs: Sequence[Shards], site: Site) -> None:
     """Refuse unknown ViTs, layers that they lack, empty image sets and unusable devices."""
+    from saevx.datasets.images import check_reads_fields
     from saevx.vit.model import check_layers
 
     keys = Keys(site)
@@ -37,6 +38,7 @@ def check(specs: Sequence[Shards], site: Site) -> None:
         if not spec.images.n_images(site)
     ]
     checks: list[Callable[[], object]] = [device]
+    checks += [partial(check_reads_fields, spec.images) for spec in specs]
     checks += [partial(check_layers, vit, indices) for vit, indices in layers.values()]
     for run_check in checks:
         try:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 
 from saevx.compute.device import device
+from saevx.datasets import check_traits
 from saevx.errors import SpecError
 from saevx.vit.model import LoadedViT, capture, check_layers, inspect_vit, load_vit
-from spec import RandomInit, Squash, ViT
+from saevx.vit.recording import check
+from spec import CUB200, ImageFolder, RandomInit, Shards, Site, Squash, ViT
+from spec.files.listing import Listing
+from spec.images.folder import list_photos
+
+from .cub_tree import make_cub
 
 NAMES = {
     "test_vit": (1, True),
@@ -153,3 +160,56 @@ def test_global_settings_are_restored(vit, images):
     vit.residual(images, [0])
     assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == before
     assert not torch.is_inference_mode_enabled()
+
+
+class TestSubclassesOfDescriptions:
+    """A field that nothing reads would give two keys with the same numbers."""
+
+    def test_unknown_resize_policies_weights_and_vits_are_refused(self) -> None:
+        class Padded(Squash):
+            pad: int = 0
+
+        class Pruned(RandomInit):
+            share: float = 0.5
+
+        class Longer(ViT):
+            more: int = 1
+
+        name = "vit_tiny_patch16_224"
+        for vit, known in (
+            (ViT(name=name, weights=RandomInit(), resize=Padded(size=32)), "CenterCrop or Squash"),
+            (ViT(name=name, weights=Pruned()), "HubWeights or WeightsFile"),
+            (Longer(name=name, weights=RandomInit()), "use ViT"),
+        ):
+            with pytest.raises(SpecError, match=rf"recording knows nothing of .*{known}"):
+                check_layers(vit, [0])
+
+    def test_image_sets_with_a_field_that_is_not_read_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "1.jpg").write_bytes(b"1")
+
+        class Half(ImageFolder):
+            part: int = 0
+
+        class First(Half):
+            def listing(self, site: Site) -> Listing:
+                return list_photos(self.folder(site))
+
+        def shards(images: ImageFolder) -> Shards:
+            return Shards(images=images, vit=ViT(name="test_vit", weights=RandomInit()), layer=0)
+
+        with pytest.raises(SpecError, match="Half adds part to ImageFolder, which does not read"):
+            check([shards(Half(root=str(tmp_path)))], Site())
+        check([shards(First(root=str(tmp_path)))], Site())
+        check([shards(ImageFolder(root=str(tmp_path)))], Site())
+
+    def test_trait_sets_with_a_field_that_is_not_read_are_refused(self, tmp_path: Path) -> None:
+        class Sure(CUB200):
+            surest: bool = False
+
+        class Renamed(CUB200):
+            pass
+
+        root = str(make_cub(tmp_path).root)
+        with pytest.raises(SpecError, match="Sure adds surest to CUB200, whose reader does not"):
+            check_traits(Sure(split="train", root=root), Site())
+        check_traits(Renamed(split="train", root=root), Site())
