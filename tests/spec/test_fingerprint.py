@@ -129,7 +129,7 @@ def test_digests_are_those_of_lines_of_any_bytes() -> None:
     lines = [b"a/1.jpg", "é".encode(), b"\xff\xfe.jpg"]
     expected = xxhash.xxh3_128_hexdigest(b"".join(line + b"\n" for line in lines))
     assert digest_text(map(os.fsdecode, lines)) == expected
-    rows = b"a\x005\x00p\nb\x006\x00q\n"
+    rows = b"a\x00p\nb\x00q\n"
     stats = (FileStat(5, 0, 0, 0), FileStat(6, 0, 0, 0))
     listing = Listing(Path("/x"), ("a", "b"), ("a", "b"), stats, ("p", "q"))
     assert listing.digest == xxhash.xxh3_128_hexdigest(rows)
@@ -413,7 +413,7 @@ class TestLargeSets:
     ) -> None:
         age(photos, 10**18)
         for limit, n_listed in ((4, 2), (3, 3)):
-            monkeypatch.setattr(fingerprint_module, "RELIST_AT_MOST", limit)
+            monkeypatch.setattr(fingerprint_module, "STAT_AT_MOST", limit)
             digest(photos, cache)
             digest(photos, cache)
             assert len(listed) == n_listed
