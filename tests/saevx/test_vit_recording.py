@@ -30,8 +30,9 @@ from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
 from saevx.vit.recorder import Overflow, record, round_tokens
 from saevx.vit.recording import check, record_shards
-from spec import ImageFolder, ImageSet, Keys, RandomInit, Shards, Site, Squash, ViT, Weights
+from spec import ImageFolder, ImageSet, Keys, RandomInit, Shards, Site, Squash, ViT
 from spec.files.digests import digest_file
+from spec.files.listing import Listing, list_files
 from spec.files.site import Fingerprint
 from store import Store
 
@@ -416,17 +417,20 @@ def test_preflight_names_every_fault(images, tmp_path):
     assert "no model 'vit_smal'" in message
 
 
-class Listed(Weights):
-    """As a user may declare them: with a field that cannot be hashed."""
+class Chosen(ImageFolder):
+    """As a user may declare a set: with a field that cannot be hashed."""
 
-    parts: list[int]
+    names: list[str]
+
+    def listing(self, site: Site) -> Listing:
+        return list_files(self.folder(site), self.names.__contains__)
 
 
 def test_preflight_accepts_specs_that_cannot_be_hashed(images):
-    vit = ViT(name="test_vit", weights=Listed(parts=[1, 2]), resize=Squash(size=32))
-    check([Shards(images=images, vit=vit, layer=5)], Site())
+    chosen = Chosen(root=images.root, names=["01.png"])
+    check([Shards(images=chosen, vit=VIT, layer=5)], Site())
     with pytest.raises(SpecError, match="no layer 6"):
-        check([Shards(images=images, vit=vit, layer=6)], Site())
+        check([Shards(images=chosen, vit=VIT, layer=6)], Site())
 
 
 def test_preflight_refuses_image_sets_without_images():
