@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from saevx.notebook import load, run, table
     from saevx.resolve.batch import Batch
-    from saevx.resolve.parts import Parts, Todo
+    from saevx.resolve.parts import Parts, PendingParts
     from saevx.resolve.recipe import recipe
     from saevx.workspace import Workspace, open_workspace
     from spec import (
@@ -89,6 +89,7 @@ __all__ = [
     "OpenMoji",
     "OpenMojiImages",
     "Parts",
+    "PendingParts",
     "QueryError",
     "RandomInit",
     "RandomPrototypes",
@@ -104,7 +105,6 @@ __all__ = [
     "SpecError",
     "Squash",
     "StoreError",
-    "Todo",
     "TraitAP",
     "TraitSet",
     "ViT",

@@ -107,8 +107,8 @@ class Session:
         """
         specs = list(specs)
         targets = [(spec.kind, self.keys.of(spec)) for spec in specs]
-        graph = self.recording.known(targets) or graph_of(specs, self.keys)
-        self.recording.want(targets, graph, declared_types())
+        graph = self.recording.known_graph(targets) or graph_of(specs, self.keys)
+        self.recording.add_targets(targets, graph, declared_types())
         wait_for_collectors(self.store)
         return make_plan(specs, self.keys, self.store, self.sources)
 

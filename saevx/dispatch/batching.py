@@ -45,10 +45,10 @@ class Batcher:
     """Packs nodes of one plan into tasks, as a profile and an executor want them."""
 
     def __init__(
-        self, profile: Profile, context: Context, width: int, nodes: Sequence[Node]
+        self, profile: Profile, context: Context, jobs_per_batch: int, nodes: Sequence[Node]
     ) -> None:
         """Ask the recipes which of the nodes are made together."""
-        self._profile, self._context, self._width = profile, context, width
+        self._profile, self._context, self._jobs_per_batch = profile, context, jobs_per_batch
         self._batch_text = {
             node.key: context.keys.text(context.find_recipe(type(node.spec)).batch_by(node.spec))
             for node in nodes
@@ -77,7 +77,7 @@ class Batcher:
 
     def _tasks(self, batches: list[list[Node]], resources: Resources) -> list[WorkItem]:
         """Share each batch between tasks if the profile says so, or if workers would be idle."""
-        n_shares = resources.parts or ceil(self._width / len(batches))
+        n_shares = resources.parts or ceil(self._jobs_per_batch / len(batches))
         tasks: list[WorkItem] = []
         whole: list[list[Node]] = []
         for batch in batches:

@@ -71,7 +71,7 @@ class Coordinator:
                     raise Detached(self._detached_text())
                 self.executor.wait(TICK_S)
         except KeyboardInterrupt:
-            if self.executor.detaches:
+            if self.executor.outlives_submitter:
                 raise Detached(self._detached_text()) from None
             raise
         finally:
@@ -80,7 +80,7 @@ class Coordinator:
 
     def _advance(self) -> None:
         """Evaluate the jobs that have ended, and submit what can be submitted."""
-        for job, outcome in self.monitor.ended():
+        for job, outcome in self.monitor.take_ended():
             self.progress.record(job, outcome, shared=self.monitor.is_shared(job))
         self.progress.see_published()
         self.progress.block(self.monitor.by_key())
@@ -107,8 +107,8 @@ class Coordinator:
         """Whether an input of a key exists, or will exist before a job of the key begins."""
         if self.plan.nodes[below].state is State.PRESENT:
             return True
-        if not self.executor.detaches or below in ready:
-            return self.executor.detaches
+        if not self.executor.outlives_submitter or below in ready:
+            return self.executor.outlives_submitter
         # Where the last job of the key found the input missing, the job that was to make the input
         # may be dead without anybody knowing yet: only one that was submitted later counts.
         since = self.progress.blocked_at.get(key, 0.0)
@@ -119,7 +119,7 @@ class Coordinator:
 
     def _is_all_submitted(self) -> bool:
         return not (self._ready() or self._unsure) and (
-            self.executor.detaches or not self.progress.left
+            self.executor.outlives_submitter or not self.progress.left
         )
 
     def _submit(self) -> None:

@@ -44,7 +44,7 @@ def estimate_arrays(
     plan: Plan, context: Context, profile: Profile, executor: Executor
 ) -> list[ArrayEstimate]:
     """List the arrays for what a plan lacks, in the order in which they would be submitted."""
-    batcher = Batcher(profile, context, executor.width, plan.to_make)
+    batcher = Batcher(profile, context, executor.jobs_per_batch, plan.to_make)
     estimates = []
     for batch in batcher.pack(plan.to_make, {}):
         nodes = {node.key: node for task in batch.tasks for node in task.nodes}
@@ -54,7 +54,7 @@ def estimate_arrays(
             ArrayEstimate(
                 recipe=batch.recipe,
                 n_artifacts=len(nodes),
-                arrays=[len(part) for part in chunks(batch.tasks, executor.largest_array)],
+                arrays=[len(part) for part in chunks(batch.tasks, executor.max_array_size)],
                 resources=batch.resources,
                 work_s=len(nodes) * cost[0] if cost else None,
                 n_bytes=len(nodes) * cost[1] if cost else None,

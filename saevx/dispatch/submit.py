@@ -57,7 +57,7 @@ class Submitter:
         self._snapshot = snapshot
         self._folder: RunFolder | None = None
         self._batcher = Batcher(
-            request.profile, context, executor.width, list(progress.left.values())
+            request.profile, context, executor.jobs_per_batch, list(progress.left.values())
         )
         self._refused_since = 0.0
         self._outage = _Outage(executor)
@@ -79,7 +79,7 @@ class Submitter:
         folder = self._own_folder()
         folder.reopen()
         for batch in self._batcher.pack(nodes, self.progress.least_memory_gb):
-            for tasks in chunks(batch.tasks, self.executor.largest_array):
+            for tasks in chunks(batch.tasks, self.executor.max_array_size):
                 if not self._submit_array(folder, batch, tasks):
                     return
 

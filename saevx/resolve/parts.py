@@ -30,8 +30,8 @@ class Parts(Generic[A]):
 
     count: Callable[[A, Site], int]
     """How many parts an artifact has: at least one, and as many for all specs of a batch."""
-    make: Callable[[Batch[A], Todo[A]], None]
-    """Makes each part that iterating over the Todo yields."""
+    make: Callable[[Batch[A], PendingParts[A]], None]
+    """Makes each part that iterating over the PendingParts yields."""
 
 
 class Part(Generic[A]):
@@ -63,7 +63,7 @@ class Part(Generic[A]):
         return made
 
 
-class Todo(Generic[A]):
+class PendingParts(Generic[A]):
     """The parts that artifacts of a batch lack. Iterate over it to make them one by one.
 
     A part is leased until the next one is asked for; by then it must be published. Parts that other
@@ -106,7 +106,9 @@ class Todo(Generic[A]):
         """Fail the specs of which a yielded part was not made, and all if none was asked for."""
         if not self._yielded and not self._is_exhausted:
             for spec in self._batch.open_specs:
-                self._fail(spec, f"took no part of {spec!r} to make: it must iterate over its Todo")
+                self._fail(
+                    spec, f"took no part of {spec!r} to make: it must iterate over its PendingParts"
+                )
         for index in self._yielded:
             # In this order: parts are deleted after their artifact is published.
             for spec in self._unpublished(self._lacking(index)):

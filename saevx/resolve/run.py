@@ -35,7 +35,7 @@ class RunResult:
     """Key of a failed node -> its error."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Key of a node that could not run -> key of the failed node that it needs."""
-    partly: list[Node] = field(default_factory=list)
+    parts_missing: list[Node] = field(default_factory=list)
     """Nodes of which only some parts were to be made, while others are still missing."""
 
     @property
@@ -103,7 +103,7 @@ def run_parts(
     if whole:
         result = run_plan(Plan(whole, tuple(whole)), context, listener)
         result.failed |= batch.failed
-    result.partly = [node for node in left if node.key not in whole]
+    result.parts_missing = [node for node in left if node.key not in whole]
     return result
 
 

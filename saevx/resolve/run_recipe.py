@@ -11,7 +11,7 @@ from saevx.errors import RecipeError
 from saevx.resolve.batch import A, Batch
 from saevx.resolve.fork_guard import end_forked_children
 from saevx.resolve.leases import Backoff
-from saevx.resolve.parts import Parts, Todo
+from saevx.resolve.parts import Parts, PendingParts
 from saevx.resolve.recipe import Recipe
 
 Wait = Callable[[dict[str, list[Any]]], None]
@@ -40,7 +40,7 @@ def make_parts(
     """
     wanted = sorted(indices)
     backoff = Backoff()
-    while (todo := Todo(batch, wanted)).indices:
+    while (todo := PendingParts(batch, wanted)).indices:
         owners = todo.owners()
         wait(owners)
         if owners:

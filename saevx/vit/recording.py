@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saevx.compute.device import describe, device
 from saevx.errors import SaevxError
 from saevx.resolve.batch import Batch
-from saevx.resolve.parts import Parts, Todo
+from saevx.resolve.parts import Parts, PendingParts
 from saevx.resolve.recipe import recipe
 from spec import Keys, Shards, Site, SpecError, ViT, to_document
 
@@ -68,7 +68,7 @@ def _rows_per_shard(spec: Shards, n_images: int) -> int:
     return rows_per_shard(n_images, inspect_vit(spec.vit), spec.dtype)
 
 
-def record_files(batch: Batch[Shards], todo: Todo[Shards]) -> None:
+def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     """Record shard files, each in one forward pass for all layers that lack it."""
     from saevx.datasets.images import open_images
     from saevx.vit.layer_part import LayerPart

@@ -63,7 +63,7 @@ class RunRecording:
             with suppress(OSError):  # removed, or the next heartbeat may succeed
                 os.utime(folder / self._file)
 
-    def want(
+    def add_targets(
         self,
         targets: Iterable[Ref],
         graph: Mapping[Ref, Iterable[Ref]],
@@ -81,7 +81,7 @@ class RunRecording:
             self._write(self._now())
             heartbeats.add(self)
 
-    def known(self, targets: Iterable[Ref]) -> Graph | None:
+    def known_graph(self, targets: Iterable[Ref]) -> Graph | None:
         """The graph of these targets in the record of the last complete run; None if it has none.
 
         A key stands for all that it is made from, so a recorded graph stays valid.

@@ -69,7 +69,7 @@ def many(root: Path, n: int) -> dict[str, object]:
     os.fsync = fsync
     recording = RunRecording(store, Path("/x.py"), "x")
     last = ("results", keys[n - 2])
-    recording.want([last], {last: ()})
+    recording.add_targets([last], {last: ()})
     survey = Reachability(store, grace_s=0.0)
     survey_s = wall_s(survey.refresh)
     again_s = wall_s(survey.refresh)

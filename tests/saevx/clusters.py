@@ -112,7 +112,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
     monkeypatch.setattr(sbatch, "submit", made.submit)
     monkeypatch.setattr(slurm, "queue", made.queue)
-    monkeypatch.setattr(Slurm, "largest_array", 1000)
+    monkeypatch.setattr(Slurm, "max_array_size", 1000)
     monkeypatch.setattr(slurm, "cancel", made.cancel)
     monkeypatch.setattr(slurm, "ask", made.ask)
     monkeypatch.setattr(

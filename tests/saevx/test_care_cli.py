@@ -246,7 +246,7 @@ def test_forget_refuses_a_file_without_recorded_runs(store: Store):
 
     for name in ("squares", "cubes"):
         recording = RunRecording(store, Path(f"{name}.py"), name)
-        recording.want([("results", TABLE["key"])], {("results", TABLE["key"]): ()})
+        recording.add_targets([("results", TABLE["key"])], {("results", TABLE["key"]): ()})
         recording.complete()
     before = sorted(store.root.rglob(".runs/*/*"))
     for words in (["--yes"], ["--dry-run"]):

@@ -95,7 +95,7 @@ def test_the_longest_array_is_asked_again_after_an_outage(monkeypatch: pytest.Mo
         return answer
 
     monkeypatch.setattr(slurm, "ask", ask)
-    assert [executor.largest_array for _ in range(3)] == [1001, 16, 16]
+    assert [executor.max_array_size for _ in range(3)] == [1001, 16, 16]
 
 
 # -- earlier runs

@@ -114,6 +114,7 @@ def test_following_ends_when_the_run_was_killed(place: Place):
     assert logs.returncode == 0
     assert "job" in began + out
     assert "ended without an outcome" in err
+    assert "ended without an outcome" in place.saevx("logs", key).err
 
 
 def test_following_ends_with_the_job(place: Place):

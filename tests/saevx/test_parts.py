@@ -29,7 +29,7 @@ from saevx import Artifact, Batch, Exec, recipe
 from saevx.recipes import find_recipe
 from saevx.resolve.context import Context
 from saevx.resolve.leases import Backoff
-from saevx.resolve.parts import Part, Parts, Todo
+from saevx.resolve.parts import Part, Parts, PendingParts
 from saevx.resolve.plan import Node, State, make_plan
 from saevx.resolve.provenance import CodeVersion
 from saevx.resolve.run import Listener, RunResult, run_parts, run_plan
@@ -60,7 +60,7 @@ def log(what: str) -> None:
         file.write(f"{what} {os.getpid()}\n")
 
 
-def bake(batch: Batch[Cake], todo: Todo[Cake]) -> None:
+def bake(batch: Batch[Cake], todo: PendingParts[Cake]) -> None:
     if any(spec.how == "idle" for spec in batch.open_specs):
         return
     for part in todo:
@@ -213,7 +213,7 @@ def test_provenance_sums_times_and_names_hosts(
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "elsewhere")
         patch.setenv("SLURM_JOB_ID", "7")
-        assert [node.spec for node in run_some(workspace, [1], *cakes).partly] == cakes
+        assert [node.spec for node in run_some(workspace, [1], *cakes).parts_missing] == cakes
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert run(workspace, *cakes).ok
     for cake, wall_s in zip(cakes, (300, 600), strict=True):  # of each part one was there first
@@ -291,7 +291,7 @@ def test_a_recipe_that_makes_no_part_fails(workspace: Workspace, how: str, says:
     assert isinstance(next(iter(outcome.failed.values())), saevx.RecipeError)
     outcome = run_some(workspace, [2, 3], Cake(value=3, how=how))
     assert says in str(outcome.failed[Cake(value=3).key])
-    assert outcome.partly == []
+    assert outcome.parts_missing == []
     assert run(workspace, Cake(value=1)).ok
 
 
@@ -471,8 +471,8 @@ def test_the_artifact_does_not_depend_on_how_parts_are_shared(drawn: Any):
             for share in dealt:
                 outcome = run_some(shared, share, *cakes)
                 was_sealed, lacking = not lacking, lacking - set(share)
-                now = "partly" if lacking else "made_elsewhere" if was_sealed else "made"
-                for which in ("partly", "made_elsewhere", "made"):
+                now = "parts_missing" if lacking else "made_elsewhere" if was_sealed else "made"
+                for which in ("parts_missing", "made_elsewhere", "made"):
                     specs = [node.spec for node in getattr(outcome, which)]
                     assert specs == (cakes if which == now else [])
                 assert outcome.ok
@@ -494,7 +494,7 @@ def test_a_job_whose_artifact_is_published_makes_nothing(workspace: Workspace, d
     outcome = run_some(workspace, [0, 1], cake, other)
     assert begun(diary) == ["2.0", "2.1"]
     assert [node.spec for node in outcome.made_elsewhere] == [cake]
-    assert [node.spec for node in outcome.partly] == [other]
+    assert [node.spec for node in outcome.parts_missing] == [other]
     assert parts_of(workspace, cake) == []
 
 
@@ -504,7 +504,7 @@ def test_a_failed_part_is_reported_beside_what_was_made(workspace: Workspace):
     outcome = run_some(workspace, [1], good, bad)
     assert list(outcome.failed) == [bad.key]
     assert [node.spec for node in outcome.made] == [good]
-    assert outcome.partly == []
+    assert outcome.parts_missing == []
 
 
 def test_an_artifact_sealed_by_another_process_counts_as_made_elsewhere(
@@ -660,7 +660,7 @@ def test_a_recipe_may_itself_run_what_its_batch_makes(workspace: Workspace, diar
 
     inside: list[RunResult] = []
 
-    def make(batch: Batch[Nested], todo: Todo[Nested]) -> None:
+    def make(batch: Batch[Nested], todo: PendingParts[Nested]) -> None:
         for part in todo:
             if not inside:
                 inside.append(RunResult())
@@ -715,7 +715,7 @@ def child(what: dict[str, Any]) -> None:
     print(json.dumps({
         "made": [node.spec.value for node in outcome.made],
         "made_elsewhere": [node.spec.value for node in outcome.made_elsewhere],
-        "partly": [node.spec.value for node in outcome.partly],
+        "parts_missing": [node.spec.value for node in outcome.parts_missing],
     }))  # fmt: skip
 
 
@@ -791,7 +791,7 @@ def test_concurrent_runs_make_nothing_twice(workspace: Workspace, diary: Path, s
     for one, share in zip(results, shares, strict=True):
         if share is None:
             assert sorted(one["made"] + one["made_elsewhere"]) == [1, 2]
-            assert one["partly"] == []
+            assert one["parts_missing"] == []
         else:
-            assert sorted(one["made"] + one["made_elsewhere"] + one["partly"]) == [1, 2]
+            assert sorted(one["made"] + one["made_elsewhere"] + one["parts_missing"]) == [1, 2]
     assert_baked(workspace, *cakes)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import polars as pl
 
-from saevx import Artifact, Batch, Exec, Parts, RecipeError, Todo, recipe
+from saevx import Artifact, Batch, Exec, Parts, PendingParts, RecipeError, recipe
 
 MIB = 2**20
 
@@ -116,7 +116,7 @@ class Album(Artifact):
     pause_s: Annotated[float, Exec()] = 0.0
 
 
-def make_pages(batch: Batch[Album], todo: Todo[Album]) -> None:
+def make_pages(batch: Batch[Album], todo: PendingParts[Album]) -> None:
     for part in todo:
         batch.progress(part.index, batch.specs[0].n_parts, "pages")
         for spec in part.specs:

@@ -69,7 +69,7 @@ class Actor:
         """What `saevx run` does before it looks at the store."""
         path = Path(f"/{self.role}{self.i}.py")
         recording = RunRecording(self.store, path, path.stem)
-        recording.want(targets, graph)
+        recording.add_targets(targets, graph)
         if recording.problem:
             self.log("fault", "not recorded:", recording.problem)
         wait_for_collectors(self.store)

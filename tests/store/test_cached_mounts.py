@@ -85,7 +85,7 @@ def canonical(i: int) -> bytes:
 
 def want(store: Store, n: int) -> RunRecording:
     recording = RunRecording(store, EXPERIMENT, "cub_layers")
-    recording.want(refs(n), dict.fromkeys(refs(n), ()))
+    recording.add_targets(refs(n), dict.fromkeys(refs(n), ()))
     assert not recording.problem
     return recording
 
@@ -137,7 +137,7 @@ def test_a_run_that_begins_after_the_records_were_listed_keeps_what_it_wants(
     artifact = make(one, wanted[1], wanted[0], canonical=canonical(0).decode(), version=0)
     os.utime(artifact.path, (1e9, 1e9))
     recording = RunRecording(one, EXPERIMENT, "cub_layers")
-    recording.want([("results", "b" * 32)], {("results", "b" * 32): ()})
+    recording.add_targets([("results", "b" * 32)], {("results", "b" * 32): ()})
     recording.complete()
     reach = Reachability(other)
     reach.refresh()

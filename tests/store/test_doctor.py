@@ -274,7 +274,7 @@ def test_orphans(store: Store, in_child: Any) -> None:
 def test_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = thing(store)
     recording = RunRecording(store, Path("/x.py"), "x")
-    recording.want([("results", artifact.key)], {("results", artifact.key): ()})
+    recording.add_targets([("results", artifact.key)], {("results", artifact.key): ()})
     pin(store, ("results", "a" * 32), [])
     (found,) = look(store)
     assert found.severity == "warning"
@@ -453,7 +453,7 @@ def full(store: Store) -> StoredArtifact:
     assert store.lease("results", "b" * 32)
     trash(store.root, "results").mkdir(exist_ok=True)
     recording = RunRecording(store, Path("/x.py"), "x")
-    recording.want([("results", made.key)], {("results", made.key): ()})
+    recording.add_targets([("results", made.key)], {("results", made.key): ()})
     pin(store, ("results", made.key), [])
     dropped(store.root, "results").mkdir(parents=True)
     with _announced(store):

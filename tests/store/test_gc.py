@@ -59,7 +59,7 @@ def want(store: Store, *targets: str, below: dict[str, Iterable[str]] | None = N
          path: Path | None = EXPERIMENT) -> RunRecording:  # fmt: skip
     graph = {ref(key): [ref(k) for k in keys] for key, keys in (below or {}).items()}
     recording = RunRecording(store, path, "cub_layers")
-    recording.want(map(ref, targets), dict.fromkeys(map(ref, targets), ()) | graph)
+    recording.add_targets(map(ref, targets), dict.fromkeys(map(ref, targets), ()) | graph)
     assert not recording.problem
     return recording
 
@@ -226,7 +226,7 @@ def test_of_complete_runs_the_one_that_began_last_counts(
     for recording in order:
         recording.complete()
     assert stale_keys(store) == {A, C}
-    assert RunRecording(store, EXPERIMENT, "cub_layers").known([ref(B)]) == {ref(B): ()}
+    assert RunRecording(store, EXPERIMENT, "cub_layers").known_graph([ref(B)]) == {ref(B): ()}
     assert len(list(runs(store.root).glob("*/*"))) == 1
 
 
@@ -294,7 +294,7 @@ def test_stages_add_to_what_a_run_wants(store: Store, make: Any) -> None:
     put(store, make, A)
     put(store, make, B)
     recording = want(store, A)
-    recording.want([ref(B)], {ref(B): []})
+    recording.add_targets([ref(B)], {ref(B): []})
     recording.complete()
     assert stale_keys(store) == set()
 
@@ -302,9 +302,11 @@ def test_stages_add_to_what_a_run_wants(store: Store, make: Any) -> None:
 def test_a_graph_once_recorded_is_known(store: Store) -> None:
     want(store, C, D, below={C: [B], B: [A], A: [], D: []}).complete()
     again = RunRecording(store, EXPERIMENT, "cub_layers")
-    assert again.known([ref(C)]) == {ref(C): (ref(B),), ref(B): (ref(A),), ref(A): ()}
-    assert again.known([ref(C), ref(A)]) is None  # A was no target, so nobody asked for it alone
-    assert RunRecording(store, Path("/other.py"), "other").known([ref(C)]) is None
+    assert again.known_graph([ref(C)]) == {ref(C): (ref(B),), ref(B): (ref(A),), ref(A): ()}
+    assert (
+        again.known_graph([ref(C), ref(A)]) is None
+    )  # A was no target, so nobody asked for it alone
+    assert RunRecording(store, Path("/other.py"), "other").known_graph([ref(C)]) is None
 
 
 def test_a_store_that_cannot_be_written_to_stops_no_run(
@@ -317,7 +319,7 @@ def test_a_store_that_cannot_be_written_to_stops_no_run(
 
     monkeypatch.setattr(roots, "write_record", refuse)
     recording = RunRecording(store, EXPERIMENT, "x")
-    recording.want([ref(A)], {ref(A): ()})
+    recording.add_targets([ref(A)], {ref(A): ()})
     recording.complete()
     assert recording.problem == "read-only"
 
@@ -350,7 +352,7 @@ def test_where_nothing_can_be_written_a_run_is_not_recorded(
     want(store, A)
     request.getfixturevalue("read_only")
     recording = RunRecording(store, Path("/x.py"), "x")
-    recording.want([ref(A)], {ref(A): ()})
+    recording.add_targets([ref(A)], {ref(A): ()})
     assert "the file system is read-only" in recording.problem
     recording.complete()
     recording.close()
@@ -385,7 +387,7 @@ def test_two_stores_that_share_a_root_see_each_others_runs(tmp_path: Path, make:
     put(mine, make, A, kind="shards")
     put(mine, make, C, kind="shards")
     recording = RunRecording(mine, EXPERIMENT, "cub_layers")
-    recording.want([ref(B)], {ref(B): [("shards", A)], ("shards", A): []})
+    recording.add_targets([ref(B)], {ref(B): [("shards", A)], ("shards", A): []})
     recording.complete()
     pin(mine, ("shards", C), [("shards", C)])
     assert stale_keys(yours) == set()
@@ -640,7 +642,7 @@ def test_what_can_be_made_again_is_given_up_though_reached(store: Store, make: A
         )
     os.utime(artifact.path, (0, 0))
     recording = RunRecording(store, EXPERIMENT, "x")
-    recording.want([ref(B), ("shards", C)], {ref(B): [], ("shards", C): []})
+    recording.add_targets([ref(B), ("shards", C)], {ref(B): [], ("shards", C): []})
     recording.complete()
     pin(store, ("shards", D), [("shards", D)])
 

@@ -57,7 +57,7 @@ def test_a_host_with_an_odd_name_recognises_its_records(
     assert ProcessId.here().runs()
     store = Store(tmp_path)
     recording = RunRecording(store, tmp_path / "study.py", "study")
-    recording.want([("results", "a" * 32)], {("results", "a" * 32): ()})
+    recording.add_targets([("results", "a" * 32)], {("results", "a" * 32): ()})
     assert not recording.problem
     roots = Roots(store)
     roots.refresh()
@@ -76,7 +76,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch):
 def test_runs_of_any_name_keep_what_they_want(name: str, tmp_path: Path):
     store, ref = Store(tmp_path), ("results", "a" * 32)
     recording = RunRecording(store, tmp_path / "study.py", name)
-    recording.want([ref], {ref: ()})
+    recording.add_targets([ref], {ref: ()})
     recording.complete()
     assert not recording.problem
     roots = Roots(store)
@@ -88,7 +88,7 @@ def test_a_run_recorded_under_a_hidden_name_counts_until_a_later_one_completes(t
     store, path = Store(tmp_path), tmp_path / ".x.py"
     old, new = ("results", "a" * 32), ("results", "b" * 32)
     recording = RunRecording(store, path, ".x")
-    recording.want([old], {old: ()})
+    recording.add_targets([old], {old: ()})
     recording.complete()
     (folder,) = (tmp_path / ".runs").iterdir()
     folder.rename(folder.with_name(f".x.{folder.name.rpartition('.')[2]}"))
@@ -97,7 +97,7 @@ def test_a_run_recorded_under_a_hidden_name_counts_until_a_later_one_completes(t
     roots.refresh()
     assert [run.targets for run in roots.runs] == [[old]]
     again = RunRecording(store, path, ".x")
-    again.want([new], {new: ()})
+    again.add_targets([new], {new: ()})
     again.complete()
     roots.refresh()
     assert [run.targets for run in roots.runs] == [[new]]

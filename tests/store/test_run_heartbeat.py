@@ -27,7 +27,7 @@ OLD_S = time.time() - 2 * LOST_S
 
 def begin(store: Store, path: Path | None = FILE) -> RunRecording:
     recording = RunRecording(store, path, "experiment")
-    recording.want([REF], {REF: ()})
+    recording.add_targets([REF], {REF: ()})
     return recording
 
 

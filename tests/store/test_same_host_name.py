@@ -82,7 +82,7 @@ def test_all_runs_that_may_continue_count(store: Store) -> None:
     refs = [("results", digit * 32) for digit in "ab"]
     with on_the_other():
         for ref in refs:
-            RunRecording(store, Path("/study.py"), "study").want([ref], {ref: ()})
+            RunRecording(store, Path("/study.py"), "study").add_targets([ref], {ref: ()})
     roots = Roots(store)
     roots.refresh()
     assert sorted(run.targets[0] for run in roots.runs) == refs

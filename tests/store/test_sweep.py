@@ -78,7 +78,9 @@ def test_records_that_count_no_more_are_swept(store: Store, in_child: Any, tmp_p
     def cut_off(path: Path | None, *keys: str) -> None:
         def begin() -> None:
             recording = RunRecording(store, path, "experiment")
-            recording.want([("results", key) for key in keys], {("results", k): () for k in keys})
+            recording.add_targets(
+                [("results", key) for key in keys], {("results", k): () for k in keys}
+            )
 
         assert in_child(begin) == 0
 
@@ -90,7 +92,7 @@ def test_records_that_count_no_more_are_swept(store: Store, in_child: Any, tmp_p
     cut_off(FILE, A)
     cut_off(FILE, B)
     live = RunRecording(store, None, "notebook")
-    live.want([("results", A)], {("results", A): ()})
+    live.add_targets([("results", A)], {("results", A): ()})
     before = records()
     assert len(list(runs(store.root).glob("*/*.json"))) == 4
     collect(survey(store), [])
@@ -240,7 +242,7 @@ def test_a_collection_that_is_stopped_by_hand_puts_back_what_a_run_wants(
         if args[2] == B:
             raise KeyboardInterrupt
         target = real(*args)
-        RunRecording(store, FILE, "experiment").want([("results", A)], {("results", A): ()})
+        RunRecording(store, FILE, "experiment").add_targets([("results", A)], {("results", A): ()})
         return target
 
     monkeypatch.setattr(gc, "move_to_trash_if_same", stopped)

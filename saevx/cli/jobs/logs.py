@@ -47,7 +47,7 @@ def logs(key: str, follow: bool, store: str | None, as_json: bool) -> None:
     printer = _LogPrinter(jobs)
     while True:
         # Asked before the logs are read, so that the last lines of a job are printed.
-        active = follow and monitor.any_active()
+        active = monitor.any_active() and follow
         printer.print_new()
         if not active:
             break

@@ -26,7 +26,7 @@ class RunSummary:
     store: str
     targets: list[dict[str, str]] = field(default_factory=list)
     made: int = 0
-    came: int = 0
+    made_elsewhere: int = 0
     """Artifacts that another run made meanwhile."""
     failed: dict[str, str] = field(default_factory=dict)
     """Type and key of each spec that failed -> why."""
@@ -59,7 +59,7 @@ class RunSummary:
             for text in warnings_of(made) if made else node.warnings:
                 self.warnings.setdefault(text, []).append(f"{type(node.spec).__name__} {key}")
         self.made += len(outcome.made)
-        self.came += len(outcome.made_elsewhere)
+        self.made_elsewhere += len(outcome.made_elsewhere)
         self.blocked += len(outcome.blocked)
         for key, error in outcome.failed.items():
             self.failed[f"{type(plan.nodes[key].spec).__name__} {key}"] = explain(error)
@@ -88,7 +88,7 @@ class RunSummary:
             click.echo(f"{self.blocked} not made, because an input failed", err=True)
         present = sum(target["state"] == "present" for target in self.targets)
         did = f"made {things(self.made)}" if self.made or not self.ok else "nothing to make"
-        did += f"; other runs made {self.came}" if self.came else ""
+        did += f"; other runs made {self.made_elsewhere}" if self.made_elsewhere else ""
         click.echo(
             f"{self.experiment}: {present} of {len(self.targets)} targets are in the store; "
             f"{did}; {self.wall_s:.1f} s"

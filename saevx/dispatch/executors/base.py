@@ -69,18 +69,18 @@ class Executor(Protocol):
     """
 
     name: str
-    detaches: bool
+    outlives_submitter: bool
     """Whether its jobs outlive the process that submits them. Then they may also be submitted
     before their inputs exist."""
     poll_s: float
     """Seconds between two queries of all jobs: queries burden a cluster."""
     grace_s: float
     """For so long after the end of a job its outcome may be in transit through a file server."""
-    width: int
+    jobs_per_batch: int
     """How many jobs may share one batch, where there are fewer batches than that."""
 
     @property
-    def largest_array(self) -> int: ...
+    def max_array_size(self) -> int: ...
 
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
@@ -106,7 +106,7 @@ class Executor(Protocol):
         """Return the state of jobs. No other method judges whether a job is gone."""
         ...
 
-    def exits(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
+    def exit_infos(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         """Return how gone jobs ended, as far as is known; None without an answer."""
         ...
 

@@ -38,19 +38,19 @@ class Local(Executor):
     """Processes on this machine, which end with this process."""
 
     name = "local"
-    detaches = False
+    outlives_submitter = False
     poll_s = 0.0
     grace_s = 0.0
-    largest_array = 10_000
+    max_array_size = 10_000
 
     def __init__(self, n: int) -> None:
-        self.width = n
+        self.jobs_per_batch = n
         self._pool: Pool | None = None
 
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
     ) -> str:
-        self._pool = self._pool or Pool(folder, self.width)
+        self._pool = self._pool or Pool(folder, self.jobs_per_batch)
         self._pool.submit(array, resources)
         return f"local:{ProcessId.here()}"
 
@@ -74,7 +74,7 @@ class Local(Executor):
         is_ours = self._pool is not None and self._pool.folder.name == job.task.run
         return self._pool if is_ours else None
 
-    def exits(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
+    def exit_infos(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         return {job.task: self._exit_info(job) for job in jobs}
 
     def _exit_info(self, job: Job) -> ExitInfo:

@@ -30,23 +30,23 @@ class Slurm(Executor):
     """Job arrays of Slurm."""
 
     name = "slurm"
-    detaches = True
+    outlives_submitter = True
     poll_s = 4.0
     grace_s = 3.0
-    width = 1
-    _largest_array = 0
+    jobs_per_batch = 1
+    _max_array_size = 0
 
     @property
-    def largest_array(self) -> int:
+    def max_array_size(self) -> int:
         """The cluster's MaxArraySize; Slurm's default of 1001 while it does not answer."""
-        if not self._largest_array:
+        if not self._max_array_size:
             try:
                 config = ask("scontrol", "show", "config")
             except NoAnswer:
                 return 1001
             match = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-            self._largest_array = int(match[1]) if match else 1001
-        return self._largest_array
+            self._max_array_size = int(match[1]) if match else 1001
+        return self._max_array_size
 
     def submit(
         self, array: Array, folder: RunFolder, resources: Resources, after: Collection[str]
@@ -90,7 +90,7 @@ class Slurm(Executor):
                 found[job.task] = JobStatus(JobState.GONE)
         return found
 
-    def exits(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
+    def exit_infos(self, jobs: Sequence[Job]) -> dict[ArrayTask, ExitInfo] | None:
         named = [job for job in jobs if job.handle]
         tasks = {job.task: SlurmTask(_array_id(job.handle), job.task.number) for job in named}
         found = sacct.exit_infos(tasks.values())
@@ -111,7 +111,7 @@ class Slurm(Executor):
             return job.array.memory_gb
         n_bytes = outcome.memory_bytes
         if not n_bytes:  # a worker that wrote its outcome itself does not know its limit
-            info = (self.exits([job]) or {}).get(job.task)
+            info = (self.exit_infos([job]) or {}).get(job.task)
             n_bytes = info.memory_bytes if info else 0
         return n_bytes / 2**30 or None
 

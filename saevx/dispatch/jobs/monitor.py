@@ -51,7 +51,7 @@ class JobMonitor:
             for other in self.jobs.values()
         )
 
-    def ended(self) -> list[tuple[Job, Outcome]]:
+    def take_ended(self) -> list[tuple[Job, Outcome]]:
         """Remove the jobs that have ended, and return them with their outcomes."""
         ended = self._take_finished()
         if self._poll():
@@ -129,7 +129,7 @@ def diagnose(
     found = []
     for name, executor in executors.items():
         jobs = [job for job in gone if job.executor == name]
-        infos = executor.exits(jobs)
+        infos = executor.exit_infos(jobs)
         for job in jobs:
             outcome = job.folder.outcome(*job.position)  # it may have come in the meantime
             if outcome is None:

@@ -60,7 +60,7 @@ def _recover_job(job: Job, progress: RunProgress, monitor: JobMonitor) -> None:
     if outcome is not None:
         progress.record(job, outcome)
     # Local jobs on another host are guarded by the leases of what they make.
-    elif executor_of(job).detaches or (submitter and submitter.runs()):
+    elif executor_of(job).outlives_submitter or (submitter and submitter.runs()):
         monitor.add(job)
     elif not job.folder.submitter_may_be_alive:
         diagnose([job], lambda job: True)

@@ -54,7 +54,7 @@ def _is_old(run: RunFolder, older_than_s: float) -> bool:
 def _without_jobs(runs: list[RunFolder]) -> list[RunFolder]:
     """Return the runs of which no job is known and no process lives."""
     begun = [run for run in runs if run.has_info]
-    detached = [run for run in begun if EXECUTORS[run.info.executor].detaches]
+    detached = [run for run in begun if EXECUTORS[run.info.executor].outlives_submitter]
     seen = statuses([job for run in detached for job in jobs_of(run)])
     live = {task.run for task, one in seen.items() if one.state is not JobState.GONE}
     live |= {run.name for run in begun if run.submitter_may_be_alive}

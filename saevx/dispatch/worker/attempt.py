@@ -66,7 +66,7 @@ class TaskAttempt(Listener):
         for status, made in (
             (TaskStatus.MADE, outcome.made),
             (TaskStatus.MADE_ELSEWHERE, outcome.made_elsewhere),
-            (TaskStatus.PART, outcome.partly),
+            (TaskStatus.PART, outcome.parts_missing),
         ):
             results |= {node.key: Result(status=status) for node in made}
         return results | {key: self._failure(error) for key, error in outcome.failed.items()}
