@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import ValidationError
 
-from saevx.check.sources import Sources, check_sources, count, sourced_in
+from saevx.check.datasets import Sources, check_sources, count, sourced_in
 from saevx.resolve.provenance import CodeVersion
 from saevx.user_types import DeclaredTypes, artifact_versions, documents_in
 from saevx.workspace import Workspace

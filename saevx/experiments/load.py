@@ -18,7 +18,7 @@ from typing import Any
 
 from saevx.errors import ExperimentError
 from saevx.experiments.experiment import Experiment, user_error
-from saevx.experiments.shadowed import refuse_shadowed_modules
+from saevx.experiments.shadowed_modules import refuse_shadowed_modules
 from spec.keys.type_names import EXPERIMENT_MODULE
 
 CODE = "SAEVX_CODE"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saevx.errors import RecipeError
+from saevx.vit.forward_pass import round_tokens
 from saevx.vit.model import ViTFacts
 from saevx.vit.moments import Moments
-from saevx.vit.recorder import round_tokens
 from spec import DatasetError
 
 if TYPE_CHECKING:

@@ -71,9 +71,9 @@ def _rows_per_shard(spec: Shards, n_images: int) -> int:
 def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     """Record shard files, each in one forward pass for all layers that lack it."""
     from saevx.datasets.images import open_images
+    from saevx.vit.forward_pass import record
     from saevx.vit.layer_part import LayerPart
     from saevx.vit.model import load_vit
-    from saevx.vit.recorder import record
 
     first = batch.specs[0]
     source = open_images(first.images, batch.site)

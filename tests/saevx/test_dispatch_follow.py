@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from saevx.dispatch.follow import submit as following
+from saevx.dispatch.follow import start as following
 from saevx.dispatch.follow.find import find_followers
-from saevx.dispatch.follow.submit import follow
+from saevx.dispatch.follow.start import follow
 from saevx.dispatch.profiles import Resources
 from saevx.errors import Detached, SaevxError
 from store import Store

@@ -15,7 +15,7 @@ from pydantic import SerializeAsAny
 
 import saevx as api
 from saevx import Artifact, Batch, ImageFolder, RandomInit, Since, ViT, WeightsFile, recipe
-from saevx.check.sources import cannot_make
+from saevx.check.datasets import cannot_make
 from saevx.check.specs import KEYS_CHECKED, check_specs
 from saevx.cli import main
 from saevx.config import open_store

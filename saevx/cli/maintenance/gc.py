@@ -139,7 +139,7 @@ def _check_forgotten(survey: Reachability, file: str) -> None:
 def _find(
     survey: Reachability, workspace: Workspace, kind: str | None, keep_results: bool
 ) -> Collection:
-    from saevx.check.sources import cannot_make
+    from saevx.check.datasets import cannot_make
     from saevx.user_types import DeclaredTypes
 
     declared = DeclaredTypes(survey.roots.runs)

@@ -49,7 +49,7 @@ def start_detached(experiment: Experiment, store: Store) -> None:
 
 def start_following(experiment: Experiment, store: Store, execution: Execution) -> None:
     """Submit this command as a Slurm job, unless one runs already. Raise Detached."""
-    from saevx.dispatch.follow.submit import follow
+    from saevx.dispatch.follow.start import follow
     from saevx.errors import ConfigError, Detached
 
     if execution.executor != "slurm":
