@@ -88,17 +88,18 @@ def _from_hub(vit: ViT) -> tuple[nn.Module, str | None]:
     config = timm.models.get_pretrained_cfg(vit.name)
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no weights for {vit.name}: use weights=WeightsFile(path=...)")
-    options = {"img_size": vit.resize.size, "num_classes": 0, "pretrained": True}
-    if not config.hf_hub_id:
-        try:
+    if config.hf_hub_id:
+        path = hub_file(vit.name, config.hf_hub_id, config.hf_hub_filename)
+        state = read_state(read_bytes(path), path)
+        return _create_strictly(vit, state, str(path)), path.parent.name
+    try:
+        if config.custom_load:  # timm reads an .npz file tensor by tensor, and lacks none
+            options = {"img_size": vit.resize.size, "num_classes": 0, "pretrained": True}
             return build(vit.name, **options), None
-        except OSError as error:
-            raise _unreachable(vit.name, str(config.url), error) from error
-    path = hub_file(vit.name, config.hf_hub_id, config.hf_hub_filename)
-    overlay = {"state_dict": read_state(read_bytes(path), path)}
-    model = build(vit.name, pretrained_cfg_overlay=overlay, **options)
-    model.pretrained_cfg.pop("state_dict", None)
-    return model, path.parent.name
+        path = Path(timm.models._hub.download_cached_file(config.url or "", progress=False))
+    except OSError as error:
+        raise _unreachable(vit.name, str(config.url), error) from error
+    return _create_strictly(vit, read_state(read_bytes(path), path), str(path)), None
 
 
 def hub_file(name: str, hub_id: str, filename: str | None = None) -> Path:
@@ -192,12 +193,20 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
     Only the classifier in `state` is ignored: it comes after the recorded layers.
     """
     import timm
+    import torch
 
     state = _unwrapped(state)
     config: Any = timm.models.get_pretrained_cfg(vit.name)
     heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
     classifier = {f"{head}.{part}" for head in heads for part in ("weight", "bias")}
     body = {name: value for name, value in state.items() if name not in classifier}
+    if not any(isinstance(value, torch.Tensor) for value in body.values()):
+        # timm takes an empty state dict for none, and would load the weights of the hub.
+        names = ", ".join(sorted(map(str, state))[:SHOWN]) or "nothing"
+        raise WeightsError(
+            f"{source} has no weights for {vit.name}, only {names}: save model.state_dict() of the "
+            "whole ViT"
+        )
     try:
         # timm loads strictly only if both have the same number of classes.
         model: Any = build(

@@ -233,3 +233,35 @@ def test_cached_hub_weights_need_no_network(tmp_path, monkeypatch, state):
 
 def _no_network(*args, **kwargs):
     raise AssertionError("the hub was asked")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "bin", "safetensors"])
+@pytest.mark.parametrize("content", ["nothing", "a classifier", "a wrapped classifier"])
+def test_files_without_weights_of_the_vit_are_refused(tmp_path, monkeypatch, suffix, content):
+    """timm takes an empty state dict for none, and loaded the weights of the hub."""
+    monkeypatch.setattr("saevx.vit.weights.hub_file", lambda *a: pytest.fail("asked the hub"))
+    head = {"head.weight": torch.ones(10, 64), "head.bias": torch.ones(10)}
+    state = {} if content == "nothing" else head
+    path = tmp_path / f"probe.{suffix}"
+    if suffix == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state} if content == "a wrapped classifier" else state, path)
+    found = "nothing" if content == "nothing" else "head.bias, head.weight"
+    with pytest.raises(WeightsError, match=f"has no weights for test_vit, only {found}"):
+        load_vit(tiny(WeightsFile(path=str(path))))
+
+
+@pytest.mark.parametrize("broken", ["blocks.3.", "patch_embed.proj.bias", "norm.weight"])
+def test_hub_weights_that_lack_tensors_are_refused(tmp_path, monkeypatch, state, broken):
+    """They were loaded in part, with unseeded random tensors in place of the rest."""
+    kept = {name: t for name, t in state.items() if not name.startswith(broken)}
+    path = tmp_path / "model.safetensors"
+    save_file(kept | {"head.weight": torch.ones(1000, 64), "head.bias": torch.ones(1000)}, path)
+    monkeypatch.setattr("saevx.vit.weights.hub_file", lambda *a: path)
+    vit = ViT(name=f"{NAME}.r160_in1k", resize=Squash(size=32))
+    n_missing = len(state) - len(kept)
+    with pytest.raises(WeightsError, match=rf"do not fit .*: {n_missing} missing \({broken}"):
+        load_vit(vit)
+    save_file(state | {"head.weight": torch.ones(7, 64), "head.bias": torch.ones(7)}, path)
+    assert equal(state_of(vit), state)
