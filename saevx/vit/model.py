@@ -148,19 +148,30 @@ def _inspect(name: str, size: int) -> ViTFacts:
     try:
         with exact_float32(), torch.device("meta"), torch.inference_mode():
             model = build(name, img_size=size, num_classes=0).eval()
+            if lacking := [part for part in ONE_GRID if not _has(model, part)]:
+                raise _no_grid(name, f"it has no {', '.join(lacking)}")
             rows, columns = model.patch_embed.grid_size
             d_model, n_prefix = model.embed_dim, model.num_prefix_tokens
             n_blocks = len(model.blocks)
-            last = capture(model, torch.empty(1, 3, size, size), [n_blocks - 1])[n_blocks - 1]
-        if size % rows or size % columns:
-            raise ValueError(f"{rows} x {columns} patches do not tile {size} x {size} px")
-        if last.shape != (1, n_prefix + rows * columns, d_model):
-            raise ValueError(f"a block returns shape {tuple(last.shape)}")
+            acts = capture(model, torch.empty(1, 3, size, size), range(n_blocks))
+    except SpecError:
+        raise
     except Exception as error:  # timm's models raise all sorts of errors
+        if "unexpected keyword argument 'img_size'" in str(error):
+            raise _no_grid(name, "it takes images of any size") from error
         raise SpecError(
-            f"{name} does not work as a ViT on images of {size} px ({error}): saevx needs blocks "
-            "whose output is a class token, registers and patches; use another model or size"
+            f"{name} does not work on images of {size} px ({error}): use another size or model"
         ) from error
+    if size % rows or size % columns:
+        raise SpecError(
+            f"{name} cuts images of {size} px into {rows} x {columns} patches, which do not tile "
+            "them: use a multiple of its patch size"
+        )
+    expected = (1, n_prefix + rows * columns, d_model)
+    odd = [layer for layer, act in acts.items() if act.shape != expected]
+    if odd:
+        shape = tuple(acts[odd[0]].shape[1:])
+        raise _no_grid(name, f"block {odd[0]} returns tokens of shape {shape}, not {expected[1:]}")
     data: dict[str, Any] = resolve_data_config(model=model)  # type: ignore[no-untyped-call]
     mean, std = (_three(data[name]) for name in ("mean", "std"))
     return ViTFacts(
@@ -172,6 +183,25 @@ def _inspect(name: str, size: int) -> ViTFacts:
         mean=mean,
         std=std,
         interpolation=str(data["interpolation"]),
+    )
+
+
+ONE_GRID = ("blocks", "embed_dim", "num_prefix_tokens", "patch_embed.grid_size")
+"""What timm's models have whose blocks all work on one grid of tokens."""
+
+
+def _has(model: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not hasattr(model, name):
+            return False
+        model = getattr(model, name)
+    return True
+
+
+def _no_grid(name: str, why: str) -> SpecError:
+    return SpecError(
+        f"{name} cannot be recorded, since its blocks do not all return one token per patch of one "
+        f"grid ({why}): use a plain ViT, such as DINOv2, CLIP, SigLIP or DeiT"
     )
 
 

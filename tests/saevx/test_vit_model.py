@@ -133,7 +133,7 @@ def test_layers_out_of_range_are_named():
     "name", ["resnet18", "cait_s24_224", "samvit_base_patch16", "mixer_b16_224"]
 )
 def test_other_architectures_are_refused(name):
-    with pytest.raises(SpecError, match=f"{name} does not work as a ViT"):
+    with pytest.raises(SpecError, match=f"{name} cannot be recorded, since"):
         inspect_vit(random_vit(name, 224))
 
 
@@ -213,3 +213,21 @@ class TestSubclassesOfDescriptions:
         with pytest.raises(SpecError, match="Sure adds surest to CUB200, whose reader does not"):
             check_traits(Sure(split="train", root=root), Site())
         check_traits(Renamed(split="train", root=root), Site())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("swin_tiny_patch4_window7_224", "it has no blocks, num_prefix_tokens"),
+        ("convnext_tiny", "it takes images of any size"),
+        ("hiera_tiny_224", r"it has no .*patch_embed\.grid_size"),
+        ("convit_tiny", r"block 0 returns tokens of shape \(196, 192\), not \(197, 192\)"),
+        ("cait_xxs24_224", r"block 0 returns tokens of shape \(196, 192\), not \(197, 192\)"),
+        ("resnet18", "it takes images of any size"),
+    ],
+)
+def test_models_without_one_token_grid_are_refused_in_a_sentence(name: str, why: str) -> None:
+    """convit passed, and failed halfway: its class token joins the patches after ten blocks."""
+    message = rf"{name} cannot be recorded, since its blocks do not all .* \({why}\): use a plain"
+    with pytest.raises(SpecError, match=message):
+        check_layers(random_vit(name, 224), [11])
