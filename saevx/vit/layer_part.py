@@ -2,8 +2,8 @@
 
     patches  (n_images, n_patches, d)  patch tokens, row by row of the image
     cls      (n_images, 1, d)          the class token, where the ViT has one
-    images   table                     columns `file`, the names of the images, and `xxh3`, the
-                                       digests of their bytes
+    images   table                     column `file`: the names of the images
+    xxh3     (n_images, 16) uint8      xxh3_128 of the bytes of each image's file
 
 Registers and distillation tokens are dropped.
 """
@@ -64,6 +64,7 @@ class LayerPart:
         n_images, d = len(names), facts.d_model
         self._names = _checked(names)
         options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
+        self._options = options
         self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
         self._cls = (
             draft.array("cls", (n_images, 1, d), dtype, **options) if facts.has_cls else None
@@ -91,8 +92,9 @@ class LayerPart:
     ) -> dict[str, Any]:
         """Close the arrays and return the attributes that `join` needs.
 
-        `digests` are those of the images' bytes. `facts` must be the same for all parts of a layer.
-        `computed` says on what the tokens were computed, which may change their last bits.
+        `digests` are those of the images' bytes, in hexadecimal. `facts` must be the same for all
+        parts of a layer. `computed` says on what the tokens were computed, which may change their
+        last bits.
         """
         import polars as pl
 
@@ -100,7 +102,10 @@ class LayerPart:
         if self._cls is not None:
             self._cls.close()
         self._draft.write("sum", self._moments.sum_d)
-        self._draft.table("images", pl.DataFrame({"file": self._names, "xxh3": list(digests)}))
+        self._draft.table("images", pl.DataFrame({"file": self._names}))
+        rows = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
+        with self._draft.array("xxh3", rows.shape, "uint8", **self._options) as writer:
+            writer.append(rows)
         return {
             "n_tokens": self._moments.n_tokens,
             "sum_squares": self._moments.sum_squares,

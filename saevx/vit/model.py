@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from spec import (
     Site,
     SpecError,
     Squash,
+    UntaggedWeights,
     ViT,
     Weights,
     WeightsFile,
@@ -115,7 +116,25 @@ def check_layers(vit: ViT, layers: Collection[int]) -> None:
 def inspect_vit(vit: ViT) -> ViTFacts:
     """Return the facts of a ViT, without weights. Raises SpecError when timm cannot build it."""
     check_types(vit)
-    return _inspect(vit.name, vit.resize.size)
+    facts = _inspect(vit.name, vit.resize.size)
+    weights = vit.weights
+    if isinstance(weights, UntaggedWeights):
+        if weights.pretrained_cfg is not None:
+            facts = replace(facts, **_preprocessing(f"{vit.name}.{weights.pretrained_cfg}"))
+        elif weights.mean is not None and weights.std is not None:
+            facts = replace(facts, mean=weights.mean, std=weights.std)
+    return facts
+
+
+@lru_cache
+def _preprocessing(tagged: str) -> dict[str, Any]:
+    """Return mean, std and interpolation of a tag. Raises SpecError for an unknown one."""
+    from timm.models import get_pretrained_cfg
+
+    _check_name(tagged)
+    config: Any = get_pretrained_cfg(tagged)
+    mean, std = _three(config.mean), _three(config.std)
+    return {"mean": mean, "std": std, "interpolation": str(config.interpolation)}
 
 
 READ = {

@@ -132,7 +132,7 @@ def _with_earlier_digests(source: ImageSource, batch: Batch[Shards]) -> ImageSou
     images = to_document(batch.specs[0].images, Keys(batch.site))
     for stored in batch.store.scan("shards"):
         if stored.manifest.spec["fields"].get("images") == images:
-            digests = tuple(stored.table("images")["xxh3"])
+            digests = tuple(row.tobytes().hex() for row in stored.array("xxh3").read())
             return replace(source, listing=replace(source.listing, digests=digests))
     return source
 

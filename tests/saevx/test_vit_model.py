@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 
 from saevx.compute.device import device
 from saevx.datasets import check_traits
 from saevx.errors import SpecError
-from saevx.vit.model import LoadedViT, capture, check_layers, inspect_vit, load_vit
+from saevx.vit.model import LoadedViT, ViTFacts, capture, check_layers, inspect_vit, load_vit
 from saevx.vit.recording import check
-from spec import CUB200, ImageFolder, RandomInit, Shards, Site, Squash, ViT
+from spec import CUB200, ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
 from spec.files.listing import Listing
 from spec.images.folder import list_photos
 
@@ -231,3 +233,35 @@ def test_models_without_one_token_grid_are_refused_in_a_sentence(name: str, why:
     message = rf"{name} cannot be recorded, since its blocks do not all .* \({why}\): use a plain"
     with pytest.raises(SpecError, match=message):
         check_layers(random_vit(name, 224), [11])
+
+
+def test_untagged_weights_take_the_normalisation_of_a_tag_or_their_own() -> None:
+    name = "vit_base_patch16_224"
+
+    def facts(**fields: Any) -> ViTFacts:
+        return inspect_vit(ViT(name=name, weights=RandomInit(**fields)))
+
+    tagged = inspect_vit(ViT(name=f"{name}.mae"))
+    assert tagged.mean != facts().mean, "timm's default for the architecture is another tag"
+    assert facts(pretrained_cfg="mae").mean == tagged.mean
+    assert facts(pretrained_cfg="mae").std == tagged.std
+    own = facts(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    assert (own.mean, own.std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    keys = Keys(Site())
+    texts = [keys.text(RandomInit(pretrained_cfg=tag)) for tag in (None, "mae", "dino")]
+    assert len(set(texts)) == 3
+    with pytest.raises(SpecError, match="no weights 'maee' for vit_base_patch16_224"):
+        facts(pretrained_cfg="maee")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean": (0, 0, 0)}, "mean and std belong together"),
+        ({"mean": (0, 0, 0), "std": (1, 0, 1)}, "all three must be above 0"),
+        ({"mean": (0, 0, 0), "std": (1, 1, 1), "pretrained_cfg": "openai"}, "pass either"),
+    ],
+)
+def test_normalisations_that_make_no_sense_are_refused(fields: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RandomInit(**fields)

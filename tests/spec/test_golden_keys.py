@@ -33,6 +33,7 @@ from spec import (
     Squash,
     TraitAP,
     TraitSet,
+    UntaggedWeights,
     ViT,
     Weights,
     WeightsFile,
@@ -41,7 +42,7 @@ from spec.files.site import Fingerprint
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 
-ABSTRACT = {Spec, Artifact, ImageSet, TraitSet, Weights, Resize, Scorer}
+ABSTRACT = {Spec, Artifact, ImageSet, TraitSet, Weights, UntaggedWeights, Resize, Scorer}
 """Listed here, so that no type can avoid its golden key by declaring itself abstract."""
 
 
