@@ -6,10 +6,10 @@ Needs CUB-200-2011 on disk, and weights from the hub or its cache. Set the path 
     cub200 = "/data/CUB_200_2011"
 """
 
-from saevx import CUB200, RandomPrototypes, Shards, TraitAP, ViT
+from saevx import CUB200, CenterCrop, RandomPrototypes, Shards, TraitAP, ViT
 
 train, test = CUB200(split="train"), CUB200(split="test")
-vit = ViT(name="vit_large_patch14_reg4_dinov2.lvd142m")
+vit = ViT(name="vit_large_patch14_reg4_dinov2.lvd142m", resize=CenterCrop(size=224))
 
 targets = [
     TraitAP(

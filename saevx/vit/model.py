@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from saevx.compute.device import device
 from saevx.compute.numerics import exact_float32
+from saevx.vit.data_config import data_config
 from saevx.vit.weights import build, create
 from spec import (
     CenterCrop,
@@ -20,7 +20,6 @@ from spec import (
     Site,
     SpecError,
     Squash,
-    UntaggedWeights,
     ViT,
     Weights,
     WeightsFile,
@@ -53,15 +52,6 @@ class ViTFacts:
     @property
     def n_patches(self) -> int:
         return self.grid[0] * self.grid[1]
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """How pixels are resampled and normalised, as JSON."""
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "interpolation": self.interpolation,
-        }
 
 
 @dataclass(frozen=True)
@@ -116,25 +106,13 @@ def check_layers(vit: ViT, layers: Collection[int]) -> None:
 def inspect_vit(vit: ViT) -> ViTFacts:
     """Return the facts of a ViT, without weights. Raises SpecError when timm cannot build it."""
     check_types(vit)
-    facts = _inspect(vit.name, vit.resize.size)
-    weights = vit.weights
-    if isinstance(weights, UntaggedWeights):
-        if weights.pretrained_cfg is not None:
-            facts = replace(facts, **_preprocessing(f"{vit.name}.{weights.pretrained_cfg}"))
-        elif weights.mean is not None and weights.std is not None:
-            facts = replace(facts, mean=weights.mean, std=weights.std)
-    return facts
-
-
-@lru_cache
-def _preprocessing(tagged: str) -> dict[str, Any]:
-    """Return mean, std and interpolation of a tag. Raises SpecError for an unknown one."""
-    from timm.models import get_pretrained_cfg
-
-    _check_name(tagged)
-    config: Any = get_pretrained_cfg(tagged)
-    mean, std = _three(config.mean), _three(config.std)
-    return {"mean": mean, "std": std, "interpolation": str(config.interpolation)}
+    config = data_config(vit)
+    return ViTFacts(
+        **_inspect(vit.name, config.resize.size),
+        mean=config.mean,
+        std=config.std,
+        interpolation=config.interpolation,
+    )
 
 
 READ = {
@@ -149,7 +127,7 @@ def check_types(vit: ViT) -> None:
     """Raise SpecError for a type that recording does not know, such as a subclass with a field that
     it would not read: two values of that field would be two keys of the same activations.
     """
-    for value, base in ((vit, ViT), (vit.weights, Weights), (vit.resize, Resize)):
+    for value, base in ((vit, ViT), (vit.weights, Weights), (vit.resize or Squash(), Resize)):
         if type(value) not in READ[base]:
             names = " or ".join(known.__name__ for known in READ[base])
             raise SpecError(
@@ -159,11 +137,10 @@ def check_types(vit: ViT) -> None:
 
 
 @lru_cache
-def _inspect(name: str, size: int) -> ViTFacts:
+def _inspect(name: str, size: int) -> dict[str, Any]:
+    """Return the facts of a model that do not depend on weights."""
     import torch
-    from timm.data.config import resolve_data_config
 
-    _check_name(name)
     try:
         with exact_float32(), torch.device("meta"), torch.inference_mode():
             model = build(name, img_size=size, num_classes=0).eval()
@@ -191,18 +168,13 @@ def _inspect(name: str, size: int) -> ViTFacts:
     if odd:
         shape = tuple(acts[odd[0]].shape[1:])
         raise _no_grid(name, f"block {odd[0]} returns tokens of shape {shape}, not {expected[1:]}")
-    data: dict[str, Any] = resolve_data_config(model=model)  # type: ignore[no-untyped-call]
-    mean, std = (_three(data[name]) for name in ("mean", "std"))
-    return ViTFacts(
-        d_model=int(d_model),
-        n_blocks=n_blocks,
-        n_prefix=int(n_prefix),
-        has_cls=getattr(model, "cls_token", None) is not None,
-        grid=(int(rows), int(columns)),
-        mean=mean,
-        std=std,
-        interpolation=str(data["interpolation"]),
-    )
+    return {
+        "d_model": int(d_model),
+        "n_blocks": n_blocks,
+        "n_prefix": int(n_prefix),
+        "has_cls": getattr(model, "cls_token", None) is not None,
+        "grid": (int(rows), int(columns)),
+    }
 
 
 ONE_GRID = ("blocks", "embed_dim", "num_prefix_tokens", "patch_embed.grid_size")
@@ -222,28 +194,6 @@ def _no_grid(name: str, why: str) -> SpecError:
         f"{name} cannot be recorded, since its blocks do not all return one token per patch of one "
         f"grid ({why}): use a plain ViT, such as DINOv2, CLIP, SigLIP or DeiT"
     )
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
-
-
-def _check_name(name: str) -> None:
-    """Raise SpecError, with close matches, for a name that timm does not have."""
-    import timm
-
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise SpecError(f"timm {timm.__version__} has no model {architecture!r}{hint}")
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
-        known = ", ".join(f"{architecture}.{t}" for t in tags) or "none"
-        raise SpecError(
-            f"timm {timm.__version__} has no weights {tag!r} for {architecture}; it has {known}"
-        )
 
 
 class _StopForward(Exception):

@@ -71,6 +71,7 @@ def _rows_per_shard(spec: Shards, n_images: int) -> int:
 def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     """Record shard files, each in one forward pass for all layers that lack it."""
     from saevx.datasets.images import open_images
+    from saevx.vit.data_config import data_config
     from saevx.vit.forward_pass import record
     from saevx.vit.layer_part import LayerPart
     from saevx.vit.model import load_vit
@@ -80,7 +81,8 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     if source.listing.digests is None:
         source = _with_earlier_digests(source, batch)
     vit = load_vit(first.vit, site=batch.site)
-    facts = {"weights_revision": vit.revision, **vit.facts.preprocessing}
+    config = data_config(first.vit)
+    facts = {"weights_revision": vit.revision, **config.as_json()}
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pillow")}
     computed = {**describe(vit.device), "batch_size": first.batch_size, **versions}
     rows = _rows_per_shard(first, len(source))
@@ -105,7 +107,7 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
         failed = record(
             source,
             vit,
-            first.vit.resize,
+            config.resize,
             sinks,
             batch_size=first.batch_size,
             start=images.start,

