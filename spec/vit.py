@@ -78,10 +78,15 @@ class RandomInit(UntaggedWeights):
 
     `layer_scale` replaces timm's initial LayerScale, where the ViT has one. timm's value, 1e-5 for
     DINOv2, is for training: with it every layer would equal the patch embedding.
+
+    `branch_ratio` scales every block so that it adds that share of the norm of its input, where
+    timm's initialisation adds next to nothing, as for EVA-02 and PE. In a trained ViT it is about
+    0.7. None leaves timm's initialisation.
     """
 
     seed: int = Field(0, ge=0)
     layer_scale: float = Field(1.0, gt=0)
+    branch_ratio: Annotated[float, Field(gt=0)] | None = None
 
 
 class Resize(Spec, abstract=True):

@@ -32,6 +32,9 @@ SHARD_BYTES = 256 << 20
 MAX_ROWS_PER_SHARD = 1 << 16
 """Most images in a file: the index has an entry for each."""
 
+NEAR = 0.9
+"""Random weights whose first and last layers have a higher cosine are warned of."""
+
 WHOLE_BATCHES = 64
 """A file of at least so many images holds a multiple of them, so that no batch of a usual size is
 cut by its end."""
@@ -157,7 +160,7 @@ def join(
         "n_images": len(images),
         "n_patches": n_patches,
         "computed": computed,
-        "warnings": _differences(computed),
+        "warnings": [*_differences(computed), *_control(computed[0])],
         "d_model": d,
         "n_tokens": moments.n_tokens,
         "variance": moments.variance,
@@ -178,6 +181,18 @@ def _differences(computed: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"its images were recorded with different {', '.join(found)}, between which the last bits "
         "of activations may differ"
+    ]
+
+
+def _control(computed: dict[str, Any]) -> list[str]:
+    """Return a warning if random weights hardly change the patch embedding."""
+    cosine = computed.get("first_last_cosine") or 0.0
+    if cosine <= NEAR:
+        return []
+    return [
+        f"random weights hardly change the patch embedding: the cosine of tokens between the first "
+        f"and the last block is {cosine}. As a control for a trained ViT, use "
+        "RandomInit(branch_ratio=0.7)"
     ]
 
 

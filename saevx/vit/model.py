@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saevx.compute.device import device
 from saevx.compute.numerics import exact_float32
 from saevx.vit.data_config import data_config
+from saevx.vit.random_init import noise
 from saevx.vit.weights import build, create
 from spec import (
     CenterCrop,
@@ -225,3 +227,18 @@ def capture(
         for hook in hooks:
             hook.remove()
     return found
+
+
+def first_last_cosine(vit: LoadedViT, size: int) -> float | None:
+    """Return the mean cosine of tokens after the first and the last block, on an image of noise.
+
+    None where a token is not finite, which recording refuses.
+    """
+    import torch
+
+    last = vit.facts.n_blocks - 1
+    with torch.inference_mode(), exact_float32():
+        acts = capture(vit.model, noise(size).to(vit.device), {0, last})
+    found = torch.nn.functional.cosine_similarity(acts[0], acts[last], dim=-1)
+    mean = float(found.mean())
+    return round(mean, 4) if math.isfinite(mean) else None

@@ -16,7 +16,7 @@ from saevx.errors import SaevxError
 from saevx.resolve.batch import Batch
 from saevx.resolve.parts import Parts, PendingParts
 from saevx.resolve.recipe import recipe
-from spec import Keys, Shards, Site, SpecError, ViT, to_document
+from spec import Keys, RandomInit, Shards, Site, SpecError, ViT, to_document
 
 if TYPE_CHECKING:
     import store
@@ -74,7 +74,7 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     from saevx.vit.data_config import data_config
     from saevx.vit.forward_pass import record
     from saevx.vit.layer_part import LayerPart
-    from saevx.vit.model import load_vit
+    from saevx.vit.model import first_last_cosine, load_vit
 
     first = batch.specs[0]
     source = open_images(first.images, batch.site)
@@ -84,7 +84,9 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     config = data_config(first.vit)
     facts = {"weights_revision": vit.revision, **config.as_json()}
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pillow")}
-    computed = {**describe(vit.device), "batch_size": first.batch_size, **versions}
+    computed: dict[str, Any] = {**describe(vit.device), "batch_size": first.batch_size, **versions}
+    if isinstance(first.vit.weights, RandomInit):
+        computed["first_last_cosine"] = first_last_cosine(vit, config.resize.size)
     rows = _rows_per_shard(first, len(source))
     ranges = {
         index: range(len(source))[index * rows : (index + 1) * rows] for index in todo.indices

