@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saevx.errors import RecipeError
 from saevx.vit.batches import ImageReader, batches
-from saevx.vit.model import LoadedViT, ViTFacts
+from saevx.vit.model import LoadedViT
 from saevx.vit.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -88,30 +88,20 @@ def record(
 
 
 def round_tokens(
-    tokens_bnd: torch.Tensor, facts: ViTFacts, dtype: str, layer: int, names: Sequence[str]
+    tokens_bnd: torch.Tensor, dtype: str, layer: int, names: Sequence[str]
 ) -> NDArray[Any]:
-    """Return the class token, if any, and the patches, in `dtype`: (b, 1 + n_patches, d).
+    """Return tokens (b, n, d) of images in `dtype`.
 
     Raises Overflow naming the first image with a value that is not finite after rounding.
     """
     import torch
 
-    if tokens_bnd.shape[1:] != (facts.n_prefix + facts.n_patches, facts.d_model):
-        raise RecipeError(
-            f"layer {layer} returned shape {tuple(tokens_bnd.shape)}, which does not fit {facts}"
-        )
-    # The class token comes first, registers after it.
-    kept = tokens_bnd[:, facts.n_prefix :]
-    if facts.has_cls and facts.n_prefix == 1:
-        kept = tokens_bnd
-    elif facts.has_cls:
-        kept = torch.cat([tokens_bnd[:, :1], kept], dim=1)
-    rounded = kept.to(getattr(torch, dtype))
+    rounded = tokens_bnd.to(getattr(torch, dtype))
     lowest_and_highest = torch.stack(torch.aminmax(rounded))  # NaN if any value is NaN
     if not bool(torch.isfinite(lowest_and_highest).all()):
         bad = ~torch.isfinite(rounded)
         image = int(bad.flatten(1).any(dim=1).nonzero()[0])
-        value = float(kept[image][bad[image]][0])
+        value = float(tokens_bnd[image][bad[image]][0])
         raise Overflow(_overflow(names[image], layer, value, dtype))
     return np.ascontiguousarray(rounded.cpu().numpy())
 

@@ -1,17 +1,18 @@
 """A part of a layer's recording: the images of one shard file. A recording joins its parts.
 
-    patches  (n_images, n_patches, d)  patch tokens, row by row of the image
-    cls      (n_images, 1, d)          the class token, where the ViT has one
-    images   table                     column `file`: the names of the images
-    xxh3     (n_images, 16) uint8      xxh3_128 of the bytes of each image's file
+    patches    (n_images, n_patches, d)  patch tokens, row by row of the image
+    cls        (n_images, 1, d) float32  the class token, where the ViT has one
+    registers  (n_images, r, d) float32  other tokens before the patches, with prefix="all"
+    images     table                     column `file`: the names of the images
+    xxh3       (n_images, 16) uint8      xxh3_128 of the bytes of each image's file
 
-Registers and distillation tokens are dropped.
+Class and register tokens are kept in float32: they are few, and some are too large for float16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -50,6 +51,18 @@ def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str) -> int:
     return min(n_images, rows if rows < WHOLE_BATCHES else rows - rows % WHOLE_BATCHES)
 
 
+Prefix = Literal["cls", "all", "none"]
+"""Which tokens before the patches are kept."""
+
+
+def _prefix_places(facts: ViTFacts, prefix: Prefix) -> dict[str, range]:
+    """Return the places of the tokens before the patches, by the array that keeps them."""
+    n_cls = int(facts.has_cls)  # the class token comes first
+    found = {"cls": range(n_cls), "registers": range(n_cls, facts.n_prefix)}
+    kept = {"cls": ("cls",), "all": ("cls", "registers"), "none": ()}[prefix]
+    return {name: places for name, places in found.items() if name in kept and places}
+
+
 class LayerPart:
     """A sink that writes images of a layer into a draft, as the rows of one shard file."""
 
@@ -61,6 +74,7 @@ class LayerPart:
         names: Sequence[str],
         *,
         dtype: str,
+        prefix: Prefix,
         rows_per_shard: int,
     ) -> None:
         self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
@@ -69,26 +83,34 @@ class LayerPart:
         options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
         self._options = options
         self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
-        self._cls = (
-            draft.array("cls", (n_images, 1, d), dtype, **options) if facts.has_cls else None
-        )
+        self._prefix = [
+            (draft.array(name, (n_images, len(places), d), "float32", **options), places)
+            for name, places in _prefix_places(facts, prefix).items()
+        ]
+        """The writers of tokens before the patches, and the places of these tokens."""
         self._moments = Moments(d)
 
     def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
         """Append the tokens of the next images. Raises Overflow."""
-        rounded = round_tokens(tokens_bnd, self._facts, self._dtype, self._layer, names)
-        patches_npd = rounded[:, -self._facts.n_patches :]
+        facts, layer = self._facts, self._layer
+        if tokens_bnd.shape[1:] != (facts.n_prefix + facts.n_patches, facts.d_model):
+            raise RecipeError(
+                f"layer {layer} returned shape {tuple(tokens_bnd.shape)}, which does not fit "
+                f"{facts}"
+            )
+        patches_npd = round_tokens(tokens_bnd[:, facts.n_prefix :], self._dtype, layer, names)
         self._patches.append(patches_npd)
-        if self._cls is not None:
-            self._cls.append(rounded[:, :1])
+        for writer, places in self._prefix:
+            tokens = tokens_bnd[:, places.start : places.stop]
+            writer.append(round_tokens(tokens, "float32", layer, names))
         for tokens_pd in patches_npd:
             self._moments.add_image(tokens_pd)
 
     def abandon(self) -> None:
         """Drop the layer; its draft can no longer be published."""
         self._patches.abandon()
-        if self._cls is not None:
-            self._cls.abandon()
+        for writer, _ in self._prefix:
+            writer.abandon()
 
     def finish(
         self, digests: Sequence[str], facts: dict[str, Any], computed: dict[str, Any]
@@ -102,8 +124,8 @@ class LayerPart:
         import polars as pl
 
         self._patches.close()
-        if self._cls is not None:
-            self._cls.close()
+        for writer, _ in self._prefix:
+            writer.close()
         self._draft.write("sum", self._moments.sum_d)
         self._draft.table("images", pl.DataFrame({"file": self._names}))
         rows = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)

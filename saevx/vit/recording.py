@@ -102,7 +102,13 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
         spec_of = {spec.layer: spec for spec in part.specs}
         sinks = {
             layer: LayerPart(
-                part.draft(spec), layer, vit.facts, names, dtype=spec.dtype, rows_per_shard=rows
+                part.draft(spec),
+                layer,
+                vit.facts,
+                names,
+                dtype=spec.dtype,
+                prefix=spec.prefix,
+                rows_per_shard=rows,
             )
             for layer, spec in spec_of.items()
         }
@@ -143,7 +149,7 @@ def _with_earlier_digests(source: ImageSource, batch: Batch[Shards]) -> ImageSou
 
 @recipe(
     Shards,
-    batch_by=lambda spec: (spec.images, spec.vit, spec.dtype, spec.batch_size),
+    batch_by=lambda spec: (spec.images, spec.vit, spec.dtype, spec.prefix, spec.batch_size),
     preflight=check,
     load=read_tokens,
     parts=Parts(count_files, record_files),

@@ -26,7 +26,7 @@ class Tokens:
         tokens.tokens()[[5, 9]]        # (2, d)
         np.asarray(tokens.tokens())    # all of them
 
-    Rows are read from memory-mapped files, in the dtype in which they were recorded.
+    Rows are read from memory-mapped files, patches in the dtype in which they were recorded.
     """
 
     def __init__(self, artifact: store.StoredArtifact) -> None:
@@ -64,6 +64,11 @@ class Tokens:
     def cls(self) -> Array | None:
         """Class tokens (n_images, 1, d); None for a ViT without one."""
         return self.artifact.array("cls") if "cls" in self.artifact.arrays() else None
+
+    @cached_property
+    def registers(self) -> Array | None:
+        """Tokens before the patches, without the class token (n_images, r, d); None if not kept."""
+        return self.artifact.array("registers") if "registers" in self.artifact.arrays() else None
 
     @cached_property
     def mean(self) -> npt.NDArray[np.float64]:
