@@ -47,7 +47,9 @@ def noise(size: int) -> torch.Tensor:
     """Return a fixed normalised image of noise: (1, 3, size, size)."""
     import torch
 
-    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    # Whatever device and dtype the caller has made torch's defaults.
+    return torch.randn((1, 3, size, size), generator=generator, device="cpu", dtype=torch.float32)
 
 
 def set_branch_ratio(model: nn.Module, ratio: float, image_bchw: torch.Tensor) -> None:
