@@ -47,11 +47,7 @@ class TraitAP(Artifact):
         return self
 
     def check_overlap(self, site: Site) -> None:
-        """Raise SpecError when test images were trained on.
-
-        Refused are images that are in the train set too, unless `allow_overlap`, and images on
-        which a scorer that uses labels was fitted.
-        """
+        """Raise SpecError when images are in both sets, unless `allow_overlap`."""
         train, test = self.train.images, self.test.images
         shared = overlap(test, train, site)
         if shared.n_images == test.n_images(site) == train.n_images(site):
@@ -61,15 +57,17 @@ class TraitAP(Artifact):
                 f"{self.train!r} and {self.test!r} share {_in_words(shared)}: take them out of one "
                 "of the sets, or pass allow_overlap=True if they are meant to be in both"
             )
-        if self.scorer.uses_labels:
-            for images in self.scorer.fit_images():
-                if (shared := overlap(test, images, site)).n_images:
-                    raise SpecError(
-                        f"{type(self.scorer).__name__} used labels of {_in_words(shared)} of "
-                        f"{self.test!r}: fit it on other images, such as those of the train set"
-                    )
 
-    def n_fit(self, site: Site) -> int:
+    def check_labels_unseen(self, site: Site) -> None:
+        """Raise SpecError when the scorer used labels of test images."""
+        for images in self.scorer.fit_images() if self.scorer.uses_labels else ():
+            if (shared := overlap(self.test.images, images, site)).n_images:
+                raise SpecError(
+                    f"{type(self.scorer).__name__} used labels of {_in_words(shared)} of "
+                    f"{self.test!r}: fit it on other images, such as those of the train set"
+                )
+
+    def n_test_fitted(self, site: Site) -> int:
         """Return how many of the test images the scorer was fitted on, without their labels."""
         test = self.test.images
         found = [overlap(test, images, site) for images in self.scorer.fit_images()]

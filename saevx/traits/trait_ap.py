@@ -29,15 +29,18 @@ SHOWN = 5
 
 
 def check(specs: Sequence[TraitAP], site: Site) -> None:
-    """Refuse train subsets larger than the train set, train and test sets with the same images or
-    different traits, and traits without labels.
+    """Refuse train subsets larger than the train set, train and test sets that share images or have
+    different traits, scorers that used labels of test images, and traits without labels.
     """
     keys = Keys(site)
-    sides = {
-        (keys.text((spec.train, spec.test)), keys.of(spec.scorer), spec.allow_overlap): spec
-        for spec in specs
-    }
+    # Each pair of sets is compared once, however many scorers and train subsets it has.
+    sides = {(keys.text((spec.train, spec.test)), spec.allow_overlap): spec for spec in specs}
     faults = []
+    for spec in {(keys.of(s.scorer), keys.text(s.test)): s for s in specs}.values():
+        try:
+            spec.check_labels_unseen(site)
+        except SpecError as error:
+            faults.append(str(error))
     traits: dict[str, tuple[str, ...] | None] = {}
     for spec in sides.values():
         try:
@@ -105,11 +108,12 @@ def trait_ap(batch: Batch[TraitAP]) -> None:
     train_scores = _scores(batch.input(first.train_scores), train)
     test_scores = _scores(batch.input(first.test_scores), test)
     order = nested_order(train.images)
+    n_test_fitted = pl.lit(first.n_test_fitted(batch.site), pl.Int64).alias("n_test_fitted")
     for done, spec in enumerate(batch.specs, start=1):
         chosen = np.sort(order[: spec.n_train])
         frame = pick_and_test(
             train_scores[chosen], train.y[chosen], test_scores, test.y, train.traits
-        ).with_columns(pl.lit(spec.n_fit(batch.site), pl.Int64).alias("n_test_fitted"))
+        ).with_columns(n_test_fitted)
         batch.draft(spec).table("traits", frame)
         batch.publish(spec, summary(frame))
         batch.progress(done, len(batch.specs), "tables")

@@ -315,3 +315,20 @@ def test_train_and_test_of_the_same_images_are_refused(tmp_path):
     train = tagged(tmp_path / "a", 3, "red")
     test = train.model_copy(update={"root": str(shutil.copytree(train.root, tmp_path / "b"))})
     assert "the same images" in faults(tables(tmp_path, train, test))
+
+
+def test_sets_are_compared_once_however_many_scorers_and_subsets_they_have(tmp_path, monkeypatch):
+    train, test = tagged(tmp_path / "a", 3, "red"), tagged(tmp_path / "b", 3, "red")
+    compared = []
+    real = TraitAP.check_overlap
+    monkeypatch.setattr(
+        TraitAP, "check_overlap", lambda self, site: compared.append(1) or real(self, site)
+    )
+    (tmp_path / "any").mkdir()
+    specs = [
+        TraitAP(scorer=random_prototypes(tmp_path / "any", n), train=train, test=test, n_train=k)
+        for n in (1, 2, 3)
+        for k in (1, 2, None)
+    ]
+    saevx.traits.trait_ap.check(specs, Site())
+    assert len(compared) == 1

@@ -288,7 +288,7 @@ class TestOverlap:
     def test_sets_that_share_no_image_pass(self, sides: tuple[Path, Path]) -> None:
         spec = self.spec(sides)
         spec.check_overlap(Site())
-        assert spec.n_fit(Site()) == 0
+        assert spec.n_test_fitted(Site()) == 0
 
     def test_shared_content_and_names_are_counted(self, sides: tuple[Path, Path]) -> None:
         _, test = sides
@@ -302,7 +302,7 @@ class TestOverlap:
         allowed = self.spec(sides, allow_overlap=True)
         allowed.check_overlap(Site())
         assert Keys(Site()).of(allowed) == Keys(Site()).of(self.spec(sides))
-        assert allowed.n_fit(Site()) == 4
+        assert allowed.n_test_fitted(Site()) == 4
 
     def test_sets_identified_by_listing_share_names(self, sides: tuple[Path, Path]) -> None:
         (sides[1] / "copy.jpg").write_bytes(b"train 0")
@@ -318,10 +318,10 @@ class TestOverlap:
             uses_labels: ClassVar[bool] = True
 
         shards = self.spec(sides).scorer.shards
-        self.spec(sides, scorer=Probe(shards=shards, n=1)).check_overlap(Site())
+        self.spec(sides, scorer=Probe(shards=shards, n=1)).check_labels_unseen(Site())
         on_test = shards.model_copy(update={"images": ImageFolder(root=str(sides[1]))})
         with pytest.raises(SpecError, match="Probe used labels of 4 images"):
-            self.spec(sides, scorer=Probe(shards=on_test, n=1)).check_overlap(Site())
+            self.spec(sides, scorer=Probe(shards=on_test, n=1)).check_labels_unseen(Site())
         unsupervised = self.spec(sides, scorer=RandomPrototypes(shards=on_test, n=1))
-        unsupervised.check_overlap(Site())
-        assert unsupervised.n_fit(Site()) == 4
+        unsupervised.check_labels_unseen(Site())
+        assert unsupervised.n_test_fitted(Site()) == 4
