@@ -71,8 +71,8 @@ class Session:
     ) -> None:
         self.experiment, self.workspace, self.execution = experiment, workspace, execution
         self.display = display or Display()
-        workspace.show_progress = self.display.digests
-        self.keys, self.store = Keys(workspace), workspace.store
+        self.keys = Keys(workspace.showing(self.display.digests))
+        self.store = workspace.store
         self.recording = RunRecording(
             self.store, experiment.path if experiment.is_file else None, experiment.name
         )

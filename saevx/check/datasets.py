@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from saevx.user_types import DeclaredTypes, documents_in
 from saevx.workspace import Workspace
 from spec import DatasetError, Site, Spec, from_document
-from spec.files.site import Fingerprint
 from spec.keys.type_names import named_types
 from store.artifact.manifest import Manifest
 from store.check.report import Finding
@@ -46,7 +45,7 @@ class Sources:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.site = _DiskSite(workspace.data_roots, workspace.cache)
+        self.site: Site = workspace.on_disk_only()
         self._places = workspace.cached_places()
         self._faults: dict[str, str | None] = {}
         self._found: dict[str, dict[str, str]] = {}
@@ -100,25 +99,6 @@ class Sources:
         yield {}
         for name in {"root", "path"} & spec_type.model_fields.keys() - document["fields"].keys():
             yield from ({name: place} for place in self._places)
-
-
-class _DiskSite(Site):
-    """A site that believes the disk: cached fingerprints do not stand in for missing files."""
-
-    def fingerprint(
-        self,
-        name: str,
-        is_current: Callable[[str], bool],
-        compute: Callable[[], tuple[Fingerprint, str]],
-        identity: Callable[[], str | None] | None = None,
-        *,
-        place: str | None = None,
-    ) -> Fingerprint:
-        if name not in self._seen:
-            cached = self._read_cache(name)
-            valid = cached and cached[1] and is_current(cached[1])
-            self._seen[name] = cached[0] if cached and valid else compute()[0]
-        return self._seen[name]
 
 
 def sourced_in(value: Any) -> Iterator[dict[str, Any]]:

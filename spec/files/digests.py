@@ -49,7 +49,7 @@ def digest_files(
     paths: Sequence[str],
     stats: Sequence[FileStat],
     known: Mapping[FileStat, str],
-    show_progress: ShowProgress | None = None,
+    show_progress: ShowProgress,
 ) -> tuple[list[str], Digests]:
     """Return the digest of each file, reading those not `known`, and the digests to remember.
 
@@ -73,7 +73,7 @@ def digest_files(
                 found.append(error)
         return found
 
-    show = show_progress if show_progress and unknown else _show_nothing
+    show = show_progress if unknown else show_nothing
     with show(len(unknown)) as advance, _pool() as pool:
         for task, found in zip(tasks, pool.map(digest_some, tasks), strict=True):
             for i, digest in zip(task, found, strict=True):
@@ -99,7 +99,8 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _show_nothing(n_files: int) -> AbstractContextManager[Callable[[int], None]]:
+def show_nothing(n_files: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show no progress."""
     return nullcontext(lambda n_read: None)
 
 

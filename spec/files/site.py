@@ -17,7 +17,7 @@ from typing import Any, Self
 import xxhash
 
 from spec.errors import DatasetError
-from spec.files.digests import Digests, ShowProgress, decode, encode
+from spec.files.digests import Digests, ShowProgress, decode, encode, show_nothing
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ class Site:
     ) -> None:
         self.data_roots = {name: Path(root) for name, root in (data_roots or {}).items()}
         self.cache = cache
-        self.show_progress: ShowProgress | None = None
+        self.show_progress: ShowProgress = show_nothing
         """Shows how many files have been read to identify them."""
         self._seen: dict[str, Fingerprint] = {}
         self._digests: dict[str, Digests] = {}
         self._frozen = False
         self._refresh = False
+        self._on_disk_only = False
 
     def frozen(self) -> Self:
         """Return a view of this site that takes each fingerprint once.
@@ -64,6 +65,21 @@ class Site:
         """Return a view that takes every fingerprint again and caches it for later sites."""
         view = copy(self)
         view._seen, view._frozen, view._refresh = {}, False, True
+        return view
+
+    def on_disk_only(self) -> Self:
+        """Return a frozen view that only believes the disk, and writes nothing.
+
+        Cached fingerprints do not stand in for missing files there.
+        """
+        view = copy(self)
+        view._seen, view._frozen, view._on_disk_only = {}, True, True
+        return view
+
+    def showing(self, progress: ShowProgress) -> Self:
+        """Return a view that shows how many files have been read to identify them."""
+        view = copy(self)
+        view.show_progress = progress
         return view
 
     def data_root(self, name: str, root: str | None) -> Path:
@@ -120,6 +136,8 @@ class Site:
                 entry = {"what": name, "place": place, "stamp": stamp, **asdict(fingerprint)}
                 self._write_entry(self._file(name), entry)
         except DatasetError as error:
+            if self._on_disk_only:
+                raise
             if cached is None or name == portable:
                 fingerprint = self._find_by_identity(portable, error)
             else:
@@ -194,6 +212,8 @@ class Site:
             self._write(file, json.dumps(entry).encode())
 
     def _write(self, file: Path, data: bytes) -> None:
+        if self._on_disk_only:
+            return
         scratch = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from spec import DatasetError, Site
 from spec.files import digests as digests_module
 from spec.files import fingerprint as fingerprint_module
-from spec.files.digests import decode, digest_file, digest_files, encode
+from spec.files.digests import decode, digest_file, digest_files, encode, show_nothing
 from spec.files.fingerprint import fingerprint_contents, fingerprint_found, fingerprint_listing
 from spec.files.listing import FileStat, Listing, digest_text, list_files, stat_files
 from spec.files.packages import package_file, package_folder
@@ -271,8 +271,7 @@ class TestContentOfImages:
             seen.append(n_files)
             yield seen.append
 
-        site = Site(cache=cache)
-        site.show_progress = show
+        site = Site(cache=cache).showing(show)
         images = ImageFolder(root=str(photos))
         images.fingerprint(site)
         assert seen == [4, 4]
@@ -288,7 +287,7 @@ class TestContentOfImages:
             for name, content in zip(names, contents, strict=True):
                 Path(folder, name).write_bytes(content)
             stats = stat_files(Path(folder), names)
-            found, remembered = digest_files(Path(folder), names, stats, {})
+            found, remembered = digest_files(Path(folder), names, stats, {}, show_nothing)
         assert found == [xxhash.xxh3_128_hexdigest(content) for content in contents]
         assert decode(encode(remembered)) == remembered
 
