@@ -108,7 +108,7 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
     out = console()
     n_present = sum(plan.nodes[key].state.value == "present" for key in plan.targets)
     out.print(f"{name}: {n_present} of {len(plan.targets)} targets are in the store", markup=False)
-    warn_of(plan)
+    _print_warnings(plan)
     if plan.done:
         return
     out.print(f"to make: {count_by_type(node.spec for node in plan.to_make)}", markup=False)
@@ -124,7 +124,7 @@ def _print(name: str, plan: Plan, keys: Keys, limit: int | None) -> None:
             out.print(f"and {len(nodes) - len(rows)} more; --all prints them")
 
 
-def warn_of(plan: Plan) -> None:
+def _print_warnings(plan: Plan) -> None:
     """Print each warning about what the store has, once, with the artifacts that it concerns."""
     found: dict[str, list[str]] = {}
     for node in plan.nodes.values():

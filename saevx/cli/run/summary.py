@@ -33,7 +33,7 @@ class RunSummary:
     blocked: int = 0
     """Specs that were not made because an input failed."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
-    """Warning -> the targets that it concerns."""
+    """Warning -> type and key of the artifacts that it concerns."""
     report: list[str] = field(default_factory=list)
     """Files of the report."""
     wall_s: float = 0.0
@@ -54,8 +54,8 @@ class RunSummary:
             state = node.state.value if key not in outcome.failed else "failed"
             state = "blocked" if key in outcome.blocked else state
             self.targets.append({"key": key, "type": name, "state": state})
-        for key, node in plan.nodes.items():
-            made = store.find(node.spec.kind, key) if key in new and key in plan.targets else None
+        for key, node in plan.nodes.items():  # inputs too: what they warn of concerns the targets
+            made = store.find(node.spec.kind, key) if key in new else None
             for text in warnings_of(made) if made else node.warnings:
                 self.warnings.setdefault(text, []).append(f"{type(node.spec).__name__} {key}")
         self.made += len(outcome.made)
