@@ -41,11 +41,12 @@ class DeclaredTypes:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = sorted(runs, key=lambda run: run.began)
+        self._known = named_types().keys()
         self.versions = artifact_versions()
         """Current versions of artifact types; the highest where two files declare one name."""
         for run in self._runs:
             for name, version in run.types.items():
-                if version and name not in named_types():
+                if version and name not in self._known:
                     self.versions[name] = max(version, self.versions.get(name, version))
 
     @classmethod
@@ -62,7 +63,7 @@ class DeclaredTypes:
 
     def doubt(self, name: str) -> str | None:
         """Return why a type may differ from its recorded declaration; None if it does not."""
-        doubt = None if name in named_types() else f"the spec type {name} is not known here"
+        doubt = None if name in self._known else f"the spec type {name} is not known here"
         for run in self._runs if doubt else ():
             if name in run.types and run.path:
                 changed = _change_since(run)

@@ -104,8 +104,8 @@ class Profile(Struct, frozen=True, kw_only=True):
         changes = dict(self.recipes.get(type_name, {}))
         if self.matches:
             row = columns()
-            for match in self.matches:
-                if match.fits(row):
+            for match in self.matches:  # a user's type, with its namespace or without
+                if match.fits(row) or match.fits({**row, "type": type_name}):
                     changes |= match.changes
         return msgspec.structs.replace(self.base, **changes) if changes else self.base
 
@@ -198,6 +198,7 @@ def lint_profile(profile: Profile, plan: Plan, keys: Keys) -> list[str]:
     ]
     for i, match in enumerate(profile.matches):
         name = match.where.get("type")
+        name = name.rpartition(".")[2] if isinstance(name, str) else name
         where = f"profile {profile.name}: match[{i}]"
         if name is not None and name not in types:
             found.append(f"{where}: no type of spec has the name {name!r}")

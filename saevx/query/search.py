@@ -224,6 +224,7 @@ def _select(rows: list[Row], condition: Condition) -> list[Row]:
         if found is _ABSENT:
             continue
         holds = condition.holds(found)
+        # A type is called by its full name or its bare one: one may match, and neither may differ.
         if name == "type" and holds is (condition.operator == "!="):
             holds = condition.holds(bare_name(str(found)))
         if holds:

@@ -311,3 +311,16 @@ def test_nothing_hangs_when_a_recipe_ends_the_process(place: Place):
     ran = place.saevx("run", file, "--jobs", "1")
     assert ran.code == 1
     assert "ended with code 3" in ran.err
+
+
+@pytest.mark.parametrize("name", ["Leaf", "unruly.Leaf"])
+def test_a_match_names_a_users_type_with_its_namespace_or_without(place: Place, name: str):
+    place.profile(f"""
+        [profiles.a]
+        executor = "local"
+        match = [{{ where = {{ type = "{name}", value = 2 }}, cpus = 3 }}]
+    """)
+    file = place.write("targets = [Leaf(value=value) for value in (1, 2)]")
+    planned = place.json("plan", file, "--profile", "a")
+    assert sorted(line["resources"]["cpus"] for line in planned["arrays"]) == [1, 3]
+    assert "warning" not in place.saevx("plan", file, "--profile", "a").err

@@ -15,7 +15,7 @@ from saevx.cli.common.options import clear_errors, json_option, store_option
 from saevx.cli.common.units import age, cell, size, things
 from saevx.compute.memory import gc_paused
 from saevx.config import open_store
-from saevx.query.search import Row, check_fields, in_order, search
+from saevx.query.search import Row, check_fields, in_order, is_called, search
 from store import KINDS
 from store.index.reader import Scalar
 
@@ -85,7 +85,8 @@ def ls(
     lines.append(f"{some}{things(n_found)}, {size(n_bytes)} in {opened.root}")
     if found.newer:
         lines.append(f"{len(found.newer)} more cannot be read: {found.newer[0]}")
-    if type_name and not rows and type_name not in found.types and found.types:
+    is_known = any(is_called(known, type_name or "") for known in found.types)
+    if type_name and not rows and found.types and not is_known:
         lines.append(f"no {type_name} among them; the types are {', '.join(sorted(found.types))}")
     click.echo("\n".join(lines))
 
