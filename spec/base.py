@@ -47,7 +47,7 @@ def _why_abstract(spec_type: "type[Spec]") -> str:
     while waiting:
         found = waiting.pop()
         waiting += found.__subclasses__()
-        if not found.is_abstract():
+        if found._is_declared and not found.is_abstract():
             concrete.add(found.__name__)
     return f"{name} is abstract: build one of {', '.join(sorted(concrete)) or 'its subclasses'}"
 
@@ -73,10 +73,17 @@ class Spec(SpecModel):
     @classmethod
     def __pydantic_init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        cls._is_declared = False
         cls._abstract = abstract
+        cls._file = file_of(cls.__module__)
+        cls._check_declaration()
+        cls._is_declared = True
+
+    @classmethod
+    def _check_declaration(cls) -> None:
+        """Raise TypeError for a class that cannot be a spec."""
         _check_field_names(cls)
         check_markers(cls.__name__, cls.model_fields)
-        cls._file = file_of(cls.__module__)
         check_type_names(cls)
         if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
             raise TypeError(f"{cls.__name__}.version is {cls.version!r}; it must be 1, 2, 3, ...")
@@ -104,8 +111,8 @@ class Artifact(Spec, ArtifactModel, abstract=True):
     """
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
+    def _check_declaration(cls) -> None:
+        super()._check_declaration()
         kind = getattr(cls, "kind", None)
         if kind is not None and kind not in get_args(Kind):
             raise TypeError(f"{cls.__name__}.kind is {kind!r}; it must be one of {get_args(Kind)}")

@@ -29,6 +29,8 @@ class SpecModel(BaseModel):
 
     _file: ClassVar[str] = ""
     """The file that declares the type; "" in a notebook."""
+    _is_declared: ClassVar[bool] = True
+    """False for a class that was refused, which is still among the subclasses of its base."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some fields replaced. Raises ValidationError as the class does."""

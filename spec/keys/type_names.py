@@ -122,7 +122,8 @@ def all_types() -> Iterator[type[SpecModel]]:
     """Yield the spec types of all imported modules, each after its bases."""
     waiting: list[type[SpecModel]] = [SpecModel]
     for found in waiting:
-        yield found
+        if found._is_declared:
+            yield found
         # In order of declaration: a notebook cell that runs again declares its types again.
         waiting.extend(found.__subclasses__())
 

@@ -40,6 +40,7 @@ from spec import (
     from_document,
     to_document,
 )
+from spec.keys.type_names import all_types, named_types
 from spec.tree import build_tree
 
 from ..saevx.cub_tree import make_cub
@@ -164,6 +165,26 @@ def test_a_field_cannot_hide_an_attribute_of_its_base() -> None:
 def test_abstract_specs_cannot_be_built(build: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         build()
+
+
+def test_a_class_that_was_refused_is_no_type() -> None:
+    """It stays among the subclasses of its base until it is collected."""
+    refused = []
+    for body in (
+        {"version": "2"},
+        {"kind": "pictures", "__annotations__": {"kind": ClassVar}},
+        {"__annotations__": {"key": str}},
+        {"formerly": "old.Refused"},
+    ):
+        with pytest.raises(TypeError) as error:
+            type("Refused", (Artifact,), {"__module__": __name__, **body})
+        refused.append(error)  # its traceback keeps the class alive
+    assert sum(found.__name__ == "Refused" for found in Artifact.__subclasses__()) == 4
+    assert not [name for name in named_types() if "Refused" in name]
+    assert "Refused" not in {found.__name__ for found in all_types()}
+    with pytest.raises(ValidationError) as said:
+        Artifact()
+    assert "Refused" not in str(said.value)
 
 
 def test_users_can_declare_abstract_specs_and_must_give_a_kind() -> None:
