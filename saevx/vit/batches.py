@@ -60,9 +60,9 @@ def batches(
 ) -> Generator[ImageBatch, None, None]:
     """Yield images `start` to `stop` in batches of `batch_size`, the last one padded with zeros.
 
-    Raises what `source.load` raises, in the order of the images. Before a DatasetError
-    is raised, all images not yet decoded are checked, so that the error names every broken one;
-    `on_check` is called with the number of checked images.
+    Raises what `source.load` raises, in the order of the images. Before a DatasetError is raised,
+    all images not yet decoded are checked, so that the error names every broken one; `on_check` is
+    called with the number of checked images.
     """
     stop = len(source) if stop is None else stop
 

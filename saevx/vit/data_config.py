@@ -48,8 +48,8 @@ def data_config(vit: ViT) -> DataConfig:
         name = f"{name}.{weights.pretrained_cfg}"
     own = _of_tag(name)
     mean, std = own.mean, own.std
-    if isinstance(weights, UntaggedWeights) and weights.mean is not None:
-        mean, std = weights.mean, weights.std or own.std
+    if isinstance(weights, UntaggedWeights) and weights.mean and weights.std:
+        mean, std = weights.mean, weights.std
     return DataConfig(vit.resize or own.resize, mean, std, own.interpolation)
 
 

@@ -1,7 +1,7 @@
 """Recording: one forward pass over the images, with a sink for the activations of each layer.
 
-The activations of a layer do not depend on which other layers are recorded. The last bits of those
-of an image depend on the size of the batch and on its place in it, and so does nothing else.
+The activations of a layer do not depend on which other layers are recorded. Those of an image
+depend on the image alone, but for their last bits, which may differ with the batch size.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ SHARD_BYTES = 256 << 20
 MAX_ROWS_PER_SHARD = 1 << 16
 """Most images in a file: the index has an entry for each."""
 
-NEAR = 0.9
-"""Random weights whose first and last layers have a higher cosine are warned of."""
+MAX_COSINE_OF_CONTROL = 0.9
+"""A ViT with random weights whose first and last layers are more alike is no control."""
 
 WHOLE_BATCHES = 64
 """A file of at least so many images holds a multiple of them, so that no batch of a usual size is
@@ -79,7 +79,7 @@ class LayerPart:
     ) -> None:
         self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
         n_images, d = len(names), facts.d_model
-        self._names = _checked(names)
+        self._names = _checked_names(names)
         options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
         self._options = options
         self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
@@ -182,7 +182,7 @@ def join(
         "n_images": len(images),
         "n_patches": n_patches,
         "computed": computed,
-        "warnings": [*_differences(computed), *_control(computed[0])],
+        "warnings": [*_warnings_of_differences(computed), *_warnings_of_control(computed[0])],
         "d_model": d,
         "n_tokens": moments.n_tokens,
         "variance": moments.variance,
@@ -191,7 +191,7 @@ def join(
     }
 
 
-def _differences(computed: Sequence[dict[str, Any]]) -> list[str]:
+def _warnings_of_differences(computed: Sequence[dict[str, Any]]) -> list[str]:
     """Return a warning if parts were computed by different hardware or packages."""
     found = []
     for name in ("device_name", "torch", "timm", "pillow"):
@@ -206,10 +206,10 @@ def _differences(computed: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _control(computed: dict[str, Any]) -> list[str]:
+def _warnings_of_control(computed: dict[str, Any]) -> list[str]:
     """Return a warning if random weights hardly change the patch embedding."""
     cosine = computed.get("first_last_cosine") or 0.0
-    if cosine <= NEAR:
+    if cosine <= MAX_COSINE_OF_CONTROL:
         return []
     return [
         f"random weights hardly change the patch embedding: the cosine of tokens between the first "
@@ -231,7 +231,7 @@ def _moments_of(part: store.StoredArtifact, d: int) -> Moments:
     return found
 
 
-def _checked(names: Sequence[str]) -> list[str]:
+def _checked_names(names: Sequence[str]) -> list[str]:
     for name in names:
         try:
             name.encode()

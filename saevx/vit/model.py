@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+KNOWN_TYPES = {
+    ViT: (ViT,),
+    Weights: (HubWeights, WeightsFile, ImgFocus, RandomInit),
+    Resize: (CenterCrop, Squash),
+}
+"""The types of ViTs, weights and resize policies that recording knows."""
+
+
+ONE_GRID = ("blocks", "embed_dim", "num_prefix_tokens", "patch_embed.grid_size")
+"""What timm's models have whose blocks all work on one grid of tokens."""
+
+
 @dataclass(frozen=True)
 class ViTFacts:
     """Facts about a ViT that follow from its timm name and image size."""
@@ -117,24 +129,18 @@ def inspect_vit(vit: ViT) -> ViTFacts:
     )
 
 
-READ = {
-    ViT: (ViT,),
-    Weights: (HubWeights, WeightsFile, ImgFocus, RandomInit),
-    Resize: (CenterCrop, Squash),
-}
-"""The types of ViTs, weights and resize policies that recording knows."""
-
-
 def check_types(vit: ViT) -> None:
-    """Raise SpecError for a type that recording does not know, such as a subclass with a field that
-    it would not read: two values of that field would be two keys of the same activations.
+    """Raise SpecError for a type that recording does not know.
+
+    It would not read a field that a subclass adds, so two values of the field would be two keys of
+    the same activations.
     """
     for value, base in ((vit, ViT), (vit.weights, Weights), (vit.resize or Squash(), Resize)):
-        if type(value) not in READ[base]:
-            names = " or ".join(known.__name__ for known in READ[base])
+        if type(value) not in KNOWN_TYPES[base]:
+            names = " or ".join(known.__name__ for known in KNOWN_TYPES[base])
             raise SpecError(
-                f"recording knows nothing of {type(value).__name__}, nor reads its fields: use "
-                f"{names}"
+                f"recording does not know {type(value).__name__}, and would ignore fields that it "
+                f"adds: use {names}"
             )
 
 
@@ -177,10 +183,6 @@ def _inspect(name: str, size: int) -> dict[str, Any]:
         "has_cls": getattr(model, "cls_token", None) is not None,
         "grid": (int(rows), int(columns)),
     }
-
-
-ONE_GRID = ("blocks", "embed_dim", "num_prefix_tokens", "patch_embed.grid_size")
-"""What timm's models have whose blocks all work on one grid of tokens."""
 
 
 def _has(model: Any, path: str) -> bool:

@@ -196,7 +196,7 @@ class TestSubclassesOfDescriptions:
             (ViT(name=name, weights=Pruned()), "HubWeights or WeightsFile"),
             (Longer(name=name, weights=RandomInit()), "use ViT"),
         ):
-            with pytest.raises(SpecError, match=rf"recording knows nothing of .*{known}"):
+            with pytest.raises(SpecError, match=rf"recording does not know .*{known}"):
                 check_layers(vit, [0])
 
     def test_image_sets_with_a_field_that_is_not_read_are_refused(self, tmp_path: Path) -> None:

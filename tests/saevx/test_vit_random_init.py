@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saevx.vit.layer_part import NEAR, _control
+from saevx.vit.layer_part import MAX_COSINE_OF_CONTROL, _warnings_of_control
 from saevx.vit.model import first_last_cosine, load_vit
 from saevx.vit.random_init import noise
 from spec import Keys, RandomInit, Site, Squash, ViT
@@ -49,13 +49,17 @@ def test_timms_initialisation_leaves_the_patch_embedding(name: str) -> None:
     assert max(ratios(name)) < 0.1
     cosine = first_last_cosine(load_vit(random_vit(name)), NAMES[name])
     assert cosine > 0.98
-    (warning,) = _control({"first_last_cosine": cosine})
+    (warning,) = _warnings_of_control({"first_last_cosine": cosine})
     assert f"the first and the last block is {cosine}" in warning
     assert "branch_ratio=0.7" in warning
 
 
 def test_only_a_cosine_near_one_is_warned_of() -> None:
-    assert _control({}) == _control({"first_last_cosine": NEAR}) == []
+    assert (
+        _warnings_of_control({})
+        == _warnings_of_control({"first_last_cosine": MAX_COSINE_OF_CONTROL})
+        == []
+    )
 
 
 def test_a_ratio_changes_the_key_and_is_the_same_in_every_process() -> None:
