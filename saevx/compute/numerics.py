@@ -16,6 +16,8 @@ class _Setting(NamedTuple):
     write: Callable[[Any], Any]
     value: Any
     """The value while recipes compute."""
+    restore: Callable[[Any], Any] | None = None
+    """Writes the former value, if `write` does not."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def _set(settings: list[_Setting]) -> Iterator[None]:
     finally:
         # In the same order: writing a setting by its old name also writes its new names.
         for setting, was in before:
-            setting.write(was)
+            (setting.restore or setting.write)(was)
 
 
 def _settings() -> list[_Setting]:
@@ -80,8 +82,21 @@ def _settings() -> list[_Setting]:
         for operation in operations:
             owner = getattr(backend, operation, None)
             if hasattr(owner, "fp32_precision"):
-                settings.append(_attribute(owner, "fp32_precision", "ieee"))
+                settings.append(_precision(owner, backend))
     return settings
+
+
+def _precision(owner: Any, backend: Any) -> _Setting:
+    """Return the setting of an operation, which follows that of its backend until it is set."""
+    import torch
+
+    setting = _attribute(owner, "fp32_precision", "ieee")
+
+    def restore(was: str) -> None:
+        followed = [getattr(above, "fp32_precision", None) for above in (backend, torch.backends)]
+        setting.write("none" if was in followed else was)
+
+    return setting._replace(restore=restore)
 
 
 def _attribute(owner: Any, name: str, value: Any) -> _Setting:
