@@ -39,6 +39,8 @@ VALID_SUFFIX = ".valid"
 
 TABLE = "saevx_table"
 """Attribute of a group that is a table."""
+PIECES = "saevx_pieces"
+"""Attribute of a group whose arrays `0`, `1`, ... are read as one."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")

@@ -1,73 +1,97 @@
-"""Read arrays of a published artifact through memory maps."""
+"""Read arrays of a published artifact."""
 
 from __future__ import annotations
 
-import mmap
 import operator
-import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from store.arrays.grid import Grid
-from store.errors import CorruptArtifact
-from store.io import FileRecord, explained
+from store.arrays.shard_file import ShardFile
+from store.errors import StoreError
 
 AnyArray = npt.NDArray[Any]
+
+
+class Piece(NamedTuple):
+    """An array on disk, or one of several that are read as one."""
+
+    grid: Grid
+    shards: tuple[ShardFile, ...]
 
 
 class Array:
     """An array of a published artifact. Rows are along the first axis.
 
-    `array[i]` and `array[a:b]` return views of memory-mapped files where the rows are in one
-    shard, else copies. They do not compare digests; `read` does.
+    `array[i]` and `array[a:b]` return views of memory-mapped files where the rows are in one file
+    that is not compressed, else copies. They do not compare digests; `read` does. No descriptor
+    stays open, however many files there are.
     """
 
-    def __init__(
-        self, path: str, grid: Grid, attributes: dict[str, Any], files: Mapping[str, FileRecord]
-    ) -> None:
+    def __init__(self, path: str, pieces: Sequence[Piece], attributes: dict[str, Any]) -> None:
         self.path = path
-        self.grid = grid
+        self.pieces = tuple(pieces)
         self.attributes = attributes
-        self._files = files
-        self._maps: dict[int, AnyArray] = {}
+        first = self.pieces[0].grid
+        self.shape = (sum(piece.grid.n_rows for piece in self.pieces), *first.row_shape)
+        self.dtype = first.dtype
+        self.shards = [shard for piece in self.pieces for shard in piece.shards]
+        """Its files, in the order of their rows."""
+        self._latest = 0
+        """The file that was read last."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process, such as a data loader, maps the files itself.
-        return Array, (self.path, self.grid, self.attributes, self._files)
+        return Array, (self.path, self.pieces, self.attributes)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.grid.shape
+    def grid(self) -> Grid:
+        """Its geometry on disk. Raises StoreError for an array in pieces, which have one each."""
+        if len(self.pieces) > 1:
+            raise StoreError(f"{self!r} is in pieces, each with a grid of its own; see `pieces`")
+        return self.pieces[0].grid
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.grid.dtype
+    @cached_property
+    def file_starts(self) -> npt.NDArray[np.int64]:
+        """The first row in each file, and the number of rows: (n_files + 1,)."""
+        return np.cumsum([0, *(shard.n_rows for shard in self.shards)], dtype=np.int64)
+
+    def grouped(self, n: int) -> Array:
+        """Return the same rows in groups of `n`: (n_rows / n, n, ...).
+
+        Raises StoreError where chunks do not consist of whole groups.
+        """
+        try:
+            pieces = [
+                Piece(piece.grid.grouped(n), tuple(shard.grouped(n) for shard in piece.shards))
+                for piece in self.pieces
+            ]
+        except ValueError as error:
+            raise StoreError(f"{self!r}: {error}") from error
+        return Array(self.path, pieces, self.attributes)
 
     @property
     def nbytes(self) -> int:
-        return self.grid.n_rows * self.grid.row_nbytes
+        """Size of all rows in memory."""
+        return sum(piece.grid.n_rows * piece.grid.row_nbytes for piece in self.pieces)
 
     def __len__(self) -> int:
-        return self.grid.n_rows
+        return self.shape[0]
 
     def __repr__(self) -> str:
         return f"Array({self.path!r}, shape={self.shape}, dtype={self.dtype.name})"
 
-    def shard_files(self) -> Iterator[tuple[str, FileRecord]]:
-        """Yield the path of each shard file in order, and its expected content."""
-        for shard in range(self.grid.n_shards):
-            yield self._shard_path(shard), self._files[self.grid.shard_name(shard)]
-
     def memmaps(self) -> list[AnyArray]:
-        """Return the rows of each shard as read-only arrays over memory-mapped files.
+        """Return the rows of each file as read-only arrays over memory-mapped files.
 
-        Raises CorruptArtifact where a file does not have the size or index that was written.
+        Raises CorruptArtifact where a file does not have the size or index that was written, and
+        StoreError where the array is compressed.
         """
-        return [self._map(shard) for shard in range(self.grid.n_shards)]
+        return [shard.mapped for shard in self.shards]
 
     def __getitem__(self, rows: int | slice) -> AnyArray:
         """Return one row, or a range of rows. Raises IndexError as numpy does."""
@@ -100,24 +124,23 @@ class Array:
         if wanted.size and not -len(self) <= int(wanted.min()) <= int(wanted.max()) < len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of an array of {len(self)}")
         wanted = wanted.astype(np.int64) % max(1, len(self))
-        out = np.empty((len(wanted), *self.grid.row_shape), self.dtype)
-        if self.grid.n_shards == 0:
+        out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        if not self.shards:
             return out
         order = np.argsort(wanted, kind="stable")
-        shards, local = np.divmod(wanted[order], self.grid.rows_per_shard)
-        for shard in np.unique(shards):
-            here = slice(*np.searchsorted(shards, [shard, shard + 1]))
-            out[order[here]] = self._map(int(shard))[local[here]]
+        ordered = wanted[order]
+        files = np.searchsorted(self.file_starts, ordered, side="right") - 1
+        for file in np.unique(files).tolist():
+            here = slice(*np.searchsorted(files, [file, file + 1]))
+            within: npt.NDArray[np.int64] = ordered[here] - self.file_starts[file]
+            out[order[here]] = self._shard(file).take(within)
         return out
 
     def read(self) -> AnyArray:
         """Read the whole array and compare it with its digests. Raises CorruptArtifact."""
         out = np.empty(self.shape, self.dtype)
-        start = 0
-        for shard in range(self.grid.n_shards):
-            stop = start + self.grid.shard_rows(shard)
-            self._read_into(out[start:stop], shard)
-            start = stop
+        for shard, start in zip(self.shards, self.file_starts.tolist(), strict=False):
+            shard.read_into(out[start : start + shard.n_rows])
         return out
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
@@ -126,45 +149,21 @@ class Array:
         return self.read().astype(dtype or self.dtype, copy=False)
 
     def _range(self, start: int, stop: int) -> AnyArray:
-        n = self.grid.rows_per_shard
-        if start == stop or self.grid.n_shards == 0:
-            return np.empty((stop - start, *self.grid.row_shape), self.dtype)
-        parts = [
-            self._map(shard)[max(start - shard * n, 0) : stop - shard * n]
-            for shard in range(start // n, (stop - 1) // n + 1)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if start == stop or not self.shards:
+            return np.empty((stop - start, *self.shape[1:]), self.dtype)
+        starts = self.file_starts
+        first, last = (np.searchsorted(starts, [start, stop - 1], side="right") - 1).tolist()
+        if first == last:
+            return self._shard(first).rows(start - int(starts[first]), stop - int(starts[first]))
+        parts = []
+        for file in range(first, last + 1):
+            shard, skipped = self._shard(file), int(starts[file])
+            parts.append(shard.rows(max(start - skipped, 0), min(stop - skipped, shard.n_rows)))
+        return np.concatenate(parts)
 
-    def _map(self, shard: int) -> AnyArray:
-        """Return the rows of a shard; its file is mapped on first use."""
-        if shard not in self._maps:
-            grid, path = self.grid, self._shard_path(shard)
-            with explained("map", path), open(path, "rb") as file:
-                # Access to a mapped page past the end of a short file would kill the process.
-                n_bytes = os.fstat(file.fileno()).st_size
-                if n_bytes != grid.shard_nbytes(shard):
-                    raise CorruptArtifact(
-                        f"{path} has {n_bytes} bytes where {grid.shard_nbytes(shard)} were written"
-                    )
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if content[-grid.index_nbytes :] != grid.index(shard):
-                raise CorruptArtifact(f"{path} has a damaged index")
-            shape = (grid.shard_rows(shard), *grid.row_shape)
-            self._maps[shard] = np.ndarray(shape, grid.dtype, buffer=content)
-        return self._maps[shard]
-
-    def _read_into(self, rows: AnyArray, shard: int) -> None:
-        path = self._shard_path(shard)
-        hasher = xxhash.xxh3_128()
-        payload = rows.reshape(-1).view(np.uint8).data
-        with explained("read", path), open(path, "rb") as file:
-            n = file.readinto(payload)
-            rest = file.read()
-        hasher.update(payload)
-        hasher.update(rest)
-        expected = self._files[self.grid.shard_name(shard)]
-        if (n + len(rest), hasher.hexdigest()) != (expected.size, expected.xxh3):
-            raise CorruptArtifact(f"{path} is not as it was written: its digest differs")
-
-    def _shard_path(self, shard: int) -> str:
-        return f"{self.path}/{self.grid.shard_name(shard)}"
+    def _shard(self, file: int) -> ShardFile:
+        """Return a file to read from; only the latest one keeps a decompressed chunk."""
+        if file != self._latest:
+            self.shards[self._latest].forget()
+            self._latest = file
+        return self.shards[file]

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from store.arrays.grid import Grid
 from store.arrays.reader import Array
+from store.arrays.shard_file import NewShard
 from store.errors import StoreError
-from store.io import FileRecord, NewFile, link_file, write_file
+from store.io import FileRecord, link_file, write_file
 from store.json_values import check_json
 from store.layout import NODE_FILE
 
@@ -22,8 +23,9 @@ AnyArray = npt.NDArray[Any]
 
 
 class ArrayWriter:
-    """Writes appended rows at once, without a buffer.
+    """Writes appended rows at once; only a chunk to be compressed is buffered.
 
+    The number of rows may be unknown until `close`. Without `rows_per_shard` there is one file.
     As a context manager it closes the array on success and abandons it on an exception. A draft
     with an abandoned array cannot be published. `attributes` may be changed until `close`.
     """
@@ -35,15 +37,23 @@ class ArrayWriter:
         grid: Grid,
         attributes: Mapping[str, object] | None,
         files: dict[str, FileRecord],
+        *,
+        expected_rows: int | None,
+        rows_per_shard: int | None,
     ) -> None:
-        self.name, self.grid = name, grid
+        self.name = name
+        self.grid = grid
+        """Of an array whose number of rows is not known yet, what is known."""
         self.attributes: dict[str, object] = dict(attributes or {})
         self.n_rows = 0
         """Rows appended so far."""
         self.is_open = True
         self._folder = artifact / name
         self._files = files
-        self._file: NewFile | None = None
+        self._expected_rows, self._rows_per_shard = expected_rows, rows_per_shard
+        self._shard: NewShard | None = None
+        self._n_shards = 0
+        """Files that are finished."""
 
     def append(self, rows: AnyArray) -> None:
         """Append rows of shape (n, *shape[1:]) and of the array's dtype.
@@ -65,13 +75,15 @@ class ArrayWriter:
         Raises StoreError where its files are not whole shards of this array.
         """
         self._check_open()
-        theirs, ours = rows.grid, self.grid
+        ours, whole, n_rows = self.grid, self._rows_per_shard, self.n_rows + len(rows)
         fits = (
-            replace(theirs, shape=ours.shape) == ours
-            and self.n_rows % ours.rows_per_shard == 0
-            and self.n_rows + len(rows) <= ours.n_rows
-            and (len(rows) % ours.rows_per_shard == 0 or self.n_rows + len(rows) == ours.n_rows)
-            and theirs.row_shape == ours.row_shape
+            whole is not None
+            and len(rows.pieces) == 1
+            and replace(rows.grid, shape=ours.shape) == ours
+            and rows.shape[1:] == ours.row_shape
+            and self.n_rows % whole == 0
+            and (self._expected_rows is None or n_rows <= self._expected_rows)
+            and (len(rows) % whole == 0 or n_rows == self._expected_rows)
         )
         if not fits:
             raise StoreError(
@@ -80,26 +92,28 @@ class ArrayWriter:
                 "shards of this array"
             )
         try:
-            for shard, (path, record) in enumerate(
-                rows.shard_files(), start=self.n_rows // ours.rows_per_shard
-            ):
-                name = ours.shard_name(shard)
-                link_file(path, self._folder / name, record)
-                self._add_file(name, record)
+            for shard in rows.shards:
+                name = ours.shard_name(self._n_shards)
+                link_file(shard.path, self._folder / name, shard.record)
+                self._add_file(name, shard.record)
+                self._n_shards += 1
         except BaseException:
             self.abandon()
             raise
-        self.n_rows += len(rows)
+        self.n_rows = n_rows
 
     def close(self) -> None:
         """Finish the array. Raises StoreError where rows are missing."""
         self._check_open()
-        if self.n_rows != self.grid.n_rows:
+        if self._expected_rows is None:
+            self.grid = self.grid.with_rows(self.n_rows, self._rows_per_shard)
+        elif self.n_rows != self._expected_rows:
             self.abandon()
             raise StoreError(
-                f"array {self.name!r} got {self.n_rows} of its {self.grid.n_rows} rows; append "
+                f"array {self.name!r} got {self.n_rows} of its {self._expected_rows} rows; append "
                 "all of them, or declare the right number"
             )
+        self._end_shard()
         check_json(self.attributes, f"attributes of array {self.name!r}")
         node = msgspec.json.format(
             msgspec.json.encode(self.grid.to_zarr(self.attributes)), indent=2
@@ -110,8 +124,8 @@ class ArrayWriter:
     def abandon(self) -> None:
         """Stop writing the array. Safe to call at any time."""
         self.is_open = False
-        if self._file:
-            self._file.abandon()
+        if self._shard:
+            self._shard.abandon()
 
     def __enter__(self) -> ArrayWriter:
         return self
@@ -138,33 +152,33 @@ class ArrayWriter:
             raise StoreError(
                 f"array {self.name!r} takes rows of shape ({shape}), and was given {rows.shape}"
             )
-        if self.n_rows + len(rows) > grid.n_rows:
+        n_rows = self.n_rows + len(rows)
+        if self._expected_rows is not None and n_rows > self._expected_rows:
             raise StoreError(
-                f"array {self.name!r} has {grid.n_rows} rows, and was given "
-                f"{self.n_rows + len(rows)}"
+                f"array {self.name!r} has {self._expected_rows} rows, and was given {n_rows}"
             )
 
     def _append(self, rows: AnyArray) -> None:
-        grid = self.grid
-        while len(rows) and grid.n_shards:
-            shard = self.n_rows // grid.rows_per_shard
-            n_left = shard * grid.rows_per_shard + grid.shard_rows(shard) - self.n_rows
-            part, rows = np.split(rows, [n_left])
-            if self._file is None:
-                self._file = NewFile(self._folder / grid.shard_name(shard))
-            self._file.write(_bytes_of(part))
+        while len(rows) and self.grid.row_nbytes:  # else there are no files
+            if self._shard is None:
+                self._shard = NewShard(
+                    self._folder / self.grid.shard_name(self._n_shards), self.grid
+                )
+            room = len(rows)
+            if self._rows_per_shard is not None:
+                room = self._rows_per_shard - self._shard.n_rows
+            part, rows = rows[:room], rows[room:]
+            self._shard.append(part)
             self.n_rows += len(part)
-            if len(part) == n_left:
-                padding = (grid.padding_rows(shard), *grid.row_shape)
-                self._file.write(_bytes_of(np.full(padding, grid.fill, dtype=grid.dtype)))
-                self._file.write(grid.index(shard))
-                self._add_file(grid.shard_name(shard), self._file.close())
-                self._file = None
-        self.n_rows += len(rows)  # of an array without elements, which has no shards
+            if self._shard.n_rows == self._rows_per_shard:
+                self._end_shard()
+        self.n_rows += len(rows)
+
+    def _end_shard(self) -> None:
+        if self._shard:
+            self._add_file(self.grid.shard_name(self._n_shards), self._shard.close(self.grid))
+            self._shard = None
+            self._n_shards += 1
 
     def _add_file(self, name: str, record: FileRecord) -> None:
         self._files[f"{self.name}/{name}"] = record
-
-
-def _bytes_of(rows: AnyArray) -> memoryview:
-    return rows.reshape(-1).view(np.uint8).data

@@ -24,6 +24,7 @@ from store.errors import StoreError
 from store.io import FileRecord, explained, make_folders, remove_tree, sync_folder, write_file
 from store.json_values import check_json
 from store.layout import (
+    PIECES,
     build_name,
     builds,
     check_key,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import polars as pl
 
+    from store.arrays.codecs import Blosc
     from store.arrays.reader import Array
     from store.arrays.writer import ArrayWriter
 
@@ -65,7 +67,7 @@ class Draft:
         self.was_first = False
         """After `publish`: whether this draft became the artifact, and none was there before."""
         self._nodes: dict[str, str] = {}
-        """Path within the artifact -> "group", "table" or "array"."""
+        """Path within the artifact -> "group", or what takes no more nodes."""
         self._files: dict[str, FileRecord] = {}
         self._writers: list[ArrayWriter] = []
 
@@ -95,25 +97,44 @@ class Draft:
     def array(
         self,
         name: str,
-        shape: tuple[int, ...],
+        shape: tuple[int | None, ...],
         dtype: npt.DTypeLike,
         *,
         rows_per_chunk: int = 1,
         rows_per_shard: int | None = None,
+        codec: Blosc | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> ArrayWriter:
         """Return a writer to which the rows of an array are appended.
 
-        A chunk is the unit that other Zarr readers read; a shard is a file. Without
-        `rows_per_shard` there is one file. A name such as "a/b" puts the array into a group.
-        Raises StoreError.
+        A shape of (None, ...) leaves the number of rows open until the writer is closed. A chunk is
+        the unit that other Zarr readers read, and that a codec compresses; a shard is a file.
+        Without `rows_per_shard` there is one file. A name such as "a/b" puts the array into a
+        group. Raises StoreError.
         """
         from store.arrays.grid import Grid
         from store.arrays.writer import ArrayWriter
 
-        grid = Grid.of(shape, dtype, rows_per_chunk=rows_per_chunk, rows_per_shard=rows_per_shard)
+        if None in shape[1:]:
+            raise StoreError(f"array {name!r} of shape {shape}: only the rows can be left open")
+        grid = Grid.of(
+            tuple(n or 0 for n in shape),
+            dtype,
+            rows_per_chunk=rows_per_chunk,
+            rows_per_shard=rows_per_shard,
+            codec=codec,
+        )
+        n_rows = shape[0]
         self._add_node(name, "array")
-        writer = ArrayWriter(self.path, name, grid, attributes, self._files)
+        writer = ArrayWriter(
+            self.path,
+            name,
+            grid,
+            attributes,
+            self._files,
+            expected_rows=n_rows,
+            rows_per_shard=rows_per_shard if n_rows is None else grid.rows_per_shard,
+        )
         self._writers.append(writer)
         return writer
 
@@ -123,24 +144,54 @@ class Draft:
         Their files become files of this array, by hard links where possible: all parts except the
         last must consist of whole shards. Raises StoreError where they do not fit together.
         """
+        self._check_some(name, parts)
+        self._link(name, parts)
+
+    def join_pieces(self, name: str, parts: Sequence[Array]) -> None:
+        """Write the concatenation of `parts`, of any lengths, as an array in pieces.
+
+        Each part is in one file, and becomes an array of its own in a group; `StoredArtifact.array`
+        reads them as one. Files are linked as in `join`. Raises StoreError.
+        """
+        self._check_some(name, parts)
+        first = parts[0].grid
+        for part in parts:
+            if part.grid.with_rows(0, None) != first.with_rows(0, None) or part.grid.n_shards > 1:
+                raise StoreError(
+                    f"{part!r} cannot be a piece of {name!r}: a piece is one file, in the dtype, "
+                    f"shape of rows, chunks and codec of the first, {parts[0]!r}"
+                )
+        pieces = {PIECES: {"rows": [len(part) for part in parts]}}
+        self._add_node(name, "group", {**parts[0].attributes, **pieces})
+        for i, part in enumerate(parts):
+            self._link(f"{name}/{i}", [part])
+        self._nodes[name] = "array in pieces"  # it takes no more of them
+
+    def _check_some(self, name: str, parts: Sequence[Array]) -> None:
         if not parts:
             raise StoreError(f"cannot join {name!r} from no parts; write it with Draft.array")
-        grids = [part.grid for part in parts]
-        first = grids[0]
-        writer = self.array(
+
+    def _link(self, name: str, parts: Sequence[Array]) -> None:
+        first = parts[0].grid
+        with self.array(
             name,
-            (sum(grid.n_rows for grid in grids), *first.row_shape),
+            (sum(len(part) for part in parts), *first.row_shape),
             first.dtype,
             rows_per_chunk=first.rows_per_chunk,
             rows_per_shard=first.rows_per_shard,
+            codec=first.codec,
             attributes=parts[0].attributes,
-        )
-        with writer:
+        ) as writer:
             for part in parts:
                 writer.link_shards(part)
 
     def write(
-        self, name: str, values: npt.NDArray[Any], attributes: Mapping[str, object] | None = None
+        self,
+        name: str,
+        values: npt.NDArray[Any],
+        attributes: Mapping[str, object] | None = None,
+        *,
+        codec: Blosc | None = None,
     ) -> None:
         """Write a whole array as one chunk.
 
@@ -151,7 +202,12 @@ class Draft:
         values = np.asarray(values)
         n_rows = len(values) if values.ndim else 0
         with self.array(
-            name, values.shape, values.dtype, rows_per_chunk=max(1, n_rows), attributes=attributes
+            name,
+            values.shape,
+            values.dtype,
+            rows_per_chunk=max(1, n_rows),
+            codec=codec,
+            attributes=attributes,
         ) as writer:
             writer.append(values)
 
@@ -247,7 +303,7 @@ class Draft:
         above = path.rpartition("/")[0]
         if above and above not in self._nodes:
             self._add_node(above, "group")
-        if self._nodes.get(above) in ("array", "table"):
+        if self._nodes.get(above, "group") != "group":
             raise StoreError(
                 f"{path!r} cannot lie in the {self._nodes[above]} {above!r}; put it elsewhere"
             )

@@ -11,13 +11,15 @@ from store.artifact.manifest import Manifest, read_manifest
 from store.artifact.verify import byte_fault, files_in
 from store.errors import CorruptArtifact, StoreError
 from store.io import FileRecord, digest, explained, read_file
-from store.layout import NODE_FILE, TABLE, node_file
+from store.layout import NODE_FILE, PIECES, TABLE, node_file
 
 if TYPE_CHECKING:
     import polars as pl
     import zarr
 
+    from store.arrays.grid import Grid
     from store.arrays.reader import Array
+    from store.arrays.shard_file import ShardFile
 
 Node = dict[str, Any]
 """Content of a zarr.json."""
@@ -48,28 +50,42 @@ class StoredArtifact:
         return f"StoredArtifact({self.kind}/{self.key}, {self.manifest.type})"
 
     def arrays(self) -> list[str]:
-        """Return the names of its arrays, without the columns of tables."""
-        columns_of = tuple(f"{name}/" for name in self.tables())
-        return [name for name in self._names("array") if not name.startswith(columns_of)]
+        """Return the names of its arrays, without the columns of tables and pieces of arrays."""
+        return self._names("array")
 
     def tables(self) -> list[str]:
         return self._names("table")
 
     def array(self, name: str) -> Array:
         """Open an array. Raises StoreError where there is none, and CorruptArtifact."""
-        from store.arrays.grid import Grid
-        from store.arrays.reader import Array
+        from store.arrays.reader import Array, Piece
 
         node = self._find(name, "array")
+        attributes = dict(node["attributes"])
+        if (pieces := attributes.pop(PIECES, None)) is None:
+            grid = self._grid(name, node)
+            return Array(f"{self.path}/{name}", [Piece(grid, self._shards(name, grid))], attributes)
+        grid = self._grid(f"{name}/0", self._node(f"{name}/0"))
+        grids = [grid.with_rows(n_rows, None) for n_rows in pieces["rows"]]
+        found = [Piece(grid, self._shards(f"{name}/{i}", grid)) for i, grid in enumerate(grids)]
+        return Array(f"{self.path}/{name}", found, attributes)
+
+    def _grid(self, name: str, node: Node) -> Grid:
+        from store.arrays.grid import Grid
+
         try:
-            grid = Grid.from_zarr(node)
+            return Grid.from_zarr(node)
         except ValueError as error:
             raise CorruptArtifact(f"{self.path / name}: {error}") from error
-        files = {
-            grid.shard_name(i): self.manifest.files[f"{name}/{grid.shard_name(i)}"]
-            for i in range(grid.n_shards)
-        }
-        return Array(f"{self.path}/{name}", grid, node["attributes"], files)
+
+    def _shards(self, name: str, grid: Grid) -> tuple[ShardFile, ...]:
+        from store.arrays.shard_file import ShardFile
+
+        names = [f"{name}/{grid.shard_name(i)}" for i in range(grid.n_shards)]
+        return tuple(
+            ShardFile(f"{self.path}/{file}", self.manifest.files[file], grid, i)
+            for i, file in enumerate(names)
+        )
 
     def table(self, name: str) -> pl.DataFrame:
         """Read a table and compare it with its digests. Raises StoreError and CorruptArtifact."""
@@ -107,8 +123,18 @@ class StoredArtifact:
             return byte_fault(str(self.path), name, record)
 
     def _names(self, what: str) -> list[str]:
-        paths = [file.rpartition("/")[0] for file in self.manifest.files if _is_node(file)]
-        return [path for path in paths if self._what(path) == what]
+        found = []
+        groups = {""}
+        for path in sorted(
+            file.rpartition("/")[0] for file in self.manifest.files if _is_node(file)
+        ):
+            if path.rpartition("/")[0] not in groups:
+                continue  # within a table or an array in pieces
+            if (kind := self._what(path)) == "group":
+                groups.add(path)
+            if kind == what:
+                found.append(path)
+        return found
 
     def _find(self, path: str, what: str) -> Node:
         if node_file(path) not in self.manifest.files or self._what(path) != what:
@@ -118,7 +144,7 @@ class StoredArtifact:
 
     def _what(self, path: str) -> str:
         node = self._node(path)
-        if node["node_type"] == "array":
+        if node["node_type"] == "array" or PIECES in node["attributes"]:
             return "array"
         return "table" if TABLE in node["attributes"] else "group"
 
