@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from saevx.errors import RecipeError
 from saevx.prototypes.scorer import FittedScorer
 from saevx.resolve.batch import Batch
 from saevx.resolve.recipe import recipe
+from saevx.vit.tokens import Tokens
 from spec import ImageScores, Site
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def check(specs: Sequence[ImageScores], site: Site) -> None:
 def image_scores(batch: Batch[ImageScores]) -> None:
     """Read the activations once and score them with all scorers of the batch."""
     shards = batch.input(batch.specs[0].shards)
-    patches_npd = shards.array("patches")
-    n_images, n_patches, _ = patches_npd.shape
+    tokens = Tokens(shards)
+    n_images, indptr = tokens.n_images, tokens.indptr
     writers: list[tuple[ImageScores, FittedScorer, ArrayWriter]] = []
     for spec in batch.specs:
         scorer = batch.load(spec.scorer)
@@ -51,36 +52,53 @@ def image_scores(batch: Batch[ImageScores]) -> None:
             "scores", (n_images, k), "float32", rows_per_chunk=1, rows_per_shard=rows
         )
         writers.append((spec, scorer, writer))
-    step = max(1, TOKENS_PER_BLOCK // n_patches)
-    for start in range(0, n_images, step):
+    for start, stop in blocks(indptr):
         # A copy: torch warns about read-only memory such as a memory map's.
-        block_npd = np.array(patches_npd[start : start + step], dtype=np.float32)
+        block_nd = np.array(tokens.flat[int(indptr[start]) : int(indptr[stop])], dtype=np.float32)
+        lengths = np.diff(indptr[start : stop + 1])
         for spec, scorer, writer in writers:
             try:
                 if writer.is_open:
-                    writer.append(max_over_patches(scorer, block_npd))
+                    writer.append(max_over_patches(scorer, block_nd, lengths))
             except RecipeError as error:
                 writer.abandon()
                 batch.fail(spec, error)
-        batch.progress(min(start + step, n_images), n_images, "images")
+        batch.progress(stop, n_images, "images")
     for spec, _, writer in writers:
         if writer.is_open:
             writer.close()
             batch.publish(spec)
 
 
-def max_over_patches(scorer: FittedScorer, acts_npd: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return each image's highest score over its patches, (n, K), for activations (n, p, d).
+def blocks(indptr: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of images with at most TOKENS_PER_BLOCK tokens, or one image with more."""
+    start, n_images = 0, len(indptr) - 1
+    while start < n_images:
+        end = np.searchsorted(indptr, indptr[start] + TOKENS_PER_BLOCK, side="right") - 1
+        stop = max(start + 1, int(end))
+        yield start, stop
+        start = stop
 
-    Raises RecipeError when a score is not finite.
+
+def max_over_patches(
+    scorer: FittedScorer, acts_nd: NDArray[np.float32], lengths: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return each image's highest score over its patches: (len(lengths), K).
+
+    `acts_nd` are the activations of image after image, which has `lengths` of them. Raises
+    RecipeError when a score is not finite.
     """
     import torch
 
-    n, p, d = acts_npd.shape
-    acts = torch.from_numpy(acts_npd.reshape(n * p, d)).to(device())
+    acts = torch.from_numpy(acts_nd).to(device())
     with torch.inference_mode(), exact_float32():
-        scores_nk = scorer(acts).reshape(n, p, -1).amax(dim=1)
-    found: NDArray[np.float32] = scores_nk.float().cpu().numpy()
+        scores_nk = scorer(acts)
+        if (lengths == lengths[0]).all():
+            highest = scores_nk.reshape(len(lengths), int(lengths[0]), -1).amax(dim=1)
+        else:
+            segments = torch.from_numpy(lengths).to(scores_nk.device)
+            highest = torch.segment_reduce(scores_nk.float(), "max", lengths=segments)
+    found: NDArray[np.float32] = highest.float().cpu().numpy()
     if not np.isfinite(found).all():
         raise RecipeError(f"{scorer!r} returned scores that are not finite: check its training")
     return found

@@ -31,8 +31,11 @@ class Overflow(RecipeError):
 class Sink(Protocol):
     """Receives the activations of one layer."""
 
-    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
-        """Append prefix and patch tokens of the next images. Raises Overflow to drop the layer."""
+    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor, grid: tuple[int, int]) -> None:
+        """Append prefix and patch tokens of the next images, which have `grid` patches each.
+
+        Raises Overflow to drop the layer.
+        """
         ...
 
 
@@ -76,7 +79,9 @@ def record(
             for layer, tokens_bnd in acts.items():
                 end = batch.start + batch.n
                 try:
-                    open_sinks[layer].append(names[batch.start : end], tokens_bnd[: batch.n])
+                    open_sinks[layer].append(
+                        names[batch.start : end], tokens_bnd[: batch.n], vit.facts.grid
+                    )
                 except Overflow as error:
                     failed[layer] = error
                     del open_sinks[layer]

@@ -1,20 +1,25 @@
-"""A part of a layer's recording: the images of one shard file. A recording joins its parts.
+"""A part of a layer's recording: the images of one file of patch tokens. `join_parts` joins them.
 
-    patches    (n_images, n_patches, d)  patch tokens, row by row of the image
+    patches    (n_tokens, d)             patch tokens, image after image, row by row of the image
+    indptr     (n_images + 1,) int64     image i has the tokens indptr[i] to indptr[i + 1]
+    grids      (n_images, 2) int32       rows and columns of patches of each image
     cls        (n_images, 1, d) float32  the class token, where the ViT has one
     registers  (n_images, r, d) float32  other tokens before the patches, with prefix="all"
     images     table                     column `file`: the names of the images
     xxh3       (n_images, 16) uint8      xxh3_128 of the bytes of each image's file
 
 Class and register tokens are kept in float32: they are few, and some are too large for float16.
+Parts lack `indptr`, and have the sum of their tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from saevx.errors import RecipeError
 from saevx.vit.forward_pass import round_tokens
@@ -26,29 +31,40 @@ if TYPE_CHECKING:
     import torch
 
     import store
+    from store.arrays.writer import ArrayWriter
 
-SHARD_BYTES = 256 << 20
-"""Approximate size of a file of patch tokens."""
+SHARD_BYTES = 1 << 30
+"""A file of patch tokens has at least this size, where there are enough images. It is also the
+approximate size of the files of other arrays."""
 
-MAX_ROWS_PER_SHARD = 1 << 16
-"""Most images in a file: the index has an entry for each."""
-
-MAX_COSINE_OF_CONTROL = 0.9
-"""A ViT with random weights whose first and last layers are more alike is no control."""
+CHUNK_BYTES = 1 << 20
+"""Approximate size of a chunk of other arrays than patch tokens of images of one grid, whose chunks
+are images."""
 
 WHOLE_BATCHES = 64
 """A file of at least so many images holds a multiple of them, so that no batch of a usual size is
 cut by its end."""
 
 
-def rows_per_shard(n_images: int, facts: ViTFacts, dtype: str) -> int:
-    """Return the images per shard file: about SHARD_BYTES of tokens, at most all images.
+def images_per_file(n_images: int, facts: ViTFacts, dtype: str) -> int:
+    """Return the images per file: SHARD_BYTES of patch tokens or a little more, at most all images.
 
     It does not depend on the batch size, which is not part of the key.
     """
     image_bytes = facts.n_patches * facts.d_model * np.dtype(dtype).itemsize
-    rows = max(1, min(SHARD_BYTES // image_bytes, MAX_ROWS_PER_SHARD))
-    return min(n_images, rows if rows < WHOLE_BATCHES else rows - rows % WHOLE_BATCHES)
+    n = -(-SHARD_BYTES // image_bytes)
+    return max(1, min(n_images, n if n < WHOLE_BATCHES else n + -n % WHOLE_BATCHES))
+
+
+def chunking(shape: tuple[int, ...], dtype: npt.DTypeLike) -> dict[str, Any]:
+    """Return rows per chunk and per file of an array that is cut by size alone."""
+    n_rows, row_bytes = shape[0], math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    rows_per_chunk = max(1, min(n_rows, CHUNK_BYTES // row_bytes))
+    chunks_per_shard = max(1, SHARD_BYTES // (rows_per_chunk * row_bytes))
+    return {
+        "rows_per_chunk": rows_per_chunk,
+        "rows_per_shard": rows_per_chunk * min(chunks_per_shard, -(-n_rows // rows_per_chunk) or 1),
+    }
 
 
 Prefix = Literal["cls", "all", "none"]
@@ -64,7 +80,10 @@ def _prefix_places(facts: ViTFacts, prefix: Prefix) -> dict[str, range]:
 
 
 class LayerPart:
-    """A sink that writes images of a layer into a draft, as the rows of one shard file."""
+    """A sink that writes images of a layer into a draft, their patch tokens into one file.
+
+    The images have the grid of the ViT; with `ragged`, each batch has its own.
+    """
 
     def __init__(
         self,
@@ -75,31 +94,42 @@ class LayerPart:
         *,
         dtype: str,
         prefix: Prefix,
-        rows_per_shard: int,
+        images_per_file: int,
+        ragged: bool = False,
     ) -> None:
         self._draft, self._layer, self._facts, self._dtype = draft, layer, facts, dtype
         n_images, d = len(names), facts.d_model
         self._names = _checked_names(names)
-        options: dict[str, Any] = {"rows_per_chunk": 1, "rows_per_shard": rows_per_shard}
-        self._options = options
-        self._patches = draft.array("patches", (n_images, facts.n_patches, d), dtype, **options)
-        self._prefix = [
-            (draft.array(name, (n_images, len(places), d), "float32", **options), places)
-            for name, places in _prefix_places(facts, prefix).items()
-        ]
+        self._ragged = ragged
+        cut: dict[str, Any] = {}
+        if ragged:  # images of different sizes cannot be chunks
+            cut["rows_per_chunk"] = max(1, CHUNK_BYTES // (d * np.dtype(dtype).itemsize))
+        else:
+            cut["rows_per_chunk"] = facts.n_patches
+            cut["rows_per_shard"] = images_per_file * facts.n_patches
+        self._patches = draft.array("patches", (None, d), dtype, **cut)
+        self._prefix: list[tuple[ArrayWriter, range]] = []
         """The writers of tokens before the patches, and the places of these tokens."""
+        for name, places in _prefix_places(facts, prefix).items():
+            shape = (n_images, len(places), d)
+            writer = draft.array(name, shape, "float32", **chunking(shape, "float32"))
+            self._prefix.append((writer, places))
+        self._grids: list[tuple[int, int]] = []
         self._moments = Moments(d)
 
-    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor) -> None:
-        """Append the tokens of the next images. Raises Overflow."""
+    def append(self, names: Sequence[str], tokens_bnd: torch.Tensor, grid: tuple[int, int]) -> None:
+        """Append the tokens of the next images, which have the same grid. Raises Overflow."""
         facts, layer = self._facts, self._layer
-        if tokens_bnd.shape[1:] != (facts.n_prefix + facts.n_patches, facts.d_model):
+        n_patches = grid[0] * grid[1]
+        fits = tokens_bnd.shape[1:] == (facts.n_prefix + n_patches, facts.d_model)
+        if not fits or (grid != facts.grid and not self._ragged):
             raise RecipeError(
-                f"layer {layer} returned shape {tuple(tokens_bnd.shape)}, which does not fit "
-                f"{facts}"
+                f"layer {layer} returned shape {tuple(tokens_bnd.shape)} for a grid of {grid}, "
+                f"which does not fit {facts}"
             )
         patches_npd = round_tokens(tokens_bnd[:, facts.n_prefix :], self._dtype, layer, names)
-        self._patches.append(patches_npd)
+        self._patches.append(patches_npd.reshape(-1, facts.d_model))
+        self._grids += [grid] * len(names)
         for writer, places in self._prefix:
             tokens = tokens_bnd[:, places.start : places.stop]
             writer.append(round_tokens(tokens, "float32", layer, names))
@@ -129,106 +159,14 @@ class LayerPart:
         self._draft.write("sum", self._moments.sum_d)
         self._draft.table("images", pl.DataFrame({"file": self._names}))
         rows = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
-        with self._draft.array("xxh3", rows.shape, "uint8", **self._options) as writer:
-            writer.append(rows)
+        self._draft.write("xxh3", rows)
+        self._draft.write("grids", np.array(self._grids, np.int32))
         return {
             "n_tokens": self._moments.n_tokens,
             "sum_squares": self._moments.sum_squares,
-            "facts": {"grid": list(self._facts.grid), **facts},
+            "facts": {"grid": None if self._ragged else list(self._facts.grid), **facts},
             "computed": computed,
         }
-
-
-def join(
-    parts: Sequence[store.StoredArtifact], draft: store.Draft, n_images: int
-) -> dict[str, Any]:
-    """Write a layer from its parts, in order, and return its attributes.
-
-    Adds the array `mean`, (d,) float64, over all stored patch tokens. Raises RecipeError when the
-    parts do not belong together.
-    """
-    import polars as pl
-
-    facts = parts[0].manifest.attributes["facts"]
-    for part in parts:
-        if (found := part.manifest.attributes["facts"]) != facts:
-            raise RecipeError(
-                f"{parts[0].path} was recorded with {facts}, but {part.path} with {found}: delete "
-                f"{part.path.parent} and run again"
-            )
-    images = pl.concat([part.table("images") for part in parts])
-    files = [part.array("patches") for part in parts]
-    rows = {file.grid.rows_per_shard for file in files}
-    if len(images) != n_images or len(rows) > 1 or any(file.grid.n_shards != 1 for file in files):
-        # Another version of saevx, with files of another size, may have started this recording.
-        raise RecipeError(
-            f"the {len(parts)} parts in {parts[0].path.parent} hold "
-            f"{', '.join(str(len(file)) for file in files)} images, instead of one file each of "
-            f"{n_images} images: delete that folder and run again"
-        )
-    draft.table("images", images)
-    arrays_of = {
-        name: [part.array(name) for part in parts] for name in parts[0].arrays() if name != "sum"
-    }
-    for name, arrays in arrays_of.items():
-        draft.join(name, arrays)
-    _, n_patches, d = arrays_of["patches"][0].shape
-    moments = Moments(d)
-    for part in parts:
-        moments.merge(_moments_of(part, d))
-    draft.write("mean", moments.mean)
-    computed = _unique([part.manifest.attributes["computed"] for part in parts])
-    return {
-        "n_images": len(images),
-        "n_patches": n_patches,
-        "computed": computed,
-        "warnings": [*_warnings_of_differences(computed), *_warnings_of_control(computed[0])],
-        "d_model": d,
-        "n_tokens": moments.n_tokens,
-        "variance": moments.variance,
-        "mean_square": moments.mean_square,
-        **facts,
-    }
-
-
-def _warnings_of_differences(computed: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a warning if parts were computed by different hardware or packages."""
-    found = []
-    for name in ("device_name", "torch", "timm", "pillow"):
-        values = sorted({each[name] for each in computed})
-        if len(values) > 1:
-            found.append(f"{name} {' and '.join(values)}")
-    if not found:
-        return []
-    return [
-        f"its images were recorded with different {', '.join(found)}, between which the last bits "
-        "of activations may differ"
-    ]
-
-
-def _warnings_of_control(computed: dict[str, Any]) -> list[str]:
-    """Return a warning if random weights hardly change the patch embedding."""
-    cosine = computed.get("first_last_cosine") or 0.0
-    if cosine <= MAX_COSINE_OF_CONTROL:
-        return []
-    return [
-        f"random weights hardly change the patch embedding: the cosine of tokens between the first "
-        f"and the last block is {cosine}. As a control for a trained ViT, use "
-        "RandomInit(branch_ratio=0.7)"
-    ]
-
-
-def _unique(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each value once, in order."""
-    return [value for i, value in enumerate(values) if value not in values[:i]]
-
-
-def _moments_of(part: store.StoredArtifact, d: int) -> Moments:
-    found = Moments(d)
-    found.n_tokens = part.manifest.attributes["n_tokens"]
-    found.sum_d = part.array("sum").read()
-    found.sum_squares = part.manifest.attributes["sum_squares"]
-    return found
 
 
 def _checked_names(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The recipe of Shards: one forward pass over the images for all layers of a batch.
 
-A recording is made in parts, one per shard file: after a kill it resumes at the next file.
+A recording is made in parts, one per file of patch tokens. After a kill it resumes at the next one.
 """
 
 from __future__ import annotations
@@ -57,15 +57,16 @@ def read_tokens(artifact: store.StoredArtifact) -> Any:
 
 
 def count_files(spec: Shards, site: Site) -> int:
-    """Return the number of parts of a recording, which are its shard files."""
-    return -(-spec.images.n_images(site) // _rows_per_shard(spec, spec.images.n_images(site)))
+    """Return the number of parts of a recording, which are its files of patch tokens."""
+    n_images = spec.images.n_images(site)
+    return -(-n_images // _images_per_file(spec, n_images))
 
 
-def _rows_per_shard(spec: Shards, n_images: int) -> int:
-    from saevx.vit.layer_part import rows_per_shard
+def _images_per_file(spec: Shards, n_images: int) -> int:
+    from saevx.vit.layer_part import images_per_file
     from saevx.vit.model import inspect_vit
 
-    return rows_per_shard(n_images, inspect_vit(spec.vit), spec.dtype)
+    return images_per_file(n_images, inspect_vit(spec.vit), spec.dtype)
 
 
 def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
@@ -87,9 +88,10 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     computed: dict[str, Any] = {**describe(vit.device), "batch_size": first.batch_size, **versions}
     if isinstance(first.vit.weights, RandomInit):
         computed["first_last_cosine"] = first_last_cosine(vit, config.resize.size)
-    rows = _rows_per_shard(first, len(source))
+    per_file = _images_per_file(first, len(source))
     ranges = {
-        index: range(len(source))[index * rows : (index + 1) * rows] for index in todo.indices
+        index: range(len(source))[index * per_file : (index + 1) * per_file]
+        for index in todo.indices
     }
     n_done, n_images = 0, sum(map(len, ranges.values()))
 
@@ -108,7 +110,7 @@ def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
                 names,
                 dtype=spec.dtype,
                 prefix=spec.prefix,
-                rows_per_shard=rows,
+                images_per_file=per_file,
             )
             for layer, spec in spec_of.items()
         }
@@ -159,7 +161,7 @@ def record_shards(batch: Batch[Shards]) -> None:
 
     A layer fails alone if it overflowed or its files do not fit together; the others are joined.
     """
-    from saevx.vit.layer_part import join
+    from saevx.vit.join_parts import join
 
     for spec in batch.open_specs:
         try:

@@ -18,6 +18,10 @@ Rows = int | slice | npt.ArrayLike
 """A row, a range of rows, row numbers in any order, or a mask with one bool per row."""
 
 
+ROWS_AT_ONCE = 1024
+"""Rows that an iteration reads together."""
+
+
 class TokenRows:
     """Patch tokens (n_tokens, d), image after image, as returned by `Tokens.tokens()`.
 
@@ -33,13 +37,10 @@ class TokenRows:
 
     ndim = 2
 
-    def __init__(self, patches_npd: Array) -> None:
-        self._patches_npd = patches_npd
-        n_images, n_patches, d = patches_npd.shape
-        self._n_patches = n_patches
-        self._rows_per_file = patches_npd.grid.rows_per_shard * n_patches
-        self.shape = (n_images * n_patches, d)
-        self.dtype = patches_npd.dtype
+    def __init__(self, flat_nd: Array) -> None:
+        self._flat_nd = flat_nd
+        self.shape = flat_nd.shape
+        self.dtype = flat_nd.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -48,8 +49,8 @@ class TokenRows:
         return f"TokenRows(shape={self.shape}, dtype={self.dtype.name})"
 
     def __iter__(self) -> Iterator[AnyArray]:
-        for image in range(len(self._patches_npd)):
-            yield from self._patches_npd[image]
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            yield from self._flat_nd[start : start + ROWS_AT_ONCE]
 
     def __getitem__(self, index: Rows | EllipsisType | tuple[Any, ...]) -> AnyArray:
         """Return rows, or rows and columns, as numpy does. Raises IndexError."""
@@ -59,13 +60,13 @@ class TokenRows:
             return found[:, columns[0]] if columns else found
         numbers = self._numbers(rows)
         if isinstance(rows, int):
-            row: AnyArray = self._range(int(numbers), int(numbers) + 1)[0]
+            row: AnyArray = self._flat_nd[int(numbers)]
             return row[columns[0]] if columns else row
         if not columns:
             return self.take(numbers)
         # Arrays of rows and of columns pair up. Read the needed rows and let numpy do that.
         needed, places = np.unique(numbers, return_inverse=True)
-        paired: AnyArray = self._gather(needed)[places.reshape(numbers.shape), columns[0]]
+        paired: AnyArray = self._flat_nd.take(needed)[places.reshape(numbers.shape), columns[0]]
         return paired
 
     def take(self, rows: npt.ArrayLike, axis: int = 0) -> AnyArray:
@@ -76,18 +77,18 @@ class TokenRows:
         if axis != 0:
             raise IndexError(f"take works along axis 0, not {axis}")
         numbers = self._numbers(rows)
-        return self._gather(numbers.reshape(-1)).reshape(*numbers.shape, self.shape[1])
+        return self._flat_nd.take(numbers.reshape(-1)).reshape(*numbers.shape, self.shape[1])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         wanted = self.dtype if dtype is None else np.dtype(dtype)
-        if wanted == self.dtype and not copy and self._patches_npd.grid.n_shards == 1:
+        if wanted == self.dtype and not copy and len(self._flat_nd.shards) == 1:
             return self[:]
         if copy is False:
             raise ValueError(
                 "an array of these tokens needs a copy, since they are in several files or have "
                 "another dtype: leave copy=False out"
             )
-        whole: AnyArray = self._patches_npd.read().reshape(self.shape).astype(wanted, copy=False)
+        whole: AnyArray = self._flat_nd.read().astype(wanted, copy=False)
         return whole
 
     def _slice(self, rows: slice) -> AnyArray:
@@ -95,30 +96,10 @@ class TokenRows:
         if not wanted:
             return np.empty((0, self.shape[1]), self.dtype)
         low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        one_file = low // self._rows_per_file == high // self._rows_per_file
-        if one_file or abs(wanted.step) == 1:
-            return self._range(low, high + 1)[:: wanted.step]
-        return self._gather(np.asarray(wanted))
-
-    def _range(self, start: int, stop: int) -> AnyArray:
-        """Return rows `start` to `stop`, as a view if they are in one file."""
-        first, last = start // self._n_patches, -(-stop // self._n_patches)
-        images = self._patches_npd[first:last].reshape(-1, self.shape[1])
-        skipped = first * self._n_patches
-        rows: AnyArray = images[start - skipped : stop - skipped]
-        return rows
-
-    def _gather(self, numbers: npt.NDArray[np.int64]) -> AnyArray:
-        """Return a copy of rows, read file by file: (n, d)."""
-        out = np.empty((len(numbers), self.shape[1]), self.dtype)
-        order = np.argsort(numbers, kind="stable")
-        files, within = np.divmod(numbers[order], self._rows_per_file)
-        for file in np.unique(files).tolist():
-            here = slice(*np.searchsorted(files, [file, file + 1]))
-            first = file * self._rows_per_file
-            rows = self._range(first, min(first + self._rows_per_file, len(self)))
-            out[order[here]] = rows[within[here]]
-        return out
+        first, last = np.searchsorted(self._flat_nd.file_starts, [low, high], side="right")
+        if first == last or abs(wanted.step) == 1:
+            return self._flat_nd[low : high + 1][:: wanted.step]
+        return self._flat_nd.take(np.asarray(wanted))
 
     def _numbers(self, rows: Any) -> npt.NDArray[np.int64]:
         """Return the numbers of a row, an array of rows or a mask, from 0. Raises IndexError."""

@@ -297,11 +297,11 @@ def test_a_scorer_that_fails_fails_alone(
     ]
     real, failures = scores.max_over_patches, []
 
-    def failing(scorer: Any, acts_npd: Any) -> Any:
+    def failing(scorer: Any, *acts: Any) -> Any:
         if scorer.n_prototypes == 6 and not failures:
             failures.append(scorer)
             raise saevx.RecipeError("these scores are not finite")
-        return real(scorer, acts_npd)
+        return real(scorer, *acts)
 
     monkeypatch.setattr(scores, "max_over_patches", failing)
     monkeypatch.setattr(scores, "TOKENS_PER_BLOCK", 3 * 4)

@@ -23,7 +23,8 @@ from saevx.datasets.labels import Labels, read_traits, trait_names
 from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.prototypes.random import draw
 from saevx.prototypes.scorer import Prototypes
-from saevx.traits.scores import max_over_patches
+from saevx.traits import scores as scores_module
+from saevx.traits.scores import blocks, max_over_patches
 from saevx.traits.train_subsets import nested_order
 from saevx.traits.trait_ap import pick_and_test, summary
 from saevx.vit.token_rows import TokenRows
@@ -83,9 +84,9 @@ def published(folder: Path, name: str, values: np.ndarray, files: list[str]) -> 
 
 def test_tokens_are_scored_as_they_come(scorer, tmp_path):
     values = np.random.default_rng(1).standard_normal((5, 2, D)).astype(np.float16)
-    patches = published(tmp_path, "patches", values, ["x"]).array("patches")
-    np.testing.assert_array_equal(scorer(TokenRows(patches)), scorer(values.reshape(-1, D)))
-    np.testing.assert_array_equal(scorer(patches[3]), scorer(values[3]))
+    flat = published(tmp_path, "patches", values.reshape(-1, D), ["x"]).array("patches")
+    np.testing.assert_array_equal(scorer(TokenRows(flat)), scorer(values.reshape(-1, D)))
+    np.testing.assert_array_equal(scorer(flat[6:8]), scorer(values[3]))
 
 
 @pytest.mark.parametrize(
@@ -118,9 +119,25 @@ def test_scoring_arrays_costs_no_torch():
 
 
 def test_the_highest_patch_is_the_score_of_the_image(scorer):
-    acts = np.random.default_rng(2).standard_normal((6, 5, D)).astype(np.float32)
-    expected = np.stack([(image @ VECTORS.T).max(axis=0) for image in acts])
-    np.testing.assert_allclose(max_over_patches(scorer, acts), expected, rtol=1e-5)
+    acts = np.random.default_rng(2).standard_normal((30, D)).astype(np.float32)
+    for lengths in ([5] * 6, [1, 9, 4, 2, 13, 1], [30]):
+        images = np.split(acts, np.cumsum(lengths)[:-1])
+        expected = np.stack([(image @ VECTORS.T).max(axis=0) for image in images])
+        found = max_over_patches(scorer, acts, np.array(lengths))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 30))
+def test_blocks_are_whole_images_and_as_large_as_allowed(lengths, limit):
+    indptr = np.cumsum([0, *lengths])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores_module, "TOKENS_PER_BLOCK", limit)
+        found = list(blocks(indptr))
+    assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])]
+    assert found[-1][1] == len(lengths)
+    for start, stop in found:
+        assert stop == start + 1 or indptr[stop] - indptr[start] <= limit
+        assert stop == len(lengths) or indptr[stop + 1] - indptr[start] > limit
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -128,7 +145,7 @@ def test_scores_that_are_not_finite_are_refused(bad):
     scores = torch.zeros(6, 2)
     scores[2:4, 1] = bad  # both patches of the second image
     with pytest.raises(RecipeError, match="not finite"):
-        max_over_patches(lambda acts: scores, np.zeros((3, 2, D), np.float32))
+        max_over_patches(lambda acts: scores, np.zeros((6, D), np.float32), np.full(3, 2))
 
 
 @given(st.integers(1, 40), st.data())

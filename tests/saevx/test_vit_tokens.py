@@ -101,7 +101,9 @@ def test_rows_of_one_file_are_views_that_cannot_be_written(both, index):
 
 def test_zarr_reads_the_same(many_files):
     group = many_files.zarr()
-    np.testing.assert_array_equal(group["patches"][:], many_files.patches.read())
+    np.testing.assert_array_equal(group["patches"][:], many_files.flat.read())
+    np.testing.assert_array_equal(group["indptr"][:], np.arange(0, N + 1, N_PATCHES))
+    np.testing.assert_array_equal(group["grids"][:], [[2, 2]] * N_IMAGES)
     np.testing.assert_array_equal(group["cls"][:], many_files.cls.read())
 
 
