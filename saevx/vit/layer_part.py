@@ -129,7 +129,7 @@ class LayerPart:
             )
         patches_npd = round_tokens(tokens_bnd[:, facts.n_prefix :], self._dtype, layer, names)
         self._patches.append(patches_npd.reshape(-1, facts.d_model))
-        self._grids += [grid] * len(names)
+        self._grids += [grid] * len(tokens_bnd)
         for writer, places in self._prefix:
             tokens = tokens_bnd[:, places.start : places.stop]
             writer.append(round_tokens(tokens, "float32", layer, names))

@@ -80,11 +80,17 @@ class Grid:
             codec.check(plain, grid.rows_per_chunk * grid.row_nbytes)
         return grid
 
-    def with_rows(self, n_rows: int, rows_per_shard: int | None) -> Grid:
-        """Return the same grid for another number of rows; None puts them into one shard."""
-        if rows_per_shard is None:
-            rows_per_shard = _whole_chunks(n_rows, self.rows_per_chunk)
-        return replace(self, shape=(n_rows, *self.row_shape), rows_per_shard=rows_per_shard)
+    def with_rows(self, n_rows: int) -> Grid:
+        """Return the grid for another number of rows."""
+        return replace(self, shape=(n_rows, *self.row_shape))
+
+    def in_one_shard(self, n_rows: int, rows_per_chunk: int) -> Grid:
+        """Return the grid for another number of rows, in one shard."""
+        return replace(
+            self.with_rows(n_rows),
+            rows_per_chunk=rows_per_chunk,
+            rows_per_shard=_whole_chunks(n_rows, rows_per_chunk),
+        )
 
     def grouped(self, n: int) -> Grid:
         """Return the grid of the same bytes as rows of `n` rows each.

@@ -106,7 +106,10 @@ class ArrayWriter:
         """Finish the array. Raises StoreError where rows are missing."""
         self._check_open()
         if self._expected_rows is None:
-            self.grid = self.grid.with_rows(self.n_rows, self._rows_per_shard)
+            if self._rows_per_shard is None:
+                self.grid = self.grid.in_one_shard(self.n_rows, self.grid.rows_per_chunk)
+            else:
+                self.grid = self.grid.with_rows(self.n_rows)
         elif self.n_rows != self._expected_rows:
             self.abandon()
             raise StoreError(

@@ -156,13 +156,16 @@ class Draft:
         self._check_some(name, parts)
         first = parts[0].grid
         for part in parts:
-            if part.grid.with_rows(0, None) != first.with_rows(0, None) or part.grid.n_shards > 1:
+            if part.grid.n_shards > 1 or part.grid.in_one_shard(1, 1) != first.in_one_shard(1, 1):
                 raise StoreError(
                     f"{part!r} cannot be a piece of {name!r}: a piece is one file, in the dtype, "
-                    f"shape of rows, chunks and codec of the first, {parts[0]!r}"
+                    f"shape of rows and codec of the first, {parts[0]!r}"
                 )
-        pieces = {PIECES: {"rows": [len(part) for part in parts]}}
-        self._add_node(name, "group", {**parts[0].attributes, **pieces})
+        pieces = {
+            "rows": [len(part) for part in parts],
+            "rows_per_chunk": [part.grid.rows_per_chunk for part in parts],
+        }
+        self._add_node(name, "group", {**parts[0].attributes, PIECES: pieces})
         for i, part in enumerate(parts):
             self._link(f"{name}/{i}", [part])
         self._nodes[name] = "array in pieces"  # it takes no more of them

@@ -66,7 +66,8 @@ class StoredArtifact:
             grid = self._grid(name, node)
             return Array(f"{self.path}/{name}", [Piece(grid, self._shards(name, grid))], attributes)
         grid = self._grid(f"{name}/0", self._node(f"{name}/0"))
-        grids = [grid.with_rows(n_rows, None) for n_rows in pieces["rows"]]
+        sizes = zip(pieces["rows"], pieces["rows_per_chunk"], strict=True)
+        grids = [grid.in_one_shard(n_rows, per_chunk) for n_rows, per_chunk in sizes]
         found = [Piece(grid, self._shards(f"{name}/{i}", grid)) for i, grid in enumerate(grids)]
         return Array(f"{self.path}/{name}", found, attributes)
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import saevx.vit.layer_part
+from saevx.errors import RecipeError
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
+from saevx.vit.join_parts import join
+from saevx.vit.layer_part import LayerPart
+from saevx.vit.model import inspect_vit
 from saevx.vit.recording import record_shards
 from saevx.vit.token_rows import TokenRows
 from saevx.vit.tokens import Tokens
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
 from store import Store
 
+VIT = ViT(name="test_vit", weights=RandomInit(seed=0), resize=Squash(size=32))
 N_IMAGES, N_PATCHES, D = 7, 4, 64
 N = N_IMAGES * N_PATCHES
 
@@ -31,8 +38,7 @@ def record(tmp_path, monkeypatch_bytes: int | None) -> Tokens:
     for i in range(N_IMAGES):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(images / f"{i}.png")
-    vit = ViT(name="test_vit", weights=RandomInit(seed=0), resize=Squash(size=32))
-    spec = Shards(images=ImageFolder(root=str(images)), vit=vit, layer=3, batch_size=2)
+    spec = Shards(images=ImageFolder(root=str(images)), vit=VIT, layer=3, batch_size=2)
     with pytest.MonkeyPatch.context() as patch:
         if monkeypatch_bytes is not None:
             patch.setattr(saevx.vit.layer_part, "SHARD_BYTES", monkeypatch_bytes)
@@ -105,6 +111,72 @@ def test_zarr_reads_the_same(many_files):
     np.testing.assert_array_equal(group["indptr"][:], np.arange(0, N + 1, N_PATCHES))
     np.testing.assert_array_equal(group["grids"][:], [[2, 2]] * N_IMAGES)
     np.testing.assert_array_equal(group["cls"][:], many_files.cls.read())
+
+
+GRIDS = [(2, 3), (2, 3), (1, 7), (4, 4), (2, 3), (5, 2)]
+"""Grids of images of different aspects, in batches of one grid."""
+
+
+@pytest.fixture
+def ragged(tmp_path) -> tuple[Tokens, list[np.ndarray]]:
+    """A layer of images with grids of their own, in two files, and the tokens of each image."""
+    facts = replace(inspect_vit(VIT), grid=(0, 0))
+    rng = np.random.default_rng(0)
+    whole = [rng.standard_normal((1 + r * c, D)).astype(np.float32) for r, c in GRIDS]
+    store, meta = Store(tmp_path), {"type": "T", "version": 1, "canonical": "{}", "spec": {}}
+    meta |= {"parents": {}, "provenance": {}}
+    parts = []
+    for number, images in enumerate((range(4), range(4, 6))):
+        with store.draft("shards", "0" * 32, number) as draft:
+            names = [f"{i}.png" for i in images]
+            options = {"dtype": "float16", "prefix": "cls", "images_per_file": 4}
+            sink = LayerPart(draft, 3, facts, names, ragged=True, **options)
+            for i in images:
+                sink.append([f"{i}.png"], torch.from_numpy(whole[i][None]), GRIDS[i])
+            computed = {"device_name": "cpu", "torch": "2", "timm": "1", "pillow": "11"}
+            attributes = sink.finish(["ab" * 16] * len(images), {}, computed)
+            parts.append(draft.publish(**meta, attributes=attributes))
+    with store.draft("shards", "0" * 32) as draft:
+        artifact = draft.publish(**meta, attributes=join(parts, draft, len(GRIDS)))
+    return Tokens(artifact), whole
+
+
+def test_images_with_grids_of_their_own(ragged):
+    tokens, whole = ragged
+    patches = [image[1:].astype(np.float16) for image in whole]
+    flat = np.concatenate(patches)
+    assert (tokens.n_images, tokens.n_patches, tokens.grid) == (6, None, None)
+    assert len(tokens) == len(flat) == 51
+    assert tokens.grids.tolist() == [list(grid) for grid in GRIDS]
+    assert tokens.indptr.tolist() == [0, 6, 12, 19, 35, 41, 51]
+    assert len(tokens.patches) == 6
+    for i, expected in enumerate(patches):
+        np.testing.assert_array_equal(tokens.patches[i], expected)
+        assert not tokens.patches[i].flags.owndata
+    np.testing.assert_array_equal(tokens.tokens()[:], flat)
+    np.testing.assert_array_equal(tokens.tokens()[[50, 3, -2]], flat[[50, 3, -2]])
+    np.testing.assert_array_equal(tokens.cls[:], [image[:1] for image in whole])
+    np.testing.assert_allclose(tokens.mean, flat.astype(np.float64).mean(axis=0))
+    assert "6 images x patches of its grid x 64" in repr(tokens)
+
+
+def test_zarr_reads_images_with_grids_of_their_own(ragged):
+    tokens, whole = ragged
+    group = tokens.zarr()
+    flat = np.concatenate([group["patches"][str(i)][:] for i in range(2)])
+    indptr = group["indptr"][:]
+    for i, image in enumerate(whole):
+        found = flat[indptr[i] : indptr[i + 1]]
+        np.testing.assert_array_equal(found, image[1:].astype(np.float16))
+        assert group["grids"][i].prod() == len(found)
+
+
+def test_parts_with_another_grid_than_the_vit_are_refused(tmp_path):
+    with Store(tmp_path).draft("shards", "0" * 32, 0) as draft:
+        options = {"dtype": "float16", "prefix": "cls", "images_per_file": 4}
+        sink = LayerPart(draft, 3, inspect_vit(VIT), ["a"], **options)
+        with pytest.raises(RecipeError, match=r"shape \(1, 7, 64\) for a grid of \(2, 3\)"):
+            sink.append(["a"], torch.zeros(1, 7, D), (2, 3))
 
 
 BOUND = st.none() | st.integers(-N - 3, N + 3)

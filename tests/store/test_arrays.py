@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import resource
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +19,32 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from store import CorruptArtifact, Store, StoreError
+from store.arrays.codecs import Blosc
 from store.arrays.grid import DTYPES, Grid
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
+CODECS = st.builds(
+    Blosc,
+    cname=st.sampled_from(["zstd", "lz4", "zlib"]),
+    clevel=st.integers(0, 9),
+    shuffle=st.sampled_from(["noshuffle", "shuffle", "bitshuffle"]),
+)
+
+
 @st.composite
-def streams(draw: st.DrawFn) -> tuple[np.ndarray, int, int | None, list[int]]:
-    """Values, rows per chunk, rows per shard, and where the stream of rows is cut."""
+def streams(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any], list[int]]:
+    """Values, how their array is cut and compressed, and where the stream of rows is cut."""
     shape = (draw(st.integers(0, 11)), *draw(st.lists(st.integers(0, 3), max_size=2)))
     values = draw(hnp.arrays(draw(st.sampled_from(DTYPES)), shape))
     per_chunk = draw(st.integers(1, 4))
     per_shard = draw(st.none() | st.integers(1, 3).map(lambda n: n * per_chunk))
+    codec = draw(st.none() | CODECS)
+    if codec and values.dtype.kind in "iu":
+        codec = replace(codec, delta=draw(st.booleans()))
     cuts = draw(st.lists(st.integers(0, shape[0]), max_size=4).map(sorted))
-    return values, per_chunk, per_shard, cuts
+    return values, {"rows_per_chunk": per_chunk, "rows_per_shard": per_shard, "codec": codec}, cuts
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -37,23 +52,31 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
-@given(stream=streams(), data=st.data())
-@settings(max_examples=150)
-def test_round_trip(key: str, publish: Any, stream: Any, data: st.DataObject) -> None:
-    values, per_chunk, per_shard, cuts = stream
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
+@given(stream=streams(), data=st.data(), is_open=st.booleans())
+@settings(max_examples=250)
+def test_round_trip(
+    key: str, publish: Any, stream: Any, data: st.DataObject, is_open: bool
+) -> None:
+    values, options, cuts = stream
+    shape = (None, *values.shape[1:]) if is_open else values.shape
     with tempfile.TemporaryDirectory() as root, Store(root).draft("shards", key) as draft:
-        with draft.array(
-            "x", values.shape, values.dtype, rows_per_chunk=per_chunk, rows_per_shard=per_shard
-        ) as writer:
+        with draft.array("x", shape, values.dtype, **options) as writer:
             for rows in np.split(values, cuts):
                 writer.append(rows)
+        with draft.array("known", values.shape, values.dtype, **options) as writer:
+            writer.append(values)
         artifact = publish(draft)
+        files = artifact.manifest.files
+        assert {name: files[f"x/{name[6:]}"] for name in files if name[:6] == "known/"} == {
+            name: record for name, record in files.items() if name[:6] == "known/"
+        }
         array = artifact.array("x")
 
         assert same(array.read(), values)
         assert same(artifact.zarr()["x"][:], values)
         assert artifact.verify() == []
-        if values.size:
+        if values.size and not options["codec"]:
             assert same(np.concatenate(array.memmaps()), values)
 
         n = len(values)
@@ -179,6 +202,11 @@ def test_invalid_arrays_are_refused(shape: Any, dtype: str, chunking: Any, says:
         Grid.of(shape, dtype, **chunking)
 
 
+def test_only_the_number_of_rows_can_be_left_open(store: Store, key: str) -> None:
+    with store.draft("shards", key) as draft, pytest.raises(StoreError, match="only the rows"):
+        draft.array("x", (3, None), "f4")
+
+
 def test_single_value_is_refused(store: Store, key: str) -> None:
     with (
         store.draft("shards", key) as draft,
@@ -228,6 +256,42 @@ def test_a_pickled_array_holds_no_rows(store: Store, key: str, publish: Any) -> 
     np.testing.assert_array_equal(copied[:], values)
     assert same(copied.read(), values)
     assert copied.attributes == {"unit": "tokens"}
+
+
+def test_5000_files_are_read_with_256_descriptors(
+    store: Store, key: str, publish: Any, in_child: Any
+) -> None:
+    """All views at once: each is over a map of its own."""
+    values = np.arange(5000 * 3, dtype="float32").reshape(5000, 3)
+    with store.draft("shards", key) as draft:
+        with draft.array("x", values.shape, "f4", rows_per_shard=1) as writer:
+            writer.append(values)
+        array = publish(draft).array("x")
+
+    def read() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        views = array.memmaps()
+        assert same(np.concatenate(views), values)
+        assert same(array[:], values)
+        assert same(array.take([4999, 0, 77]), values[[4999, 0, 77]])
+        assert same(array.read(), values)
+        assert len(os.listdir("/proc/self/fd")) < 200
+
+    assert in_child(read) == 0
+
+
+def test_a_view_outlives_its_array(store: Store, key: str, publish: Any, in_child: Any) -> None:
+    values = np.arange(3 << 20, dtype="uint8")
+    with store.draft("shards", key) as draft:
+        draft.write("x", values)
+        view = publish(draft).array("x")[7:]
+    gc.collect()
+    assert same(view, values[7:])
+    maps = Path("/proc/self/maps")
+    assert str(store.root) in maps.read_text()
+    del view
+    gc.collect()
+    assert str(store.root) not in maps.read_text()
 
 
 def shard_of(artifact: Any) -> Path:
