@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spec import (
         CUB200,
         Artifact,
+        Blosc,
         CenterCrop,
         CUB200Images,
         Exec,
@@ -73,6 +74,7 @@ __all__ = [
     "CUB200",
     "Artifact",
     "Batch",
+    "Blosc",
     "CUB200Images",
     "CenterCrop",
     "ConfigError",

@@ -1,6 +1,7 @@
 """Specs: frozen models that declare an experiment. Their keys name its artifacts."""
 
 from spec.base import Artifact, Spec
+from spec.codec import Blosc
 from spec.document import from_document, to_document
 from spec.errors import DatasetError, SpecError
 from spec.files.site import Site, current_site, set_default_site
@@ -31,6 +32,7 @@ from spec.vit import (
 __all__ = [
     "CUB200",
     "Artifact",
+    "Blosc",
     "CUB200Images",
     "CenterCrop",
     "DatasetError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ TOKENS_PER_BLOCK = 8192
 SHARD_BYTES = 256 << 20
 """Approximate size limit of a file of scores."""
 
+CHUNK_BYTES = 1 << 20
+"""Approximate size of scores that are compressed together."""
+
 MAX_ROWS_PER_SHARD = 1 << 16
 """Most rows in a file of scores: its index has an entry for each."""
 
@@ -45,12 +48,9 @@ def image_scores(batch: Batch[ImageScores]) -> None:
     for spec in batch.specs:
         scorer = batch.load(spec.scorer)
         k = scorer.n_prototypes
-        rows = max(1, min(n_images, MAX_ROWS_PER_SHARD, SHARD_BYTES // (4 * k)))
         draft = batch.draft(spec)
         draft.table("images", shards.table("images"))
-        writer = draft.array(
-            "scores", (n_images, k), "float32", rows_per_chunk=1, rows_per_shard=rows
-        )
+        writer = draft.array("scores", (n_images, k), "float32", **_storage(spec, n_images, k))
         writers.append((spec, scorer, writer))
     for start, stop in blocks(indptr):
         # A copy: torch warns about read-only memory such as a memory map's.
@@ -68,6 +68,19 @@ def image_scores(batch: Batch[ImageScores]) -> None:
         if writer.is_open:
             writer.close()
             batch.publish(spec)
+
+
+def _storage(spec: ImageScores, n_images: int, k: int) -> dict[str, Any]:
+    """Return how the scores are cut into chunks and files, and compressed."""
+    from store.arrays.codecs import Blosc
+
+    per_chunk, codec = 1, None
+    if spec.codec:
+        per_chunk = max(1, min(n_images, CHUNK_BYTES // (4 * k)))
+        codec = Blosc(**spec.codec.model_dump())
+    rows = max(1, min(n_images, MAX_ROWS_PER_SHARD, SHARD_BYTES // (4 * k)))
+    per_shard = -(-rows // per_chunk) * per_chunk
+    return {"rows_per_chunk": per_chunk, "rows_per_shard": per_shard, "codec": codec}
 
 
 def blocks(indptr: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

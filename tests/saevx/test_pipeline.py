@@ -13,10 +13,21 @@ import polars as pl
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
 import saevx
-from saevx import CUB200, ImageScores, RandomInit, RandomPrototypes, Shards, Squash, TraitAP, ViT
+from saevx import (
+    CUB200,
+    Blosc,
+    ImageScores,
+    RandomInit,
+    RandomPrototypes,
+    Shards,
+    Squash,
+    TraitAP,
+    ViT,
+)
 from saevx.cli import main
 from saevx.errors import RunFailed
 from saevx.traits import scores
@@ -283,6 +294,20 @@ def test_scores_name_their_images(made: tuple[CubTree, Workspace]):
     artifact = saevx.load(spec, workspace)
     assert set(artifact.table("images")["file"]) == set(tree.labels("test"))
     assert artifact.array("scores").shape == (len(tree.labels("test")), 4)
+
+
+def test_compressed_scores_are_the_same(copy: tuple[Path, Workspace]):
+    root, workspace = copy
+    plain: ImageScores = study(root)[0].test_scores
+    small = plain.model_copy(update={"codec": Blosc(cname="lz4")})
+    saevx.run([plain, small], workspace)
+    arrays = [saevx.load(spec, workspace).array("scores") for spec in (plain, small)]
+    assert [array.grid.codec is None for array in arrays] == [True, False]
+    np.testing.assert_array_equal(arrays[0].read(), arrays[1].read())
+    group = saevx.load(small, workspace).zarr()
+    np.testing.assert_array_equal(group["scores"][:], arrays[0].read())
+    with pytest.raises(ValidationError, match="scores are no integers"):
+        plain.model_copy(update={"codec": Blosc(delta=True)})
 
 
 def test_a_scorer_that_fails_fails_alone(

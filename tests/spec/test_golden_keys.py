@@ -13,6 +13,7 @@ import pytest
 from spec import (
     CUB200,
     Artifact,
+    Blosc,
     CenterCrop,
     CUB200Images,
     HubWeights,
@@ -59,12 +60,16 @@ SHARDS = Shards(images=TRAIN.images, vit=VIT, layer=9)
 PROTOTYPES = RandomPrototypes(shards=SHARDS, n=128, seed=17)
 
 SPECS: dict[str, Spec] = {
+    "Blosc": Blosc(),
     "CUB200": CUB200(split="train", root="/cub"),
     "CUB200Images": CUB200Images(split="test", root="/cub"),
     "CenterCrop": CenterCrop(size=224),
     "HubWeights": HubWeights(),
     "ImageFolder": ImageFolder(root="/photos", split="train"),
     "ImageScores": ImageScores(scorer=PROTOTYPES, images=TEST.images),
+    "ImageScores compressed": ImageScores(
+        scorer=PROTOTYPES, images=TEST.images, codec=Blosc(cname="lz4")
+    ),
     "ImgFocus": ImgFocus(),
     "OpenMoji": TRAIN,
     "OpenMojiImages": OpenMojiImages(split="test", size=112, skin_tones=True),

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import polars as pl
 import pytest
@@ -15,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import Store
+from store.arrays.codecs import Blosc
 from store.arrays.grid import DTYPES, Grid
+from store.arrays.reader import Array
 
 MISSING = 2**64 - 1
 
@@ -43,6 +46,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def read_array(folder: Path) -> np.ndarray:
     node = json.loads((folder / "zarr.json").read_text())
+    if pieces := node["attributes"].get("saevx_pieces"):
+        arrays = [read_array(folder / str(i)) for i in range(len(pieces["rows"]))]
+        assert [len(values) for values in arrays] == pieces["rows"]
+        for i, per_chunk in enumerate(pieces["rows_per_chunk"]):
+            piece = json.loads((folder / str(i) / "zarr.json").read_text())
+            sharding = piece["codecs"][0]["configuration"]
+            assert sharding["chunk_shape"][0] == per_chunk
+            per_shard = piece["chunk_grid"]["configuration"]["chunk_shape"][0]
+            assert per_shard == max(1, -(-len(arrays[i]) // per_chunk)) * per_chunk
+        return np.concatenate(arrays)
     dtype = np.dtype(node["data_type"]).newbyteorder("<")
     n_rows, *row_shape = node["shape"]
     sharding = node["codecs"][0]["configuration"]
@@ -57,15 +70,17 @@ def read_array(folder: Path) -> np.ndarray:
         name = f"c.{start // rows_per_shard}" + ".0" * len(row_shape)
         data = (folder / name).read_bytes()
         rows = min(rows_per_shard, n_rows - start)
+        index, crc = data[-16 * n_chunks - 4 : -4], data[-4:]
+        assert struct.unpack("<I", crc)[0] == crc32c(index)
+        used = -(-rows // rows_per_chunk)
+        if sharding["codecs"][-1]["name"] == "blosc":
+            data = decompress(data, index, used, sharding["codecs"], dtype) + index + crc
+            index = raw_index(used, n_chunks, chunk_nbytes)
         parts.append(
             np.frombuffer(data, dtype, rows * row_nbytes // dtype.itemsize).reshape(
                 rows, *row_shape
             )
         )
-
-        index, crc = data[-16 * n_chunks - 4 : -4], data[-4:]
-        assert struct.unpack("<I", crc)[0] == crc32c(index)
-        used = -(-rows // rows_per_chunk)
         for i, entry in enumerate(struct.iter_unpack("<QQ", index)):
             assert entry == ((i * chunk_nbytes, chunk_nbytes) if i < used else (MISSING, MISSING))
         padding = np.frombuffer(data[rows * row_nbytes : used * chunk_nbytes], dtype)
@@ -74,6 +89,28 @@ def read_array(folder: Path) -> np.ndarray:
     if row_nbytes == 0:
         return np.empty((n_rows, *row_shape), dtype)
     return np.concatenate(parts)
+
+
+def decompress(data: bytes, index: bytes, used: int, codecs: list[Any], dtype: np.dtype) -> bytes:
+    """Return the chunks of a shard without compression. Needs Blosc, from numcodecs."""
+    entries = list(struct.iter_unpack("<QQ", index))
+    assert entries[used:] == [(MISSING, MISSING)] * (len(entries) - used)
+    end, chunks = 0, []
+    for offset, nbytes in entries[:used]:
+        assert offset == end
+        end += nbytes
+        values = np.frombuffer(numcodecs.Blosc().decode(data[offset:end]), dtype)
+        if codecs[0]["name"] == "numcodecs.delta":
+            values = np.cumsum(values, dtype=dtype)
+        chunks.append(values.tobytes())
+    assert len(data) == end + len(index) + 4
+    return b"".join(chunks)
+
+
+def raw_index(used: int, n_chunks: int, chunk_nbytes: int) -> bytes:
+    entries = [(i * chunk_nbytes, chunk_nbytes) for i in range(used)]
+    entries += [(MISSING, MISSING)] * (n_chunks - used)
+    return b"".join(struct.pack("<QQ", *entry) for entry in entries)
 
 
 def filler(node: dict[str, Any], dtype: np.dtype) -> object:
@@ -101,6 +138,13 @@ def read_table(folder: Path) -> dict[str, list[object]]:
 
 @pytest.fixture
 def written(store: Store, key: str, publish: Any) -> Any:
+    def stored(store: Store, values: np.ndarray, codec: Blosc | None) -> Array:
+        number = len(store.parts("shards", key))
+        with store.draft("shards", key, number) as part:
+            with part.array("x", (None,), "int64", rows_per_chunk=2, codec=codec) as writer:
+                writer.append(values)
+            return publish(part).array("x")
+
     rng = np.random.default_rng(0)
     arrays = {
         "one": rng.standard_normal((9, 3, 4)).astype("float16"),
@@ -116,6 +160,17 @@ def written(store: Store, key: str, publish: Any) -> Any:
                 name, values.shape, values.dtype, rows_per_chunk=2, rows_per_shard=6
             ) as writer:
                 writer.append(values)
+        codecs = {"small": Blosc(), "smaller": Blosc("lz4", delta=True)}
+        for name, codec in codecs.items():
+            arrays[name] = rng.integers(0, 99, (17, 3)).cumsum(axis=0).astype("uint16")
+            with draft.array(
+                name, (None, 3), "uint16", rows_per_chunk=2, rows_per_shard=6, codec=codec
+            ) as writer:
+                writer.append(arrays[name])
+        for name, codec in {"pieces": None, "small pieces": Blosc()}.items():
+            values = [np.arange(n) for n in (3, 0, 5)]
+            arrays[name] = np.concatenate(values)
+            draft.join_pieces(name, [stored(store, each, codec) for each in values])
         draft.table("table", frame)
         return publish(draft), arrays, frame
 
