@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import ValidationError
 
 from saevx.check.datasets import Sources, check_sources, count, sourced_in
+from saevx.errors import RecipeError
+from saevx.recipes import find_recipe
 from saevx.resolve.provenance import CodeVersion
 from saevx.user_types import DeclaredTypes, artifact_versions, documents_in
 from saevx.workspace import Workspace
@@ -78,10 +80,22 @@ def _check_keys(sources: Sources, manifests: Iterable[Manifest]) -> Iterator[Fin
         except (KeyError, TypeError):
             continue  # not a document that saevx wrote
         else:
-            if found == manifest.key:
+            if isinstance(spec, Artifact) and found == manifest.key:
+                yield from _inspect(spec, manifest)
                 continue
             what = f"has another key in this code, {found}: no run finds this {manifest.type}"
         yield Finding("warning", "specs", f"{manifest.kind}/{manifest.key}", what, advice)
+
+
+def _inspect(spec: Artifact, manifest: Manifest) -> Iterator[Finding]:
+    """Yield what the recipe of an artifact warns of."""
+    try:
+        inspect = find_recipe(type(spec)).inspect
+        warnings = list(inspect(spec, manifest.attributes)) if inspect else []
+    except (RecipeError, SpecError):
+        return  # of a type that this code cannot make
+    for what in warnings:
+        yield Finding("warning", "recipes", f"{manifest.kind}/{manifest.key}", what, "")
 
 
 def _check_code(manifests: Iterable[Manifest]) -> Iterator[Finding]:

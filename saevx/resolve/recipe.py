@@ -6,7 +6,7 @@ def record(batch: Batch[Shards]) -> None: ...
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -33,6 +33,11 @@ class Recipe(Generic[A]):
     artifact itself."""
     parts: Parts[A] | None = None
     """How artifacts are made in parts, which `make` then joins. None: without parts."""
+    notes: Callable[[Sequence[A]], Iterable[str]] | None = None
+    """What `saevx plan` says about specs to make, such as a choice that is rarely meant. May import
+    torch."""
+    inspect: Callable[[A, Mapping[str, Any]], Iterable[str]] | None = None
+    """What `saevx doctor` warns of in an artifact, by its spec and attributes. May import torch."""
 
 
 _recipes: dict[type[Artifact], Recipe[Any]] = {}
@@ -45,12 +50,14 @@ def recipe(
     preflight: Callable[[Sequence[A], Site], None] | None = None,
     load: Loader | None = None,
     parts: Parts[A] | None = None,
+    notes: Callable[[Sequence[A]], Iterable[str]] | None = None,
+    inspect: Callable[[A, Mapping[str, Any]], Iterable[str]] | None = None,
 ) -> Callable[[Callable[[Batch[A]], None]], Recipe[A]]:
     """Declare a function as the recipe of `spec_type`. Without `batch_by`, each spec is a batch."""
 
     def declare(make: Callable[[Batch[A]], None]) -> Recipe[A]:
         batches = batch_by or (lambda spec: spec)
-        declared = Recipe(spec_type, make, batches, preflight, load, parts)
+        declared = Recipe(spec_type, make, batches, preflight, load, parts, notes, inspect)
         _recipes[spec_type] = declared
         return declared
 

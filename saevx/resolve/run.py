@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from saevx.errors import MissingArtifact, RecipeError, SpecError, StoreError
+from saevx.errors import BaseSaevxError, MissingArtifact, RecipeError, SpecError, StoreError
 from saevx.resolve.batch import Progress
 from saevx.resolve.context import Context
 from saevx.resolve.leases import Backoff, HeldLeases, lease_all, other_owners
 from saevx.resolve.lookup import look_up
 from saevx.resolve.plan import Node, Plan, State, group
-from saevx.resolve.recipe import Recipe
+from saevx.resolve.recipe import FindRecipe, Recipe
 from saevx.resolve.run_recipe import keep_failures, make, make_parts
 from spec import Artifact, Keys
 from store.layout import Ref
@@ -231,3 +232,16 @@ def check(plan: Plan, keys: Keys, recipes: dict[type[Artifact], Recipe[Any]]) ->
             faults += str(error).splitlines()
     if faults:  # each once: several recipes may report the same fault of a ViT
         raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+def notes_on(plan: Plan, find_recipe: FindRecipe) -> list[str]:
+    """Return what recipes say about the specs to make, each once."""
+    by_type: dict[type[Artifact], list[Artifact]] = {}
+    for node in plan.to_make:
+        by_type.setdefault(type(node.spec), []).append(node.spec)
+    found: list[str] = []
+    for spec_type, specs in by_type.items():
+        with suppress(BaseSaevxError, SpecError):  # a run tells what cannot be made, and why
+            notes = find_recipe(spec_type).notes
+            found += notes(specs) if notes else ()
+    return list(dict.fromkeys(found))

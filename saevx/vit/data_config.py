@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from spec import CenterCrop, Resize, SpecError, Squash, UntaggedWeights, ViT
+from spec import (
+    CenterCrop,
+    HubWeights,
+    Resize,
+    SpecError,
+    Squash,
+    UntaggedWeights,
+    ViT,
+    WeightsFile,
+)
 
 Channels = tuple[float, float, float]
 """Red, green, blue."""
@@ -43,14 +52,43 @@ def data_config(vit: ViT) -> DataConfig:
     Weights without a tag have that of their `pretrained_cfg` or `mean` and `std`, else timm's
     default for the architecture. Raises SpecError for names that timm does not have.
     """
-    weights, name = vit.weights, vit.name
-    if isinstance(weights, UntaggedWeights) and weights.pretrained_cfg is not None:
-        name = f"{name}.{weights.pretrained_cfg}"
-    own = _of_tag(name)
+    weights, own = vit.weights, _of_tag(_tagged_name(vit))
     mean, std = own.mean, own.std
     if isinstance(weights, UntaggedWeights) and weights.mean and weights.std:
         mean, std = weights.mean, weights.std
     return DataConfig(vit.resize or own.resize, mean, std, own.interpolation)
+
+
+def _tagged_name(vit: ViT) -> str:
+    if isinstance(vit.weights, UntaggedWeights) and vit.weights.pretrained_cfg is not None:
+        return f"{vit.name}.{vit.weights.pretrained_cfg}"
+    return vit.name
+
+
+def note_on_resize(vit: ViT) -> str | None:
+    """Say that a ViT gets images of another size or crop than its weights were trained on.
+
+    None if it gets the same, or if the weights are not those that timm has a data config for.
+    """
+    if vit.resize is None or not isinstance(vit.weights, HubWeights | WeightsFile):
+        return None
+    own = _of_tag(_tagged_name(vit)).resize
+    if own == vit.resize:
+        return None
+    return (
+        f"{vit.name} gets images by {vit.resize!r}, and its weights were trained with {own!r}: "
+        "leave `resize` out for that"
+    )
+
+
+def differences(vit: ViT, attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how the input that a recording was made from differs from what this code gives."""
+    for name, value in data_config(vit).as_json().items():
+        if attributes.get(name) != value:
+            yield (
+                f"was recorded with {name} {attributes.get(name)}, and the installed timm gives "
+                f"{vit.name} {value}: a new recording would differ"
+            )
 
 
 @lru_cache

@@ -5,7 +5,7 @@ A recording is made in parts, one per file of patch tokens. After a kill it resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -47,6 +47,23 @@ def check(specs: Sequence[Shards], site: Site) -> None:
             faults.append(str(error))
     if faults:
         raise SpecError("\n".join(dict.fromkeys(faults)))
+
+
+def notes(specs: Sequence[Shards]) -> Iterator[str]:
+    """Yield which ViTs get images of another size or crop than they were trained on."""
+    from saevx.vit.data_config import note_on_resize
+
+    for vit in {repr(spec.vit): spec.vit for spec in specs if spec.vit.resize}.values():
+        if note := note_on_resize(vit):
+            yield note
+
+
+def inspect(spec: Shards, attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what `saevx doctor` warns of: input that would differ now, and mixed devices."""
+    from saevx.vit.data_config import differences
+
+    yield from differences(spec.vit, attributes)
+    yield from attributes.get("warnings", ())
 
 
 def read_tokens(artifact: store.StoredArtifact) -> Any:
@@ -155,6 +172,8 @@ def _with_earlier_digests(source: ImageSource, batch: Batch[Shards]) -> ImageSou
     preflight=check,
     load=read_tokens,
     parts=Parts(count_files, record_files),
+    notes=notes,
+    inspect=inspect,
 )
 def record_shards(batch: Batch[Shards]) -> None:
     """Join the shard files of every layer of the batch.

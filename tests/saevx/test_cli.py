@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from saevx.cli import main
 
@@ -536,33 +537,74 @@ def test_output_that_cannot_be_written_ends_in_an_error(words: list[str]):
     assert done.stderr == "error: cannot write the output: No space left on device\n"
 
 
-def test_neither_help_nor_ls_nor_plan_loads_heavy_packages():
+def without_heavy_packages(*words: str) -> str:
+    """Run a command in a new process, which may not import slow packages."""
     code = (
         "import sys\nfrom saevx.cli import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'torch', 'timm', 'zarr', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    Path("plain.py").write_text("from saevx import *\nfrom saevx import RandomInit, ViT\n" + _PLAIN)
-    for words in (["--help"], ["ls"], ["plan", "plain.py"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-_PLAIN = """
-from pathlib import Path
-Path("images").mkdir(exist_ok=True)
-Path("images/a.png").write_bytes(b"not looked at by a plan")
+RECORDING = """
+from saevx import *
+from saevx import HubWeights, ImageFolder, RandomInit, Shards, ViT
+
 images = ImageFolder(root="images")
-vit = ViT(name="vit_tiny_patch16_224", weights=RandomInit(seed=0))
+vit = ViT(name="{name}", weights={weights}, resize={resize})
 targets = [Shards(images=images, vit=vit, layer=3)]
 """
+
+
+def write_recording(name: str, weights: str = "RandomInit(seed=0)", resize: str = "None") -> None:
+    write(RECORDING.format(name=name, weights=weights, resize=resize), "recording.py")
+    Path("images").mkdir()
+    Image.new("RGB", (32, 32)).save("images/a.png")
+
+
+def test_neither_help_nor_ls_nor_plan_loads_heavy_packages():
+    write_recording("vit_tiny_patch16_224")
+    for words in (["--help"], ["ls"], ["plan", "recording.py"]):
+        without_heavy_packages(*words)
+
+
+def test_a_plan_with_nothing_to_make_loads_no_heavy_packages():
+    write_recording("test_vit", resize="Squash(size=32)")
+    assert saevx("run", "recording.py").exit_code == 0
+    plan = without_heavy_packages("plan", "recording.py")
+    assert "1 of 1 targets are in the store" in plan
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"resize": "Squash(size=224)"}, "by Squash(size=224).*trained with CenterCrop(size=224)"),
+        ({"resize": "CenterCrop(size=112)"}, "CenterCrop(size=112).*CenterCrop(size=224)"),
+        ({"resize": "CenterCrop(size=224)"}, None),
+        ({}, None),
+        ({"weights": "RandomInit(seed=0)", "resize": "Squash(size=112)"}, None),
+    ],
+)
+def test_a_plan_notes_another_size_or_crop_than_the_pretrained(fields: Any, note: str | None):
+    tag = "" if "weights" in fields else ".augreg_in21k"
+    write_recording(f"vit_tiny_patch16_224{tag}", **{"weights": "HubWeights()", **fields})
+    notes = as_json("plan", "recording.py")["notes"]
+    said = [line for line in saevx("plan", "recording.py").stderr.splitlines() if "note" in line]
+    if note is None:
+        assert notes == said == []
+    else:
+        assert re.search(re.escape(note).replace(r"\.\*", ".*"), notes[0])
+        assert said == [f"note: {notes[0]}"]
 
 
 WARNING_INPUT = """

@@ -5,21 +5,36 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from pydantic import SerializeAsAny
 
 import saevx as api
-from saevx import Artifact, Batch, ImageFolder, RandomInit, Since, ViT, WeightsFile, recipe
+from saevx import (
+    Artifact,
+    Batch,
+    ImageFolder,
+    RandomInit,
+    Shards,
+    Since,
+    Squash,
+    ViT,
+    WeightsFile,
+    recipe,
+)
 from saevx.check.datasets import cannot_make
 from saevx.check.specs import KEYS_CHECKED, check_specs
 from saevx.cli import main
 from saevx.config import open_store
 from saevx.user_types import DeclaredTypes
+from saevx.vit import data_config
+from saevx.vit.recording import inspect
 from saevx.workspace import open_workspace
 from spec import CUB200Images, ImageSet
 
@@ -80,6 +95,26 @@ def findings(*words: str, but: str = "code") -> list[dict[str, Any]]:
 
 def whats(*words: str) -> list[str]:
     return [f"{f['severity']}: {f['topic']}: {f['what']}" for f in findings(*words)]
+
+
+def test_a_recording_that_would_differ_now_or_is_of_mixed_devices_is_told(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for i, name in enumerate("abc"):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(photos / f"{name}.png")
+    vit = ViT(name="test_vit", weights=RandomInit(branch_ratio=0.7))
+    spec = Shards(images=ImageFolder(root=str(photos)), vit=vit, layer=1)
+    api.run(spec)
+    assert whats() == []
+    real = data_config.data_config
+    changed = {"mean": (0.1, 0.2, 0.3), "resize": Squash(size=96)}
+    monkeypatch.setattr(data_config, "data_config", lambda vit: replace(real(vit), **changed))
+    told = [text.removeprefix("warning: recipes: was recorded with ") for text in whats()]
+    assert [text.split()[0] for text in told] == ["resize", "size", "mean"]
+    assert "and the installed timm gives test_vit [0.1, 0.2, 0.3]: a new recording" in told[2]
+    attributes = real(vit).as_json() | {"warnings": ["different devices"]}
+    monkeypatch.undo()
+    assert list(inspect(spec, attributes)) == ["different devices"]
 
 
 def make(photos: Path, n: int = 0) -> Judged:

@@ -47,6 +47,8 @@ def plan(
     from saevx.cli.run.progress import TerminalDisplay
     from saevx.dispatch.execution import Execution
     from saevx.experiments.load import load_experiment
+    from saevx.recipes import find_recipe
+    from saevx.resolve.run import notes_on
     from saevx.session import Session
     from saevx.user_types import notes_on_names
     from saevx.workspace import open_workspace
@@ -61,13 +63,17 @@ def plan(
     if not session.execution.is_inline:
         warn(session.execution.lint_profile(plans[-1], session.keys))
         arrays = session.execution.estimate_arrays(plans[-1], session.context)
+    notes = [
+        *notes_on_names((node.spec for node in plans[-1].to_make), session.store),
+        *notes_on(plans[-1], find_recipe),
+    ]
     if as_json:
-        document = _document(experiment.name, plans, complete)
+        document = {**_document(experiment.name, plans, complete), "notes": notes}
         if arrays is not None:
             document["arrays"] = [line.document for line in arrays]
         click.echo(json.dumps(document))
         return
-    for note in notes_on_names((node.spec for node in plans[-1].to_make), session.store):
+    for note in notes:
         click.echo(f"note: {note}", err=True)
     for stage in plans:
         _print(experiment.name, stage, session.keys, None if show_all else SHOWN_PER_TYPE)
