@@ -176,7 +176,8 @@ def read_state(data: bytes, path: Path) -> State:
 def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
     """Return a model with all tensors from `state`. Raises WeightsError listing what does not fit.
 
-    Only the classifier in `state` is ignored: it comes after the recorded layers.
+    Only the classifier, or CLIP's projection, in `state` is ignored: it comes after the recorded
+    layers.
     """
     import timm
     import torch
@@ -185,7 +186,9 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
     config: Any = timm.models.get_pretrained_cfg(vit.name)
     heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
     classifier = {f"{head}.{part}" for head in heads for part in ("weight", "bias")}
-    body = {name: value for name, value in state.items() if name not in classifier}
+    if any(_bare(name) == "conv1.weight" for name in state):  # as CLIP and PE name their tensors
+        classifier.add("proj")
+    body = {name: value for name, value in state.items() if _bare(name) not in classifier}
     if not any(isinstance(value, torch.Tensor) for value in body.values()):
         # timm takes an empty state dict for none, and would load the weights of the hub.
         names = ", ".join(sorted(map(str, state))[:SHOWN]) or "nothing"
@@ -209,6 +212,13 @@ def _create_strictly(vit: ViT, state: State, source: str) -> nn.Module:
     model.pretrained_cfg.pop("state_dict", None)
     loaded: nn.Module = model
     return loaded
+
+
+def _bare(name: str) -> str:
+    """Return the name of a tensor without the prefixes that open_clip and torch add."""
+    for prefix in ("module.", "visual.", "trunk."):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _unwrapped(state: State) -> State:
