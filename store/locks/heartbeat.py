@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Protocol
@@ -47,16 +48,20 @@ class Heartbeats:
         return path in self._members
 
     def _run(self) -> None:
+        last = time.monotonic()
         while True:
-            self._wake.wait(BEAT_S)
+            self._wake.wait(max(0.0, last + BEAT_S - time.monotonic()))
             with self._lock:
                 self._wake.clear()
                 if not self._members:
                     self._thread = None
                     return
                 members = list(self._members.values())
+            if time.monotonic() < last + BEAT_S:
+                continue  # it was woken since the last member left, but others have joined
             for member in members:
                 member.beat()
+            last = time.monotonic()
 
 
 heartbeats = Heartbeats()

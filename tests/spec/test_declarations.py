@@ -167,6 +167,7 @@ def test_abstract_specs_cannot_be_built(build: Any, message: str) -> None:
         build()
 
 
+@pytest.mark.filterwarnings("ignore:Field name")  # pydantic's, of a name that is refused then
 def test_a_class_that_was_refused_is_no_type() -> None:
     """It stays among the subclasses of its base until it is collected."""
     refused = []

@@ -51,6 +51,35 @@ def read(file: Path) -> Run:
     return run
 
 
+class Member:
+    """Counts its heartbeats."""
+
+    def __init__(self, name: str) -> None:
+        self.path = Path(name)
+        self.n_beats = 0
+
+    def beat(self) -> None:
+        self.n_beats += 1
+
+
+def test_members_that_come_and_go_beat_no_sooner_and_no_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An early beat could touch a draft while it is published, so that it seems new."""
+    members = [Member(f"{i}") for i in range(300)]
+    for member in members:
+        heartbeats.heartbeats.add(member)
+        time.sleep(0.0)
+        heartbeats.heartbeats.remove(member)
+    assert sum(member.n_beats for member in members) == 0
+    monkeypatch.setattr(heartbeats, "BEAT_S", 0.01)
+    while not any(member.n_beats for member in members):
+        for member in members:
+            heartbeats.heartbeats.add(member)
+            time.sleep(0.001)
+            heartbeats.heartbeats.remove(member)
+
+
 def test_a_run_that_goes_on_keeps_its_record_young(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
