@@ -2,7 +2,7 @@
 
 tests/data/store-layout-1.tar.gz holds the files of two experiments and their store: artifacts of
 built-in and of user-declared types, the records of an inline run and of a run by local jobs, a
-pin, evicted shards, and a trash.
+pin of a table and one of its recordings, other recordings evicted, and a trash.
 """
 
 from __future__ import annotations
@@ -30,38 +30,41 @@ FORMER_HOME = "/data/study"
 """Where the store lay when it was written."""
 
 ARTIFACTS = {
-    "RandomPrototypes": ["6baf6e2c59bdf72a6f7f14eb0040d432", "b48859813df42b14fe7cd66d1b639016"],
+    "Shards": ["ed0f536b73ee0786e095a56f20459ce8"],
+    "RandomPrototypes": ["8cabda8614d291d67304a8b9993a3e93", "d37847a4efb755efa9a34e463fbe138d"],
     "ImageScores": [
-        "1c1309754a563c2eb3e6087904db5efb",
-        "4a4d844c7a10bda34dd35ff34c595499",
-        "a1ab5c5e48b468d9bc3cd33e8bab9b8f",
-        "d14d9ff770730b5d12f4e8abc845e45b",
+        "4feb105bb1703cf82764acb3b353f7a7",
+        "538c7969836f274c7f4f2651ffdf2abe",
+        "7231ccb4dd961cd651be9f275f1e3aa3",
+        "f36ad0e770b759df9b23bfb9f780bbe7",
     ],
-    "TraitAP": ["1ca25239794ba722213f70a1ed8a4994", "4513f808828b99104fcc301dc4df4823"],
-    "Number": [
-        "59c28f328b732fed4caeac2574dd518e",
-        "cf89b482b4a21fbfafa960f3913b43a6",
-        "e8239c1946b01aa34aa8d49509a4c659",
+    "TraitAP": ["40bf90f65d2284d08bdeb27b1dff229b", "b65663872b8904c53d0e22d4036727b0"],
+    "toy.Number": [
+        "286bce11555d9b63f125b4c5d010d4b2",
+        "df92399e1bbff885a40b6dc398fff64e",
+        "ec3df2001f2c3f5ae9f89b22a53e5527",
     ],
-    "Square": [
-        "3e7140bc9f3d30fbbd75dfddae1f3c79",
-        "8768e8b5e13681f75868899e34d71bb6",
-        "ff24f05b557487e82712348e6e93be1a",
+    "toy.Square": [
+        "46aed23c430a3eb7e25728153def528b",
+        "98fe56d6c3193aeef65e5211fb86425b",
+        "f1d073e353dff75f59f2a754d3d1ea00",
     ],
 }
 KEYS = {key for keys in ARTIFACTS.values() for key in keys}
 EVICTED = {
-    "0602729db160b638a58d185cbc62904d",
-    "85b3268433dd4144e74ad429233f5969",
-    "ade130681b95436fcda57d0b78c33070",
-    "c8eef6e48af5784509b065a0ac94d97a",
+    "5550340ff0dcc612ecf3942868e39785",
+    "e06db06fd30945687a03c62ebdd41c26",
+    "f73b5572acc60367415e6faf6ef91cd3",
 }
-PINNED = "4513f808828b99104fcc301dc4df4823"
+PINNED = "b65663872b8904c53d0e22d4036727b0"
+(SHARDS,) = ARTIFACTS["Shards"]
+"""Pinned too."""
 OF_THE_PIN = {
     PINNED,
-    "a1ab5c5e48b468d9bc3cd33e8bab9b8f",
-    "1c1309754a563c2eb3e6087904db5efb",
-    "b48859813df42b14fe7cd66d1b639016",
+    SHARDS,
+    "4feb105bb1703cf82764acb3b353f7a7",
+    "538c7969836f274c7f4f2651ffdf2abe",
+    "8cabda8614d291d67304a8b9993a3e93",
 }
 
 
@@ -105,11 +108,11 @@ def test_ls_lists_its_keys_fields_and_facts():
     assert rows.keys() == KEYS
     table = rows[PINNED]
     assert (table["kind"], table["version"], table["state"]) == ("results", 1, None)
-    assert (table["n_bytes"], table["created"]) == (11273, "2026-11-26T00:10:02.803+00:00")
+    assert (table["n_bytes"], table["created"]) == (12368, "2026-11-27T20:47:06.591+00:00")
     assert (table["fields"]["layer"], table["fields"]["n_train"]) == (1, 8)
     assert table["fields"]["mean_ap"] == pytest.approx(0.3478053350970018)
-    assert [row["key"] for row in as_json("ls", "--where", "value=2", "--type", "Square")] == [
-        "8768e8b5e13681f75868899e34d71bb6"
+    assert [row["key"] for row in as_json("ls", "--where", "value=2", "--type", "toy.Square")] == [
+        "f1d073e353dff75f59f2a754d3d1ea00"
     ]
 
 
@@ -119,38 +122,39 @@ def test_show_tells_where_artifacts_came_from():
         assert (provenance["host"], provenance["packages"]["saevx"]) == ("lab1", "0.1.0")
     tree = saevx("show", PINNED).stdout.split("\n\n")[0]
     assert all(key[:8] in tree for key in OF_THE_PIN)
-    assert tree.count("○ Shards") == 3  # the evicted ones, one of them named twice
+    assert tree.count("○ Shards") == 1  # the evicted one of its two
     assert "figure 1" in saevx("pin").stdout
-    assert PINNED[:8] in saevx("why", "--grace", "0", "a1ab5c5e").stdout
+    assert PINNED[:8] in saevx("why", "--grace", "0", "4feb105b").stdout
 
 
 def test_tables_and_arrays_load_by_key():
     table = api.load(PINNED)
     assert table.height == 6
     assert table["ap"].mean() == pytest.approx(0.3478053350970018)
-    squares = [api.load(key)["square"][0] for key in ARTIFACTS["Square"]]
+    squares = [api.load(key)["square"][0] for key in ARTIFACTS["toy.Square"]]
     assert sorted(squares) == [1, 4, 9]
-    number = Store("store").open("checkpoints", "e8239c1946b01aa34aa8d49509a4c659")
+    number = Store("store").open("checkpoints", "ec3df2001f2c3f5ae9f89b22a53e5527")
     assert np.array_equal(number.array("value").read(), np.arange(1000) + 1)
 
 
 def test_doctor_finds_no_error():
     assert errors() == []
-    assert "14 whole manifests, every byte read: 0 errors" in saevx("doctor", "--deep").stdout
+    assert "15 whole manifests, every byte read: 0 errors" in saevx("doctor", "--deep").stdout
 
 
 def test_gc_keeps_what_runs_and_pins_need(store: Store):
     done = gc()
-    assert (done["alive"]["n"], done["stale"], done["moved"]) == (14, [], [])
+    assert (done["alive"]["n"], done["stale"], done["moved"]) == (15, [], [])
     assert {artifact.key for artifact in store.scan()} == KEYS
     done = gc("--forget", f"{FORMER_HOME}/layers.py")
     assert set(done["moved"]) == KEYS - OF_THE_PIN - {
-        *ARTIFACTS["Number"],
-        *ARTIFACTS["Square"],
+        *ARTIFACTS["toy.Number"],
+        *ARTIFACTS["toy.Square"],
     }
     gc("--forget", f"{FORMER_HOME}/numbers_study.py")
     assert {artifact.key for artifact in store.scan()} == OF_THE_PIN
     saevx("unpin", PINNED)
+    saevx("unpin", SHARDS)
     gc("--unrecorded")
     assert list(store.scan()) == []
 
@@ -166,10 +170,10 @@ def test_its_trash_is_restored(store: Store):
 
 
 def test_status_and_logs_show_its_run_by_jobs(store: Store):
-    (log,) = as_json("logs", "ff24f05b")
-    assert log["job"] == "12187"
-    assert log["text"].endswith("Square ff24f05b557487e82712348e6e93be1a: made\n")
-    assert saevx("logs", "ff24f05b").stdout == log["text"]
+    (log,) = as_json("logs", "f1d073e3")
+    assert log["job"] == "19495"
+    assert log["text"].endswith("Square f1d073e353dff75f59f2a754d3d1ea00: made\n")
+    assert saevx("logs", "f1d073e3").stdout == log["text"]
     assert as_json("status") == []  # it has ended
     next(store.root.glob(".jobs/*/ended")).unlink()
     (run,) = as_json("status")
@@ -179,9 +183,20 @@ def test_status_and_logs_show_its_run_by_jobs(store: Store):
     assert failed["told"] == "-1 is below zero: use a positive number"
 
 
-def test_specs_have_new_keys_and_former_artifacts_stay():
-    """Keys changed once: images count by content, and users' types by namespace."""
+def test_its_experiments_find_what_they_made():
+    """Keys stay: nothing is made again, but for the target that failed."""
     make_cub(Path("cub"))
-    assert as_json("run", "layers.py")["made"] == 12
     assert as_json("run", "layers.py")["made"] == 0
-    assert {row["key"] for row in as_json("ls")} > KEYS
+    assert as_json("run", "numbers_study.py")["made"] == 0
+
+
+def test_its_tokens_load():
+    tokens = api.load(SHARDS)
+    assert len(tokens) == tokens.n_tokens == 48
+    assert tokens.patches[:].shape == (12, 4, 192)
+    of_image = tokens.patches[3]
+    first, end = tokens.indptr[3:5]
+    assert np.array_equal(of_image, tokens.flat[first:end])
+    variance = tokens.flat[:].astype(np.float64).var(axis=0).sum()
+    attributes = Store("store").open("shards", SHARDS).manifest.attributes
+    assert variance == pytest.approx(attributes["variance"], rel=1e-3)
