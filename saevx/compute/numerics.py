@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,8 +16,6 @@ class _Setting(NamedTuple):
     write: Callable[[Any], Any]
     value: Any
     """The value while recipes compute."""
-    restore: Callable[[Any], Any] | None = None
-    """Writes the former value, if `write` does not."""
 
 
 @contextmanager
@@ -53,7 +51,7 @@ def _set(settings: list[_Setting]) -> Iterator[None]:
     finally:
         # In the same order: writing a setting by its old name also writes its new names.
         for setting, was in before:
-            (setting.restore or setting.write)(was)
+            setting.write(was)
 
 
 def _settings() -> list[_Setting]:
@@ -74,29 +72,35 @@ def _settings() -> list[_Setting]:
         _Setting(cuda.math_sdp_enabled, cuda.enable_math_sdp, True),
     ]
     # torch 2.9 has a setting for the precision of each operation, on the CPU too.
-    for backend, operations in (
-        (cuda, ("matmul",)),
-        (cudnn, ("conv", "rnn")),
-        (mkldnn, ("matmul", "conv", "rnn")),
+    for backend, operation, general in (
+        (cuda, "matmul", cudnn),  # one general setting for all that CUDA computes
+        (cudnn, "conv", cudnn),
+        (cudnn, "rnn", cudnn),
+        (mkldnn, "matmul", mkldnn),
+        (mkldnn, "conv", mkldnn),
+        (mkldnn, "rnn", mkldnn),
     ):
-        for operation in operations:
-            owner = getattr(backend, operation, None)
-            if hasattr(owner, "fp32_precision"):
-                settings.append(_precision(owner, backend))
+        owner = getattr(backend, operation, None)
+        if hasattr(owner, "fp32_precision"):
+            settings.append(_precision(owner, (torch.backends, general)))
     return settings
 
 
-def _precision(owner: Any, backend: Any) -> _Setting:
-    """Return the setting of an operation, which follows that of its backend until it is set."""
-    import torch
+def _precision(owner: Any, general: Sequence[Any]) -> _Setting:
+    """Return the setting of an operation, which follows `general` settings until it is set.
 
-    setting = _attribute(owner, "fp32_precision", "ieee")
+    Read while it follows: torch gives the value that it follows, and would then keep that.
+    """
 
-    def restore(was: str) -> None:
-        followed = [getattr(above, "fp32_precision", None) for above in (backend, torch.backends)]
-        setting.write("none" if was in followed else was)
+    def read() -> Any:
+        with ExitStack() as stack:
+            for above in general:
+                former = above.fp32_precision
+                stack.callback(setattr, above, "fp32_precision", former)
+                above.fp32_precision = "none"
+            return owner.fp32_precision
 
-    return setting._replace(restore=restore)
+    return _attribute(owner, "fp32_precision", "ieee")._replace(read=read)
 
 
 def _attribute(owner: Any, name: str, value: Any) -> _Setting:

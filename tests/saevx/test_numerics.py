@@ -176,3 +176,23 @@ def test_every_setting_is_set():
         assert torch.backends.cudnn.deterministic
         assert not torch.backends.cudnn.benchmark
         assert (torch.rand(3, 3) @ torch.rand(3, 3)).dtype == torch.float32
+
+
+@pytest.mark.skipif(not HAS_FP32_PRECISION, reason="torch before 2.9 has no such settings")
+@pytest.mark.parametrize("general", ["none", "ieee", "tf32"])
+@pytest.mark.parametrize("convolutions", ["none", "ieee", "tf32"])
+def test_an_operation_follows_the_general_precision_afterwards_if_it_did_before(
+    general: str, convolutions: str
+) -> None:
+    backends = torch.backends
+    with (
+        attribute(backends.cudnn.conv, "fp32_precision", convolutions),
+        attribute(backends.cudnn.rnn, "fp32_precision", convolutions),
+    ):
+        with attribute(backends, "fp32_precision", general):
+            before = backends.cudnn.conv.fp32_precision
+            with exact_float32():
+                assert backends.cudnn.conv.fp32_precision == "ieee"
+            assert backends.cudnn.conv.fp32_precision == before
+        assert backends.cudnn.conv.fp32_precision == convolutions
+        assert backends.cudnn.rnn.fp32_precision == convolutions
