@@ -87,9 +87,10 @@ def _settings() -> list[_Setting]:
 
 
 def _precision(owner: Any, general: Sequence[Any]) -> _Setting:
-    """Return the setting of an operation, which follows `general` settings until it is set.
+    """Return the setting of an operation, which follows the `general` ones while it is "none".
 
-    Read while it follows: torch gives the value that it follows, and would then keep that.
+    torch reports the value that an operation follows as its own. So the general settings are
+    "none" while it is read.
     """
 
     def read() -> Any:

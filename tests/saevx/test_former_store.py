@@ -122,7 +122,7 @@ def test_show_tells_where_artifacts_came_from():
         assert (provenance["host"], provenance["packages"]["saevx"]) == ("lab1", "0.1.0")
     tree = saevx("show", PINNED).stdout.split("\n\n")[0]
     assert all(key[:8] in tree for key in OF_THE_PIN)
-    assert tree.count("○ Shards") == 1  # the evicted one of its two
+    assert tree.count("○ Shards") == 1  # of its two recordings, one is evicted
     assert "figure 1" in saevx("pin").stdout
     assert PINNED[:8] in saevx("why", "--grace", "0", "4feb105b").stdout
 
