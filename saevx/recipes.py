@@ -11,7 +11,7 @@ from saevx.resolve.recipe import Recipe, declared_recipe
 from spec import Artifact
 
 MODULES = {
-    "Shards": "saevx.vit.recording",
+    "Shards": "saevx.recording.recipe",
     "RandomPrototypes": "saevx.prototypes.random",
     "ImageScores": "saevx.traits.scores",
     "TraitAP": "saevx.traits.trait_ap",

@@ -63,7 +63,7 @@ def _n_patches(vit: ViT) -> int:
 @recipe(RandomPrototypes, batch_by=lambda spec: spec.shards, preflight=check, load=load_prototypes)
 def random_prototypes(batch: Batch[RandomPrototypes]) -> None:
     """Copy the drawn tokens of one layer's shards, for every n and seed of the batch."""
-    from saevx.vit.tokens import Tokens
+    from saevx.recording.tokens import Tokens
 
     tokens_nd = Tokens(batch.input(batch.specs[0].shards)).tokens()
     for done, spec in enumerate(batch.specs, start=1):

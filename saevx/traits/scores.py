@@ -12,9 +12,9 @@ from saevx.compute.device import device
 from saevx.compute.numerics import exact_float32
 from saevx.errors import RecipeError
 from saevx.prototypes.scorer import FittedScorer
+from saevx.recording.tokens import Tokens
 from saevx.resolve.batch import Batch
 from saevx.resolve.recipe import recipe
-from saevx.vit.tokens import Tokens
 from spec import ImageScores, Site
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Vision transformers: load their weights, and record and read their activations."""
+"""Vision transformers: their weights, the input that they expect, and their residual stream."""

@@ -22,7 +22,7 @@ import numpy as np
 from _report import Bar, at_least, at_most, report, wall_s
 
 import store
-from saevx.vit.tokens import Tokens
+from saevx.recording.tokens import Tokens
 
 D, N_PATCHES, N_IMAGES_PER_FILE = 64, 16, 4
 KEYS = {"uniform": "0" * 32, "ragged": "1" * 32}

@@ -31,13 +31,13 @@ from sklearn.datasets import load_sample_images
 
 import store
 from saevx.datasets.images import ImageSource, open_images
+from saevx.recording.batches import batches
+from saevx.recording.recipe import record_shards
+from saevx.recording.tokens import Tokens
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
-from saevx.vit.batches import batches
 from saevx.vit.model import LoadedViT, load_vit
 from saevx.vit.preprocess import Preprocess
-from saevx.vit.recording import record_shards
-from saevx.vit.tokens import Tokens
 from spec import ImageFolder, ImageSet, ImgFocus, Keys, OpenMojiImages, Shards, Site, Squash, ViT
 
 VIT = ViT(name="vit_small_patch14_dinov2", weights=ImgFocus(), resize=Squash(size=112))

@@ -32,9 +32,9 @@ from saevx.check.datasets import cannot_make
 from saevx.check.specs import KEYS_CHECKED, check_specs
 from saevx.cli import main
 from saevx.config import open_store
+from saevx.recording.recipe import inspect
 from saevx.user_types import DeclaredTypes
 from saevx.vit import data_config
-from saevx.vit.recording import inspect
 from saevx.workspace import open_workspace
 from spec import CUB200Images, ImageSet
 

@@ -15,10 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saevx.compute.numerics import exact_float32
 from saevx.prototypes.random import random_prototypes
+from saevx.recording.recipe import record_shards
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
 from saevx.traits.scores import image_scores
-from saevx.vit.recording import record_shards
 from spec import (
     ImageFolder,
     ImageScores,

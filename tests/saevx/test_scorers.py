@@ -23,11 +23,11 @@ from saevx.datasets.labels import Labels, read_traits, trait_names
 from saevx.errors import DatasetError, RecipeError, SpecError
 from saevx.prototypes.random import draw
 from saevx.prototypes.scorer import Prototypes
+from saevx.recording.token_rows import TokenRows
 from saevx.traits import scores as scores_module
 from saevx.traits.scores import blocks, max_over_patches
 from saevx.traits.train_subsets import nested_order
 from saevx.traits.trait_ap import pick_and_test, summary
-from saevx.vit.token_rows import TokenRows
 from spec import (
     CUB200,
     ImageFolder,

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from saevx.compute.device import device
 from saevx.datasets import check_traits
 from saevx.errors import SpecError
+from saevx.recording.recipe import check
 from saevx.vit.data_config import data_config
 from saevx.vit.model import LoadedViT, ViTFacts, capture, check_layers, inspect_vit, load_vit
-from saevx.vit.recording import check
 from spec import (
     CUB200,
     CenterCrop,

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 
 import saevx.datasets.images
-import saevx.vit.layer_part
+import saevx.recording.layer_part
 import saevx.vit.model
 from saevx.errors import RecipeError
+from saevx.recording.recipe import count_files, record_shards
 from saevx.resolve.batch import Batch
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
 from saevx.vit.model import LoadedViT, load_vit
-from saevx.vit.recording import count_files, record_shards
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
 from store import Store, StoredArtifact
 
@@ -42,7 +42,7 @@ IMAGE_BYTES = 4 * 64 * 2
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three files, of 4, 4 and 3 images."""
-    monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 4 * IMAGE_BYTES)
+    monkeypatch.setattr(saevx.recording.layer_part, "SHARD_BYTES", 4 * IMAGE_BYTES)
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # nobody pulls a plug
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -137,7 +137,7 @@ def test_file_sizes_change_no_row(
     images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cut, _ = run([shards(images, 2)], tmp_path / "cut")
-    monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 1 << 20)
+    monkeypatch.setattr(saevx.recording.layer_part, "SHARD_BYTES", 1 << 20)
     whole, _ = run([shards(images, 2)], tmp_path / "whole")
     for name in ("patches", "cls"):
         np.testing.assert_array_equal(cut[2].array(name).read(), whole[2].array(name).read())
@@ -158,7 +158,7 @@ vit_parts.be_killed(*sys.argv[1:])
 def be_killed(images: str, store: str) -> None:
     """The kill comes in the middle of the second file."""
     torch.set_num_threads(1)
-    saevx.vit.layer_part.SHARD_BYTES = 4 * IMAGE_BYTES
+    saevx.recording.layer_part.SHARD_BYTES = 4 * IMAGE_BYTES
     real, n_calls = LoadedViT.residual, 0
 
     def residual(self: LoadedViT, pixels: Any, layers: Any) -> Any:
@@ -287,7 +287,7 @@ def test_parts_of_another_size_are_refused(
     """As written by another version of saevx: too few images must not count as complete."""
     store, spec = tmp_path / "store", shards(images, 1)
     record_partly([spec], store, monkeypatch, n_before)
-    monkeypatch.setattr(saevx.vit.layer_part, "SHARD_BYTES", 8 * IMAGE_BYTES)
+    monkeypatch.setattr(saevx.recording.layer_part, "SHARD_BYTES", 8 * IMAGE_BYTES)
     assert count_files(spec, Site()) == 2
     made, failed = run([spec], store)
     assert not made
@@ -354,7 +354,7 @@ def test_parts_of_different_devices_are_joined_with_a_warning(
     store, spec = tmp_path / "store", shards(images, 1)
     record_partly([spec], store, monkeypatch, 4)
     other = {"device": "cuda", "device_name": "NVIDIA H100"}
-    monkeypatch.setattr(saevx.vit.recording, "describe", lambda on: other)
+    monkeypatch.setattr(saevx.recording.recipe, "describe", lambda on: other)
     made, failed = run([spec], store)
     assert not failed
     attributes = made[1].manifest.attributes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saevx.vit.join_parts import MAX_COSINE_OF_CONTROL, _warnings_of_control
+from saevx.recording.join_parts import MAX_COSINE_OF_CONTROL, _warnings_of_control
 from saevx.vit.model import first_last_cosine, load_vit
 from saevx.vit.random_init import noise
 from spec import Keys, RandomInit, Site, Squash, ViT

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-import saevx.vit.broken_images
+import saevx.recording.broken_images
 import saevx.vit.model
 from saevx.errors import DatasetError, RecipeError, SpecError
+from saevx.recording.batches import AHEAD, batches
+from saevx.recording.forward_pass import Overflow, record, round_tokens
+from saevx.recording.layer_part import SHARD_BYTES, WHOLE_BATCHES, images_per_file
+from saevx.recording.moments import Moments
+from saevx.recording.recipe import check, record_shards
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
-from saevx.vit.batches import AHEAD, batches
-from saevx.vit.forward_pass import Overflow, record, round_tokens
-from saevx.vit.layer_part import SHARD_BYTES, WHOLE_BATCHES, images_per_file
 from saevx.vit.model import LoadedViT, ViTFacts, inspect_vit, load_vit
-from saevx.vit.moments import Moments
 from saevx.vit.preprocess import Preprocess
-from saevx.vit.recording import check, record_shards
 from spec import ImageFolder, ImageSet, Keys, RandomInit, Shards, Site, Squash, ViT
 from spec.files.digests import digest_file
 from spec.files.listing import Listing, list_files
@@ -244,8 +244,8 @@ def test_broken_files_are_named(tmp_path):
 
 
 def test_the_check_of_other_images_takes_bounded_time(monkeypatch):
-    monkeypatch.setattr(saevx.vit.broken_images, "BUDGET_S", 0.3)
-    monkeypatch.setattr(saevx.vit.broken_images, "REPORT_S", 0.05)
+    monkeypatch.setattr(saevx.recording.broken_images, "BUDGET_S", 0.3)
+    monkeypatch.setattr(saevx.recording.broken_images, "REPORT_S", 0.05)
 
     class Slow(Pictures):
         def load(self, i):

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import saevx.vit.layer_part
+import saevx.recording.layer_part
 from saevx.errors import RecipeError
+from saevx.recording.join_parts import join
+from saevx.recording.layer_part import LayerPart
+from saevx.recording.recipe import record_shards
+from saevx.recording.token_rows import TokenRows
+from saevx.recording.tokens import Tokens
 from saevx.resolve.context import Context
 from saevx.resolve.run_recipe import make
-from saevx.vit.join_parts import join
-from saevx.vit.layer_part import LayerPart
 from saevx.vit.model import inspect_vit
-from saevx.vit.recording import record_shards
-from saevx.vit.token_rows import TokenRows
-from saevx.vit.tokens import Tokens
 from spec import ImageFolder, Keys, RandomInit, Shards, Site, Squash, ViT
 from store import Store
 
@@ -41,7 +41,7 @@ def record(tmp_path, monkeypatch_bytes: int | None) -> Tokens:
     spec = Shards(images=ImageFolder(root=str(images)), vit=VIT, layer=3, batch_size=2)
     with pytest.MonkeyPatch.context() as patch:
         if monkeypatch_bytes is not None:
-            patch.setattr(saevx.vit.layer_part, "SHARD_BYTES", monkeypatch_bytes)
+            patch.setattr(saevx.recording.layer_part, "SHARD_BYTES", monkeypatch_bytes)
         with Context(Keys(Site()), Store(tmp_path / "store")).batch((spec,)) as batch:
             make(record_shards, batch)
     (artifact,) = batch.made.values()

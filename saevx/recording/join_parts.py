@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saevx.errors import RecipeError
-from saevx.vit.layer_part import chunking
-from saevx.vit.moments import Moments
+from saevx.recording.layer_part import chunking
+from saevx.recording.moments import Moments
 
 if TYPE_CHECKING:
     import store

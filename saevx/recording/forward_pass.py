@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saevx.errors import RecipeError
-from saevx.vit.batches import ImageReader, batches
+from saevx.recording.batches import ImageReader, batches
 from saevx.vit.model import LoadedViT
 from saevx.vit.preprocess import Preprocess
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from saevx.vit.token_rows import TokenRows
+from saevx.recording.token_rows import TokenRows
 from store.arrays.ragged import RaggedArray
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saevx.vit.broken_images import report_broken
+from saevx.recording.broken_images import report_broken
 from spec import DatasetError
 
 if TYPE_CHECKING:

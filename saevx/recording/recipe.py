@@ -68,7 +68,7 @@ def inspect(spec: Shards, attributes: Mapping[str, Any]) -> Iterator[str]:
 
 def read_tokens(artifact: store.StoredArtifact) -> Any:
     """Return the `Tokens` of stored shards."""
-    from saevx.vit.tokens import Tokens
+    from saevx.recording.tokens import Tokens
 
     return Tokens(artifact)
 
@@ -80,7 +80,7 @@ def count_files(spec: Shards, site: Site) -> int:
 
 
 def _images_per_file(spec: Shards, n_images: int) -> int:
-    from saevx.vit.layer_part import images_per_file
+    from saevx.recording.layer_part import images_per_file
     from saevx.vit.model import inspect_vit
 
     return images_per_file(n_images, inspect_vit(spec.vit), spec.dtype)
@@ -89,9 +89,9 @@ def _images_per_file(spec: Shards, n_images: int) -> int:
 def record_files(batch: Batch[Shards], todo: PendingParts[Shards]) -> None:
     """Record shard files, each in one forward pass for all layers that lack it."""
     from saevx.datasets.images import open_images
+    from saevx.recording.forward_pass import record
+    from saevx.recording.layer_part import LayerPart
     from saevx.vit.data_config import data_config
-    from saevx.vit.forward_pass import record
-    from saevx.vit.layer_part import LayerPart
     from saevx.vit.model import first_last_cosine, load_vit
 
     first = batch.specs[0]
@@ -180,7 +180,7 @@ def record_shards(batch: Batch[Shards]) -> None:
 
     A layer fails alone if it overflowed or its files do not fit together; the others are joined.
     """
-    from saevx.vit.join_parts import join
+    from saevx.recording.join_parts import join
 
     for spec in batch.open_specs:
         try:

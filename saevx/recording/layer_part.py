@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from saevx.errors import RecipeError
-from saevx.vit.forward_pass import round_tokens
+from saevx.recording.forward_pass import round_tokens
+from saevx.recording.moments import Moments
 from saevx.vit.model import ViTFacts
-from saevx.vit.moments import Moments
 from spec import DatasetError
 
 if TYPE_CHECKING:

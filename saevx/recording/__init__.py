@@ -1,0 +1,1 @@
+"""Record the activations of vision transformers, and read the recorded tokens."""
